@@ -1,0 +1,81 @@
+"""The schema of measurements made on this machine and read by the cost models.
+
+The benchmark verbs write these files, `cost_models` reads them; neither imports the other.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sparsefab import config
+
+__all__ = ["CpuPeaks", "KernelSample", "MeasuredCpu", "load_cpu_measurements"]
+
+
+def _check_positive(owner: str, **values: float) -> None:
+    for name, value in values.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{owner}: {name} must be positive, not {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuPeaks:
+    """Peaks of a CPU with `threads` threads, medians of a micro-benchmark.
+
+    Parameters
+    ----------
+    int8_op_per_s : float               u8 x s8 products into int32, a multiply-add counting two.
+    fp32_op_per_s : float               Fused multiply-adds, counting two.
+    memory_bytes_per_s : float          Reading from DRAM.
+    """
+
+    threads: int
+    int8_op_per_s: float
+    fp32_op_per_s: float
+    memory_bytes_per_s: float
+
+    def __post_init__(self) -> None:
+        _check_positive("peaks", threads=self.threads, int8_op_per_s=self.int8_op_per_s,
+                        fp32_op_per_s=self.fp32_op_per_s, memory_bytes_per_s=self.memory_bytes_per_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelSample:
+    """One timed kernel: weights [rows, columns] of which `density` is stored, times `tokens` activations."""
+
+    kernel: Literal["dense_int8", "block_4x1", "gemv_int4", "gemv_int8", "fp32"]
+    rows: int
+    columns: int
+    tokens: int
+    density: float
+    threads: int
+    seconds: float
+
+    def __post_init__(self) -> None:
+        _check_positive("kernel sample", rows=self.rows, columns=self.columns, tokens=self.tokens,
+                        density=self.density, threads=self.threads, seconds=self.seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredCpu:
+    """What was measured on one machine; `date` as YYYY-MM-DD."""
+
+    name: str
+    date: str
+    isa: str
+    cores: int
+    memory_bytes: int
+    peaks: tuple[CpuPeaks, ...]
+    last_level_cache_bytes: int | None = None
+    kernels: tuple[KernelSample, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_positive(self.name, cores=self.cores, memory_bytes=self.memory_bytes)
+        if not self.peaks:
+            raise ValueError(f"{self.name}: at least one [[peaks]] table is needed")
+
+
+def load_cpu_measurements(path: str | Path) -> MeasuredCpu:
+    """Read a measurement file; ConfigError names a key that is wrong."""
+    return config.load(path, MeasuredCpu)
