@@ -38,12 +38,12 @@ SOURCE_SHA256 = "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393b
 class Settings:
     """Shape of the model and of its training."""
 
-    hidden_size: int = 160
-    intermediate_size: int = 448
+    hidden_size: int = 192
+    intermediate_size: int = 512
     layers: int = 4
-    heads: int = 5
+    heads: int = 6
     context: int = 256
-    batch: int = 16
+    batch: int = 8
     rope_theta: float = 10_000.0
     rms_norm_eps: float = 1e-5
     matrix_lr: float = 0.02
@@ -160,15 +160,15 @@ def read_corpus(folder: Path) -> tuple[str, str, dict[str, str]]:
     return "\n\n".join(texts[:-2]) + "\n", "\n\n".join(texts[-2:]) + "\n", hashes
 
 
-@torch.no_grad()
 def evaluate(model: nn.Module, codes: Tensor, context: int, windows: int | None = None) -> float:
     """Measure nats per character over windows without overlap; the first character of each is not predicted."""
     count = codes.numel() // context
     table = codes[: count * context].view(count, context)[:windows]
     total = 0.0
-    for rows in table.split(32):
-        logits = model(rows)[:, :-1]
-        total += functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="sum").item()
+    with torch.no_grad():
+        for rows in table.split(32):
+            logits = model(rows)[:, :-1]
+            total += functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="sum").item()
     return total / (table.shape[0] * (context - 1))
 
 
@@ -250,14 +250,16 @@ def _train(
             rate = min(rate, (1 - step / steps) / settings.decay_fraction)
         starts = generator.integers(0, training.numel() - settings.context - 1, settings.batch)
         rows = torch.stack([training[start : start + settings.context + 1] for start in starts])
-        logits = compiled(rows[:, :-1])
-        loss = functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = compiled(rows[:, :-1])
+        loss = functional.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
         model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         adam.param_groups[0]["lr"] = settings.vector_lr * rate
         adam.step()
-        _muon_step(matrices, momenta, settings, rate)
+        with torch.no_grad():
+            _muon_step(matrices, momenta, settings, rate)
         step += 1
         if step % 100 == 0:
             seconds = time.monotonic() - started
@@ -268,22 +270,26 @@ def _train(
     return step
 
 
-@torch.no_grad()
 def _muon_step(matrices: list[nn.Parameter], momenta: list[Tensor], settings: Settings, rate: float) -> None:
     """Step every matrix along its orthogonalized momentum (Muon, K. Jordan 2024: Newton-Schulz, five iterations)."""
-    for matrix, momentum in zip(matrices, momenta, strict=True):
-        assert matrix.grad is not None
-        momentum.lerp_(matrix.grad, 1 - settings.momentum)
-        update = matrix.grad.lerp(momentum, settings.momentum)
-        tall = update.shape[0] > update.shape[1]
-        x = update.T if tall else update
-        x = x / (x.norm() + 1e-7)
+    lr = settings.matrix_lr * rate
+    for shape in sorted({tuple(matrix.shape) for matrix in matrices}):
+        updates = []
+        for matrix, momentum in zip(matrices, momenta, strict=True):
+            if tuple(matrix.shape) == shape and matrix.grad is not None:
+                momentum.lerp_(matrix.grad, 1 - settings.momentum)
+                updates.append((matrix, matrix.grad.lerp(momentum, settings.momentum)))
+        x = torch.stack([update for _, update in updates])
+        tall = shape[0] > shape[1]
+        x = (x.mT if tall else x).bfloat16()
+        x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
         for _ in range(5):
-            gram = x @ x.T
+            gram = x @ x.mT
             x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-        lr = settings.matrix_lr * rate
-        matrix.mul_(1 - lr * settings.weight_decay)
-        matrix.add_(x.T if tall else x, alpha=-lr * max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5)
+        x = (x.mT if tall else x).float()
+        for (matrix, _), direction in zip(updates, x, strict=True):
+            matrix.mul_(1 - lr * settings.weight_decay)
+            matrix.add_(direction, alpha=-lr * max(1.0, shape[0] / shape[1]) ** 0.5)
 
 
 def _rope_tables(settings: Settings) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,29 @@
+"""Models with their evaluation data: two embedded ones, and pinned downloads."""
+
+from sparsefab.models.zoo.catalog import ZooEntry, entries, get
+from sparsefab.models.zoo.evaluation import (
+    LabelledImages,
+    TextData,
+    calibration_images,
+    calibration_text,
+    evaluation_images,
+    evaluation_text,
+    similarity_set,
+)
+from sparsefab.models.zoo.fetch import fetch, locate, read_manifest
+
+__all__ = [
+    "LabelledImages",
+    "TextData",
+    "ZooEntry",
+    "calibration_images",
+    "calibration_text",
+    "entries",
+    "evaluation_images",
+    "evaluation_text",
+    "fetch",
+    "get",
+    "locate",
+    "read_manifest",
+    "similarity_set",
+]
