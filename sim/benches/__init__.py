@@ -1,0 +1,1 @@
+"""Benches that run inside a simulator, one a block."""

@@ -1,0 +1,1 @@
+"""Bit-exact meaning of the hardware: integers in, integers out, arrays only."""

@@ -1,0 +1,150 @@
+"""Replay recorded DSP48E2 stimuli against the reference and against the Amaranth twin.
+
+A vector file is an .npz: `params` is a JSON list of attribute dicts, one a configuration; `in_<port>` and `out_<port>`
+are uint64[configurations, cycles]; `x_<port>` marks output bits that the recorded model left unknown. In each cycle
+the inputs are set, the clock rises, and the outputs are sampled with the same inputs still applied.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.sim import Simulator
+from numpy.typing import NDArray
+
+from sparsefab.errors import VerificationError
+from sparsefab.hw.primitives.dsp48e2 import DSP48E2
+from sparsefab.sim.reference.dsp48e2 import simulate
+from sparsefab.sim.reference.dsp48e2_ports import INPUTS, OUTPUTS
+
+__all__ = ["ConfigurationReport", "VectorReport", "Vectors", "load_vectors", "simulate_twin", "verify_vectors"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vectors:
+    """Stimuli and outputs of several configurations.
+
+    `inputs` int64[configurations, cycles, inputs], `outputs` and `known` (1 = compare this bit) likewise by outputs.
+    """
+
+    attributes: tuple[dict[str, int | str], ...]
+    inputs: NDArray[np.int64]
+    outputs: NDArray[np.int64]
+    known: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationReport:
+    """How many sampled words of one configuration differ in a known bit, by output port; ports that agree are absent."""
+
+    configuration: int
+    words: int
+    reference_mismatches: dict[str, int]
+    twin_mismatches: dict[str, int]
+    first_cycle: int | None
+
+    @property
+    def mismatches(self) -> int:
+        return sum(self.reference_mismatches.values()) + sum(self.twin_mismatches.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorReport:
+    """The replay of one file."""
+
+    path: str
+    configurations: tuple[ConfigurationReport, ...]
+
+    @property
+    def words(self) -> int:
+        return sum(c.words for c in self.configurations)
+
+    @property
+    def mismatches(self) -> int:
+        return sum(c.mismatches for c in self.configurations)
+
+
+def load_vectors(path: Path) -> Vectors:
+    """Read a vector file.
+
+    Raises
+    ------
+    VerificationError          If the file is not one, naming what is missing.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            data = {name: archive[name] for name in archive.files}
+        attributes = tuple(json.loads(str(data["params"])))
+        inputs = np.stack([data[f"in_{name}"] for name in INPUTS], axis=-1).astype(np.int64)
+        outputs = np.stack([data[f"out_{name}"] for name in OUTPUTS], axis=-1).astype(np.int64)
+    except (OSError, ValueError) as error:
+        raise VerificationError(f"{path}: not a DSP48E2 vector file ({error})") from error
+    except KeyError as error:
+        raise VerificationError(f"{path}: not a DSP48E2 vector file, {error.args[0]} is missing") from error
+    if len(attributes) != inputs.shape[0]:
+        raise VerificationError(f"{path}: {len(attributes)} configurations in params, {inputs.shape[0]} in the stimuli")
+    unknown = np.zeros_like(outputs)
+    for index, name in enumerate(OUTPUTS):
+        if f"x_{name}" in data:
+            unknown[..., index] = data[f"x_{name}"].astype(np.int64)
+    return Vectors(attributes=attributes, inputs=inputs, outputs=outputs, known=~unknown)
+
+
+def verify_vectors(path: Path) -> VectorReport:
+    """Replay every configuration of a file on the reference and on the RTL twin.
+
+    Parameters
+    ----------
+    path : Path                Vector file.
+
+    Returns
+    -------
+    VectorReport
+    """
+    vectors = load_vectors(path)
+    reports = []
+    for index, attributes in enumerate(vectors.attributes):
+        want, known = vectors.outputs[index], vectors.known[index]
+        bad = [((got ^ want) & known) != 0
+               for got in (simulate(attributes, vectors.inputs[index]), simulate_twin(attributes, vectors.inputs[index]))]
+        cycles = np.flatnonzero((bad[0] | bad[1]).any(axis=1))
+        reports.append(ConfigurationReport(
+            configuration=index, words=int(want.size), reference_mismatches=_by_port(bad[0]),
+            twin_mismatches=_by_port(bad[1]), first_cycle=int(cycles[0]) if cycles.size else None))
+    return VectorReport(path=path.name, configurations=tuple(reports))
+
+
+def simulate_twin(attributes: dict[str, int | str], inputs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Run the Amaranth twin in Amaranth's simulator; arguments and result as `sim.reference.dsp48e2.simulate`."""
+    m = Module()
+    m.submodules.dsp = dsp = DSP48E2(attributes=attributes)
+    stimulus, response = Signal(sum(INPUTS.values())), Signal(sum(OUTPUTS.values()))
+    m.d.comb += [Cat(getattr(dsp, name) for name in INPUTS).eq(stimulus),
+                 response.eq(Cat(getattr(dsp, name) for name in OUTPUTS))]
+    outputs = np.zeros((inputs.shape[0], len(OUTPUTS)), dtype=np.int64)
+
+    async def bench(context: Any) -> None:
+        for cycle, row in enumerate(inputs.tolist()):
+            word = low = 0
+            for value, width in zip(row, INPUTS.values(), strict=True):
+                word |= value << low
+                low += width
+            context.set(stimulus, word)
+            await context.tick()
+            sampled = context.get(response)
+            for index, width in enumerate(OUTPUTS.values()):
+                outputs[cycle, index] = sampled & ((1 << width) - 1)
+                sampled >>= width
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-9)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return outputs
+
+
+def _by_port(bad: NDArray[np.bool_]) -> dict[str, int]:
+    return {name: int(bad[:, index].sum()) for index, name in enumerate(OUTPUTS) if bad[:, index].any()}
