@@ -1,0 +1,1 @@
+"""Import, execute, compress, evaluate and lower trained models."""

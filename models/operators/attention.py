@@ -1,0 +1,87 @@
+"""Attention and rotary positions, as in operator set 23."""
+
+import numpy as np
+
+from sparsefab.models.operators.attributes import Array, Attributes, Inputs, Operator, integer, number, optional, required
+from sparsefab.models.operators.reduction import softmax
+
+__all__ = ["ATTENTION"]
+
+
+def _rotary(inputs: Inputs, attributes: Attributes) -> Array:
+    """Rotate pairs of channels by the angle of the position; x is [batch, heads, sequence, head] or 3-D."""
+    x, cos, sin, positions = required(inputs, 0), required(inputs, 1), required(inputs, 2), optional(inputs, 3)
+    heads = _split_heads(x, integer(attributes, "num_heads", 0))
+    if positions is not None:
+        cos, sin = cos[positions], sin[positions]
+    cos, sin = cos[:, None], sin[:, None]  # the same for every head
+    width = integer(attributes, "rotary_embedding_dim", 0) or heads.shape[-1]
+    half = width // 2
+    y = heads.copy()
+    if integer(attributes, "interleaved", 0):
+        first, second, out_first, out_second = (array[..., start:width:2] for array in (heads, y) for start in (0, 1))
+    else:
+        first, second, out_first, out_second = (array[..., start:start + half] for array in (heads, y)
+                                                for start in (0, half))
+    np.subtract(first * cos, second * sin, out=out_first)
+    np.add(second * cos, first * sin, out=out_second)
+    return _join_heads(y) if x.ndim == 3 else y
+
+
+def _attention(inputs: Inputs, attributes: Attributes) -> Array | tuple[Array, ...]:
+    """Scaled dot-product attention with shared key/value heads, mask, causality and a key/value cache."""
+    query, key, value = (required(inputs, index) for index in range(3))
+    mask, past_key, past_value = (optional(inputs, index) for index in range(3, 6))
+    if optional(inputs, 6) is not None:
+        raise ValueError("input nonpad_kv_seqlen is not supported")
+    if integer(attributes, "qk_matmul_output_mode", 0):
+        raise ValueError("attribute qk_matmul_output_mode must be 0")
+    q = _split_heads(query, integer(attributes, "q_num_heads", 0))
+    k = _split_heads(key, integer(attributes, "kv_num_heads", 0))
+    v = _split_heads(value, integer(attributes, "kv_num_heads", 0))
+    if past_key is not None and past_value is not None:
+        k, v = np.concatenate([past_key, k], 2), np.concatenate([past_value, v], 2)
+    batch, heads, queries, width = q.shape
+    kv_heads, keys = k.shape[1:3]
+    scale = np.float32(number(attributes, "scale", width ** -0.5))
+    grouped = (q * scale).reshape(batch, kv_heads, heads // kv_heads * queries, width)
+    scores = np.matmul(grouped, k.transpose(0, 1, 3, 2)).reshape(batch, heads, queries, keys)
+    cap = np.float32(number(attributes, "softcap", 0.0))
+    if cap:
+        scores = np.tanh(scores / cap) * cap
+    if integer(attributes, "is_causal", 0):
+        future = np.arange(keys) > np.arange(queries)[:, None] + (keys - queries if past_key is not None else 0)
+        np.copyto(scores, -np.inf, where=future)
+    if mask is not None:
+        scores = _masked(scores, mask)
+    weights = softmax(scores)
+    products = np.matmul(weights.reshape(batch, kv_heads, -1, keys), v).reshape(batch, heads, queries, -1)
+    y = _join_heads(products) if query.ndim == 3 else products
+    return y, k, v
+
+
+def _masked(scores: Array, mask: Array) -> Array:
+    if mask.shape[-1] < scores.shape[-1]:  # keys past the end of the mask are masked out
+        missing = scores.shape[-1] - mask.shape[-1]
+        fill = False if mask.dtype == np.bool_ else -np.inf
+        mask = np.pad(mask, [(0, 0)] * (mask.ndim - 1) + [(0, missing)], constant_values=fill)
+    if mask.dtype == np.bool_:
+        np.copyto(scores, -np.inf, where=~mask)
+        return scores
+    return np.asarray(scores + mask)
+
+
+def _split_heads(x: Array, heads: int) -> Array:
+    """[batch, sequence, heads * head] -> [batch, heads, sequence, head]; a 4-D array is that already."""
+    if x.ndim == 4:
+        return x
+    if heads < 1 or x.shape[2] % heads:
+        raise ValueError(f"a 3-D input of {x.shape[-1]} channels needs the number of heads as attribute, not {heads}")
+    return x.reshape(x.shape[0], x.shape[1], heads, -1).transpose(0, 2, 1, 3)
+
+
+def _join_heads(x: Array) -> Array:
+    return x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)
+
+
+ATTENTION: dict[str, Operator] = {"Attention": _attention, "RotaryEmbedding": _rotary}
