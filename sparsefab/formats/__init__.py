@@ -1,0 +1,21 @@
+"""Number formats, sparsity patterns, layouts, and the packed tensor that every reader shares."""
+
+from sparsefab.formats.activations import ActivationCodes, StaticScale, quantize_dynamic, quantize_static
+from sparsefab.formats.catalog import CATALOG, Format, get_format
+from sparsefab.formats.decode import DecodeTable, FixedPoint
+from sparsefab.formats.floats import FloatFormat
+from sparsefab.formats.ints import IntFormat
+from sparsefab.formats.layout import BlockRows, Chain, Layout, RowMajor, Sparse, Vnni4x1, storage_layout
+from sparsefab.formats.packing import pack, unpack
+from sparsefab.formats.requantize import Requantizer, requantize, requantize_scalar
+from sparsefab.formats.scales import group_count, multiplier_loss, to_multipliers
+from sparsefab.formats.sparsity import NM, Block, Dense, Pattern, Unstructured, parse_pattern
+from sparsefab.formats.tensors import PackedTensor, QuantTensor, TensorSpec
+
+__all__ = [
+    "CATALOG", "NM", "ActivationCodes", "Block", "BlockRows", "Chain", "DecodeTable", "Dense", "FixedPoint",
+    "FloatFormat", "Format", "IntFormat", "Layout", "PackedTensor", "Pattern", "QuantTensor", "Requantizer", "RowMajor",
+    "Sparse", "StaticScale", "TensorSpec", "Unstructured", "Vnni4x1", "get_format", "group_count", "multiplier_loss",
+    "pack", "parse_pattern", "quantize_dynamic", "quantize_static", "requantize", "requantize_scalar",
+    "storage_layout", "to_multipliers", "unpack",
+]

@@ -1,0 +1,91 @@
+"""Activations as codes: dynamic with one scale a token, or static with one scale and zero point a tensor."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsefab.formats.catalog import Format
+from sparsefab.formats.floats import FloatFormat
+from sparsefab.formats.ints import IntFormat
+
+__all__ = ["ActivationCodes", "StaticScale", "quantize_dynamic", "quantize_static"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ActivationCodes:
+    """Quantized activations: real = token_scale * 2^exponent * (integers), integers already less the zero point.
+
+    patterns : uint16[tokens, in]       Bit patterns of the codes, what a decode table is indexed with.
+    integers : int64[tokens, in]        fixed-point value - zero_point.
+    token_scales : float32[tokens]      Power-of-two grid of the format included.
+    zero_point : int
+    """
+
+    patterns: NDArray[np.uint16]
+    integers: NDArray[np.int64]
+    token_scales: NDArray[np.float32]
+    zero_point: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticScale:
+    """Calibrated scale and zero point of one tensor: real = scale * (code - zero_point)."""
+
+    scale: float
+    zero_point: int
+
+    @staticmethod
+    def of_range(low: float, high: float, fmt: IntFormat) -> "StaticScale":
+        """Fit an unsigned format to a range that is widened to hold 0, which gets a code of its own."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = float(np.float32((high - low) / (fmt.code_max - fmt.code_min))) or 1.0
+        zero_point = int(np.clip(np.rint(fmt.code_min - low / scale), fmt.code_min, fmt.code_max))
+        return StaticScale(scale=scale, zero_point=zero_point)
+
+
+def quantize_dynamic(x: NDArray[np.float32], fmt: Format) -> ActivationCodes:
+    """Quantize float32[tokens, in], one scale a token: max|x| takes the format's largest value.
+
+    The scale is float32(max|x|) / float32(max value), and a code is the nearest to float32(x / scale), ties to even;
+    a token of zeros has scale 1.
+
+    Raises
+    ------
+    ValueError                      If an activation is NaN or infinite.
+    """
+    peak = np.abs(x).max(axis=1, initial=0.0).astype(np.float32)
+    if not np.isfinite(peak).all():
+        raise ValueError("an activation is NaN or infinite")
+    scales = peak / np.float32(fmt.max_value)
+    scales = np.where(scales > 0, scales, np.float32(1)).astype(np.float32)
+    codes = fmt.encode((x.astype(np.float32) / scales[:, None]).astype(np.float64))
+    if isinstance(fmt, IntFormat) and fmt.signed:
+        codes = np.maximum(codes, -fmt.code_max)  # the symmetric range: it is what keeps DSP chains of 8 exact
+    patterns = fmt.to_pattern(codes)
+    grid = fmt.fixed_point()
+    return ActivationCodes(
+        patterns=patterns,
+        integers=grid.values[patterns],
+        token_scales=np.ldexp(scales, grid.exponent).astype(np.float32),
+        zero_point=0,
+    )
+
+
+def quantize_static(x: NDArray[np.float32], fmt: IntFormat | FloatFormat, static: StaticScale) -> ActivationCodes:
+    """Quantize float32[tokens, in] with a calibrated scale; out of range saturates.
+
+    Raises
+    ------
+    ValueError                      If an activation is NaN, or the format is no integer format.
+    """
+    if not isinstance(fmt, IntFormat):
+        raise ValueError(f"static activation scales need an integer format, not {fmt.name}")
+    scaled = np.rint(x.astype(np.float32) / np.float32(static.scale)).astype(np.float64) + static.zero_point
+    codes = fmt.encode(scaled)
+    return ActivationCodes(
+        patterns=fmt.to_pattern(codes),
+        integers=codes.astype(np.int64) - static.zero_point,
+        token_scales=np.full(x.shape[0], static.scale, np.float32),
+        zero_point=static.zero_point,
+    )

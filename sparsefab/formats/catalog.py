@@ -1,0 +1,62 @@
+"""Named formats, and names for any other: int5, uint4, int4sym, e3m2, e4m3fn, e5m2i, ue4m3, e3m2b5."""
+
+import difflib
+import re
+
+from sparsefab.errors import FormatError
+from sparsefab.formats.floats import FloatFormat, Specials
+from sparsefab.formats.ints import IntFormat
+
+__all__ = ["CATALOG", "Format", "get_format"]
+
+Format = IntFormat | FloatFormat
+
+_INTS = {f"int{bits}": IntFormat(bits=bits) for bits in range(2, 9)}
+_SYMMETRIC = {f"int{bits}sym": IntFormat(bits=bits, symmetric=True) for bits in range(3, 9)}
+_UNSIGNED = {f"uint{bits}": IntFormat(bits=bits, signed=False) for bits in range(2, 9)}
+# Every split of 3 to 8 bits that the minifloat paper searches (arXiv 2311.12359), without specials.
+_SPLITS = {
+    f"e{e}m{m}": FloatFormat(exponent_bits=e, mantissa_bits=m)
+    for bits in range(3, 9)
+    for e in range(1, 6)
+    for m in [bits - 1 - e]
+    if 0 <= m <= 6
+}
+# ml_dtypes' names. Source: ml_dtypes 0.6.0; OCP MX v1.0 for the 6- and 4-bit types.
+_ML_DTYPES = {
+    "float8_e5m2": FloatFormat(exponent_bits=5, mantissa_bits=2, specials="ieee"),
+    "float8_e4m3": FloatFormat(exponent_bits=4, mantissa_bits=3, specials="ieee"),
+    "float8_e4m3fn": FloatFormat(exponent_bits=4, mantissa_bits=3, specials="fn"),
+    "float8_e3m4": FloatFormat(exponent_bits=3, mantissa_bits=4, specials="ieee"),
+    "float6_e3m2fn": FloatFormat(exponent_bits=3, mantissa_bits=2),
+    "float6_e2m3fn": FloatFormat(exponent_bits=2, mantissa_bits=3),
+    "float4_e2m1fn": FloatFormat(exponent_bits=2, mantissa_bits=1),
+}
+CATALOG: dict[str, Format] = {**_INTS, **_SYMMETRIC, **_UNSIGNED, **_SPLITS, **_ML_DTYPES}
+
+_INT_NAME = re.compile(r"(u?)int(\d+)(sym)?")
+_FLOAT_NAME = re.compile(r"(u?)e(\d+)m(\d+)(fn|i)?(?:b(-?\d+))?")
+_SPECIALS: dict[str | None, Specials] = {"fn": "fn", "i": "ieee", None: "none"}
+
+
+def get_format(name: str) -> Format:
+    """Return the format of a catalogue name or a systematic one.
+
+    Raises
+    ------
+    FormatError                     If the name is neither; the message offers the nearest names.
+    """
+    if name in CATALOG:
+        return CATALOG[name]
+    if match := _INT_NAME.fullmatch(name):
+        return IntFormat(bits=int(match[2]), signed=not match[1], symmetric=bool(match[3]))
+    if match := _FLOAT_NAME.fullmatch(name):
+        return FloatFormat(
+            exponent_bits=int(match[2]),
+            mantissa_bits=int(match[3]),
+            bias=None if match[5] is None else int(match[5]),
+            specials=_SPECIALS[match[4]],
+            signed=not match[1],
+        )
+    near = difflib.get_close_matches(name, CATALOG, n=3) or ["int8", "int4", "e4m3", "e2m1"]
+    raise FormatError(f"unknown number format {name!r}; did you mean {', '.join(near)}?")

@@ -1,0 +1,184 @@
+"""Layouts: which bytes a compressed matrix becomes. The catalogue of what `pack` can write.
+
+Every layout ends with the same scale sections: `multipliers` (if grouped), `zero_points` (if asymmetric), `row_scales`.
+
+    RowMajor            codes     rows of codes, each row starting a byte
+    Sparse(index)       codes     N slots a block of M       indices   log2(M) bits a slot
+    Sparse(bitmap)      codes     N slots a block of M       bitmap    M bits a block             (N:M)
+                        codes     the stored weights         bitmap    1 bit a weight             (unstructured)
+    BlockRows           codes     the stored blocks          columns   uint16 a block   pointers  uint32 a block row
+    Vnni4x1             values    s8[quads][4 rows][4 k]     offsets   int32[quads][4]  pointers  int64 a row group
+    Chain               beats     per tile of inputs, per row: L weights s8, then L 4-bit indices
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sparsefab.errors import LayoutError
+from sparsefab.formats.bits import packed_bytes
+from sparsefab.formats.sparsity import NM, Block, Dense, Unstructured
+from sparsefab.formats.tensors import ROW_SCALE_BYTES, TensorSpec
+
+__all__ = ["BlockRows", "Chain", "Layout", "RowMajor", "Sparse", "Vnni4x1", "storage_layout"]
+
+VNNI_PANEL_TOKENS = 64  # an activation line: 64 tokens of u8
+VNNI_MAX_COLUMNS = 65_793  # columns * 255 * 128 < 2**31: no int32 accumulator overflows
+
+
+def _scale_sections(spec: TensorSpec) -> dict[str, int]:
+    sections = {}
+    if spec.group_size < spec.columns:
+        sections["multipliers"] = packed_bytes(spec.rows * spec.groups, spec.multiplier_bits)
+    if spec.asymmetric:
+        sections["zero_points"] = packed_bytes(spec.rows * spec.groups, spec.format.bits)
+    sections["row_scales"] = spec.rows * ROW_SCALE_BYTES
+    return sections
+
+
+@dataclass(frozen=True, slots=True)
+class RowMajor:
+    """Every code, row after row, least significant bit first; a row starts a byte."""
+
+    @property
+    def name(self) -> str:
+        """row-major."""
+        return "row-major"
+
+    def section_bytes(self, spec: TensorSpec) -> dict[str, int]:
+        """Bytes of each section."""
+        return {"codes": spec.rows * packed_bytes(spec.columns, spec.format.bits), **_scale_sections(spec)}
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """Stored weights with their positions, as an index a slot or as a bitmap."""
+
+    encoding: Literal["index", "bitmap"] = "bitmap"
+
+    @property
+    def name(self) -> str:
+        """sparse-index or sparse-bitmap."""
+        return f"sparse-{self.encoding}"
+
+    def section_bytes(self, spec: TensorSpec) -> dict[str, int]:
+        """Bytes of each section; exact for N:M and, with spec.stored, for unstructured patterns."""
+        pattern = spec.pattern
+        if isinstance(pattern, NM):
+            slots = spec.columns // pattern.m * pattern.n  # a row
+            metadata = {
+                "index": {"indices": spec.rows * packed_bytes(slots, pattern.index_bits)},
+                "bitmap": {"bitmap": spec.rows * packed_bytes(spec.columns, 1)},
+            }[self.encoding]
+            codes = spec.rows * packed_bytes(slots, spec.format.bits)
+            return {"codes": codes, **metadata, **_scale_sections(spec)}
+        if isinstance(pattern, Unstructured) and self.encoding == "bitmap":
+            bitmap = spec.rows * packed_bytes(spec.columns, 1)
+            return {"codes": packed_bytes(spec.stored, spec.format.bits), "bitmap": bitmap, **_scale_sections(spec)}
+        raise LayoutError(f"layout {self.name} does not hold pattern {pattern.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRows:
+    """Block-sparse rows (BSR): pointers, block columns, and the blocks' codes."""
+
+    @property
+    def name(self) -> str:
+        """block-rows."""
+        return "block-rows"
+
+    def section_bytes(self, spec: TensorSpec) -> dict[str, int]:
+        """Bytes of each section, exact with spec.stored."""
+        pattern = spec.pattern
+        if not isinstance(pattern, Block):
+            raise LayoutError(f"layout {self.name} does not hold pattern {pattern.name}")
+        blocks = spec.stored // (pattern.rows * pattern.columns)
+        return {
+            "codes": packed_bytes(spec.stored, spec.format.bits),
+            "columns": 2 * blocks,
+            "pointers": 4 * (spec.rows // pattern.rows + 1),
+            **_scale_sections(spec),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Vnni4x1:
+    """Four rows by four kept inputs of any distance, a dword a row, for `vpdpbusd`.
+
+    A row group's last quad repeats its last input with zero values. offsets are bytes into a 64-token panel.
+    """
+
+    @property
+    def name(self) -> str:
+        """vnni-4x1."""
+        return "vnni-4x1"
+
+    def section_bytes(self, spec: TensorSpec) -> dict[str, int]:
+        """Bytes of each section when the row groups are equally full; `pack` gives the exact figure."""
+        groups = -(-spec.rows // 4)
+        quads = groups * -(-spec.stored // max(groups * 4, 1) // 4)
+        return {"values": 16 * quads, "offsets": 16 * quads, "pointers": 8 * (groups + 1), **_scale_sections(spec)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """Weight beats of the RTL chain: `dsps` weights s8 and as many 4-bit indices.
+
+    `slots` DSPs serve one block of `block` inputs (N of N:16); dense takes slots = block. A tile is
+    floor(dsps / slots) blocks; beats run over tiles, then rows. A format runs here when its centred values fit s8.
+    """
+
+    dsps: int
+    slots: int = 16
+    block: int = 16
+
+    def __post_init__(self) -> None:
+        if self.block != 16:
+            raise LayoutError(f"chain layout: block must be 16, not {self.block}")
+        if not 1 <= self.slots <= self.block:
+            raise LayoutError(f"chain layout: slots must be 1 to {self.block}, not {self.slots}")
+        if self.dsps < self.slots:
+            raise LayoutError(f"chain layout: {self.dsps} DSPs cannot serve a block of {self.slots} slots")
+
+    @property
+    def name(self) -> str:
+        """chain-64x16."""
+        return f"chain-{self.dsps}x{self.slots}"
+
+    @property
+    def blocks_per_tile(self) -> int:
+        """Blocks of inputs that one beat covers."""
+        return self.dsps // self.slots
+
+    @property
+    def tile_columns(self) -> int:
+        """Inputs that one beat covers."""
+        return self.blocks_per_tile * self.block
+
+    @property
+    def beat_bytes(self) -> int:
+        """Bytes of a beat."""
+        return self.dsps + packed_bytes(self.dsps, 4)
+
+    def tiles(self, columns: int) -> int:
+        """Tiles of an input axis; the last may be short."""
+        return -(-columns // self.tile_columns)
+
+    def section_bytes(self, spec: TensorSpec) -> dict[str, int]:
+        """Bytes of each section."""
+        return {"beats": self.tiles(spec.columns) * spec.rows * self.beat_bytes, **_scale_sections(spec)}
+
+
+Layout = RowMajor | Sparse | BlockRows | Vnni4x1 | Chain
+
+
+def storage_layout(spec: TensorSpec) -> Layout:
+    """Return the smallest layout that stores a tensor: what memory traffic is counted in."""
+    if isinstance(spec.pattern, Dense):
+        return RowMajor()
+    if isinstance(spec.pattern, Block):
+        candidates: list[Layout] = [RowMajor(), BlockRows()]
+    elif isinstance(spec.pattern, NM):
+        candidates = [RowMajor(), Sparse("index"), Sparse("bitmap")]
+    else:
+        candidates = [RowMajor(), Sparse("bitmap")]
+    return min(candidates, key=lambda layout: sum(layout.section_bytes(spec).values()))
