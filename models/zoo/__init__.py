@@ -1,4 +1,4 @@
-"""Models with their evaluation data: two embedded ones, and pinned downloads."""
+"""Models with their evaluation data: two embedded ones, and pinned downloads (`sparsefab.models.zoo.fetch.fetch`)."""
 
 from sparsefab.models.zoo.catalog import ZooEntry, entries, get
 from sparsefab.models.zoo.evaluation import (
@@ -10,7 +10,7 @@ from sparsefab.models.zoo.evaluation import (
     evaluation_text,
     similarity_set,
 )
-from sparsefab.models.zoo.fetch import fetch, locate, read_manifest
+from sparsefab.models.zoo.fetch import locate, read_manifest
 
 __all__ = [
     "LabelledImages",
@@ -21,7 +21,6 @@ __all__ = [
     "entries",
     "evaluation_images",
     "evaluation_text",
-    "fetch",
     "get",
     "locate",
     "read_manifest",
