@@ -21,7 +21,7 @@ Phase = Literal["prefill", "decode"]
 Fidelity = Literal["screen", "full"]
 Status = Literal["ok", "failed", "absent"]
 Support = Literal["native", "dequantized", "emulated", "absent"]
-Provenance = Literal["measured", "measured elsewhere", "calibrated", "modelled", "assumed"]
+Provenance = Literal["measured here", "measured elsewhere", "calibrated", "modelled", "assumed"]
 
 
 def content_key(**parts: object) -> str:
@@ -81,8 +81,9 @@ class Job:
 class Accuracy:
     """What the evaluation of a recipe found.
 
-    `delta` is value minus baseline with its paired-bootstrap interval, in the metric's own unit. `details` is whatever
-    pricing needs to know about the compressed model (JSON values); it travels with the evaluation through the store.
+    `delta` is value minus baseline with its paired-bootstrap interval, in the metric's own unit. `weight_bytes` counts
+    the packed weights with all their metadata, and what stays in float. `details` is whatever pricing needs to know
+    about the compressed model (JSON values); it travels with the evaluation through the store.
     """
 
     metric: str
@@ -91,7 +92,7 @@ class Accuracy:
     baseline: float
     delta: Interval
     protocol: str
-    memory_bytes: int | None = None
+    weight_bytes: int | None = None
     bits_per_weight: float | None = None
     float_layers: tuple[str, ...] = ()
     details: Mapping[str, object] = field(default_factory=dict)
@@ -142,23 +143,28 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a recipe costs in a case; an item is a token, an image or a sequence, as `item` says.
+    """What a recipe costs in a case.
 
-    `status` 'absent' with a `reason` says that the device has no kernel for the recipe, and then there are no figures.
-    Resources are of an FPGA only. `terms` keeps what the figures were made of (JSON values).
+    What the figures count is a token, or what `item` says: an encoder may count sequences, a CNN images. `memory_bytes`
+    is what must be resident on the device. `status` 'absent' with a `reason` says that the device has no kernel for the
+    recipe; then there are no figures. Resources are of an FPGA only. `terms` keeps what the figures were made of (JSON
+    values).
     """
 
     status: Status = "ok"
     reason: str = ""
     item: str = "token"
     latency_s: Interval | None = None
-    throughput_per_s: Interval | None = None
-    energy_per_item_j: Interval | None = None
-    lut: int | None = None
-    ff: int | None = None
-    dsp: int | None = None
-    bram18: int | None = None
-    uram: int | None = None
+    throughput_tokens_per_s: Interval | None = None
+    energy_per_token_j: Interval | None = None
+    power_w: Interval | None = None
+    price_per_million_tokens_usd: Interval | None = None
+    memory_bytes: Interval | None = None
+    lut: Interval | None = None
+    ff: Interval | None = None
+    dsp: Interval | None = None
+    bram18: Interval | None = None
+    uram: Interval | None = None
     support: Support | None = None
     provenance: Provenance = "modelled"
     terms: Mapping[str, object] = field(default_factory=dict)
@@ -192,15 +198,18 @@ class Point:
     delta: Interval | None
     item: str
     latency_s: Interval | None
-    throughput_per_s: Interval | None
-    energy_per_item_j: Interval | None
-    memory_bytes: int | None
+    throughput_tokens_per_s: Interval | None
+    energy_per_token_j: Interval | None
+    power_w: Interval | None
+    price_per_million_tokens_usd: Interval | None
+    memory_bytes: Interval | None
+    weight_bytes: int | None
     bits_per_weight: float | None
-    lut: int | None
-    ff: int | None
-    dsp: int | None
-    bram18: int | None
-    uram: int | None
+    lut: Interval | None
+    ff: Interval | None
+    dsp: Interval | None
+    bram18: Interval | None
+    uram: Interval | None
     support: Support | None
     provenance: Provenance
     protocol: str | None
@@ -220,9 +229,10 @@ class Point:
             metric=found.metric if found else None, better=found.better if found else None,
             accuracy=found.accuracy if found else None, baseline=found.baseline if found else None,
             delta=found.delta if found else None,
-            item=cost.item, latency_s=cost.latency_s, throughput_per_s=cost.throughput_per_s,
-            energy_per_item_j=cost.energy_per_item_j,
-            memory_bytes=found.memory_bytes if found else None,
+            item=cost.item, latency_s=cost.latency_s, throughput_tokens_per_s=cost.throughput_tokens_per_s,
+            energy_per_token_j=cost.energy_per_token_j, power_w=cost.power_w,
+            price_per_million_tokens_usd=cost.price_per_million_tokens_usd, memory_bytes=cost.memory_bytes,
+            weight_bytes=found.weight_bytes if found else None,
             bits_per_weight=found.bits_per_weight if found else None,
             lut=cost.lut, ff=cost.ff, dsp=cost.dsp, bram18=cost.bram18, uram=cost.uram,
             support=cost.support, provenance=cost.provenance, protocol=found.protocol if found else None,

@@ -29,15 +29,16 @@ _INTERVAL, _JSON = "interval", "json"  # these two kinds are not columns as they
 _JOB = {"model": _TEXT, "model_hash": _TEXT, "recipe": _TEXT, "recipe_text": _TEXT, "data_hash": _TEXT,
         "evaluator": _TEXT, "fidelity": _TEXT, "seed": _WHOLE}
 _ACCURACY = {"metric": _TEXT, "better": _TEXT, "accuracy": _INTERVAL, "baseline": _REAL, "delta": _INTERVAL,
-             "protocol": _TEXT, "memory_bytes": _WHOLE, "bits_per_weight": _REAL, "float_layers": _NAMES,
+             "protocol": _TEXT, "weight_bytes": _WHOLE, "bits_per_weight": _REAL, "float_layers": _NAMES,
              "details": _JSON}
 _EVALUATION = {"key": _TEXT, **_JOB, **_ACCURACY, "reason": _TEXT}
 _POINT = {"key": _TEXT, "model": _TEXT, "recipe": _TEXT, "recipe_text": _TEXT, "target": _TEXT, "device": _TEXT,
           "phase": _TEXT, "batch": _WHOLE, "context": _WHOLE, "fidelity": _TEXT, "status": _TEXT, "reason": _TEXT,
           "metric": _TEXT, "better": _TEXT, "accuracy": _INTERVAL, "baseline": _REAL, "delta": _INTERVAL,
-          "item": _TEXT, "latency_s": _INTERVAL, "throughput_per_s": _INTERVAL, "energy_per_item_j": _INTERVAL,
-          "memory_bytes": _WHOLE, "bits_per_weight": _REAL, "lut": _WHOLE, "ff": _WHOLE, "dsp": _WHOLE,
-          "bram18": _WHOLE, "uram": _WHOLE, "support": _TEXT, "provenance": _TEXT, "protocol": _TEXT,
+          "item": _TEXT, "latency_s": _INTERVAL, "throughput_tokens_per_s": _INTERVAL, "energy_per_token_j": _INTERVAL,
+          "power_w": _INTERVAL, "price_per_million_tokens_usd": _INTERVAL, "memory_bytes": _INTERVAL,
+          "weight_bytes": _WHOLE, "bits_per_weight": _REAL, "lut": _INTERVAL, "ff": _INTERVAL, "dsp": _INTERVAL,
+          "bram18": _INTERVAL, "uram": _INTERVAL, "support": _TEXT, "provenance": _TEXT, "protocol": _TEXT,
           "data_hash": _TEXT, "float_layers": _NAMES, "terms": _JSON}
 
 

@@ -1,0 +1,112 @@
+"""What a report shows, worked out once for the figures, the page and the summary: standings, settings, scales.
+
+A chart compares points at one batch and context (a setting). The one shown first is that which the most targets and
+phases have in common.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsefab.reports.pareto import Standing, standings
+from sparsefab.reports.points import Better, Device, Phase, Point
+
+__all__ = ["LossScale", "Setting", "View"]
+
+_PHASES: tuple[Phase, ...] = ("prefill", "decode")
+_DEVICES: tuple[Device, ...] = ("fpga", "gpu", "cpu")
+_WIDE_RANGE = 8.0  # beyond this ratio of largest to median loss a linear axis hides the good recipes
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Setting:
+    """A batch and a context."""
+
+    batch: int
+    context: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossScale:
+    """How the loss axis is drawn: linear when `linear_width` is None, else asinh(loss / linear_width)."""
+
+    linear_width: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Points of one model with their standings, and how to show them."""
+
+    standings: tuple[Standing, ...]
+    targets: tuple[str, ...]
+    settings: tuple[Setting, ...]
+    loss_scale: LossScale
+
+    @classmethod
+    def of(cls, points: Sequence[Point]) -> "View":
+        """Work out the view; raises ValueError when the points are of several models or metrics."""
+        for name in ("model", "metric"):
+            found = sorted({getattr(point, name) for point in points} - {None})
+            if len(found) > 1:
+                raise ValueError(f"points must have one {name}, not {', '.join(found)}")
+        devices = {point.target: point.device for point in points}
+        targets = sorted(devices, key=lambda target: (_DEVICES.index(devices[target]), target))
+        ranked = standings(points)
+        return cls(standings=tuple(ranked), targets=tuple(targets), settings=_settings(ranked),
+                   loss_scale=_loss_scale(ranked))
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric."""
+        return next((s.point.metric for s in self.standings if s.point.metric), "metric")
+
+    @property
+    def better(self) -> Better:
+        """Which way the metric counts."""
+        return next((s.point.better for s in self.standings if s.point.better), "lower")
+
+    @property
+    def baselines(self) -> dict[tuple[str, str], float]:
+        """The baseline by protocol and data hash."""
+        return {(s.point.protocol or "", s.point.data_hash): s.point.baseline
+                for s in self.standings if s.point.baseline is not None}
+
+    @property
+    def loss_label(self) -> str:
+        """What the loss axis measures; up is worse."""
+        return f"increase of {self.metric}" if self.better == "lower" else f"decrease of {self.metric}"
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Phases that occur, prefill first."""
+        found = {standing.point.phase for standing in self.standings}
+        return tuple(phase for phase in _PHASES if phase in found)
+
+    def at(self, setting: Setting, phase: Phase, target: str | None = None) -> list[Standing]:
+        """What can be drawn in one panel."""
+        return [s for s in self.standings if s.rank != "none" and s.point.phase == phase
+                and Setting(s.point.batch, s.point.context) == setting and target in (None, s.point.target)]
+
+    def device(self, target: str) -> Device:
+        """The kind of a target."""
+        return next(s.point.device for s in self.standings if s.point.target == target)
+
+
+def _settings(ranked: Sequence[Standing]) -> tuple[Setting, ...]:
+    """Settings with something to draw, the one that most targets and phases share first."""
+    panels: dict[Setting, set[tuple[str, str]]] = {}
+    for standing in ranked:
+        if standing.rank != "none":
+            point = standing.point
+            panels.setdefault(Setting(point.batch, point.context), set()).add((point.target, point.phase))
+    return tuple(sorted(panels, key=lambda setting: (-len(panels[setting]), setting)))
+
+
+def _loss_scale(ranked: Sequence[Standing]) -> LossScale:
+    losses = [abs(s.point.loss.value) for s in ranked if s.rank != "none" and s.point.loss is not None]
+    positive = np.array([loss for loss in losses if loss > 0.0])
+    if not len(positive) or positive.max() <= _WIDE_RANGE * np.median(positive):
+        return LossScale(linear_width=None)
+    width = float(np.quantile(positive, 0.1))
+    return LossScale(linear_width=float(f"{width:.0e}"))
