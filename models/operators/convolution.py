@@ -124,12 +124,14 @@ def convolve(x: NDArray[np.float32], weights: NDArray[np.float32], geometry: Geo
     if groups == 1 and geometry.kernel == (1, 1) and not any(geometry.padding):
         strided = x[:, :, ::geometry.stride[0], ::geometry.stride[1]].reshape(batch, channels, -1)
         return np.asarray(np.matmul(weights, strided)).reshape(batch, out, height, width)
-    result = np.empty((batch, groups, out // groups, height * width), np.float32)
+    result = np.empty((batch, height * width, groups, out // groups), np.float32)
     split = weights.reshape(groups, out // groups, -1)
     for part, unfolded in columns(x, geometry):
-        rows = unfolded.reshape(len(unfolded), height * width, groups, -1).transpose(0, 2, 3, 1)
-        np.matmul(split, rows, out=result[part])
-    return result.reshape(batch, out, height, width)
+        rows = unfolded.reshape(len(unfolded) * height * width, groups, -1).transpose(1, 0, 2)
+        product = np.matmul(rows, split.transpose(0, 2, 1))
+        result[part] = product.transpose(1, 0, 2).reshape(len(unfolded), height * width, groups, -1)
+    return np.ascontiguousarray(result.reshape(batch, height * width, out).transpose(0, 2, 1)).reshape(
+        batch, out, height, width)
 
 
 def _depthwise(x: NDArray[np.float32], weights: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
