@@ -96,7 +96,7 @@ class _Network:
         if not active:
             return y
         b.activation(f"{name}.relu6", "relu6", out * self.size * self.size)
-        low, high = b.constant("zero", np.float32(0).reshape(())), b.constant("six", np.float32(6).reshape(()))
+        low, high = (b.constant(f"relu6.{bound}", np.asarray(bound, np.float32)) for bound in (0, 6))
         return b.add("Clip", [y, low, high], f"{name}.relu6.output")
 
     def _folded(self, name: str, norm: str, shape: tuple[int, int, int, int]

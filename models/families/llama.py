@@ -1,6 +1,8 @@
 """The LLaMA architecture: RMS norms, rotary positions, grouped-query attention, SwiGLU.
 
-    embed -> [ norm -> q, k, v -> rotate q, k -> attention -> o -> + -> norm -> silu(gate) * up -> down -> + ] -> norm -> head
+    embedding -> layers -> norm -> head
+    layer: x + o(attention(rotate(q(norm x)), rotate(k(norm x)), v(norm x))), then
+           x + down(silu(gate(norm x)) * up(norm x))
 """
 
 from collections.abc import Mapping

@@ -4,7 +4,8 @@
     model = import_onnx(Path("resnet8.onnx"))
     print([layer.name for layer in model.workload.weight_layers()], model.skipped)
 
-    file --reader--> nodes, constants --fold--> fewer nodes --probe--> shapes --lift--> weight layers --describe--> Model
+    file --reader--> nodes, constants --fold--> fewer nodes --probe--> shapes --lift--> weight layers
+         --describe--> Model
 """
 
 from collections.abc import Mapping

@@ -119,7 +119,7 @@ class _View:
 
     def _embedding(self, node: Node) -> Layer | None:
         table = self.constants.get(node.inputs[0])
-        if table is None or table.ndim != 2 or not np.issubdtype(table.dtype, np.floating) or node.attributes.get("axis"):
+        if table is None or table.ndim != 2 or node.attributes.get("axis") or table.dtype != np.float32:
             return None
         self.explained.add(node.inputs[0])
         name = self.names.take(node.inputs[0].removesuffix(".weight"))

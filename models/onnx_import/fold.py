@@ -11,6 +11,7 @@ from sparsefab.models.graph import Graph, Node
 from sparsefab.models.onnx_import.probe import probe
 from sparsefab.models.onnx_import.reader import Constants
 from sparsefab.models.operators import apply
+from sparsefab.models.operators.attributes import integers, number
 
 __all__ = ["fold"]
 
@@ -68,12 +69,12 @@ def _fold_batch_norms(graph: Graph, constants: Constants) -> Graph:
                 or any(name not in constants for name in (*before.inputs[1:], *norm.inputs[1:]) if name)):
             continue
         scale, shift, mean, variance = (constants[name].astype(np.float64) for name in norm.inputs[1:5])
-        gain = scale / np.sqrt(variance + float(norm.attributes.get("epsilon", 1e-5)))  # type: ignore[arg-type]
+        gain = scale / np.sqrt(variance + number(norm.attributes, "epsilon", 1e-5))
         weight = constants[before.inputs[1]]
         across = before.op == "Gemm" and not before.attributes.get("transB", 0)
         shape = (1, -1) if across else (-1,) + (1,) * (weight.ndim - 1)
         bias = constants[before.inputs[2]] if len(before.inputs) > 2 and before.inputs[2] else np.zeros(1)
-        beta = float(before.attributes.get("beta", 1.0)) if before.op == "Gemm" else 1.0  # type: ignore[arg-type]
+        beta = number(before.attributes, "beta", 1.0) if before.op == "Gemm" else 1.0
         names = (before.inputs[1] if len(readers[before.inputs[1]]) == 1 else f"{before.outputs[0]}.weight",
                  f"{norm.outputs[0]}.bias")
         constants[names[0]] = (weight * gain.reshape(shape)).astype(np.float32)
@@ -103,7 +104,7 @@ def _fold_paddings(graph: Graph, constants: Constants) -> Graph:
         begin, end = widths[2:2 + spatial], widths[4 + spatial:]
         if any(widths[:2]) or any(widths[2 + spatial:4 + spatial]) or min(widths) < 0:
             continue
-        own = tuple(int(value) for value in conv.attributes.get("pads", (0,) * (2 * spatial)))  # type: ignore[union-attr]
+        own = integers(conv.attributes, "pads", (0,) * (2 * spatial))
         pads = tuple(a + b for a, b in zip(own, (*begin, *end), strict=True))
         replaced[conv.outputs[0]] = replace(conv, inputs=(pad.inputs[0], *conv.inputs[1:]),
                                             attributes={**conv.attributes, "pads": pads})

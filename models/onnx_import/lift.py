@@ -7,14 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import ModelError
-from sparsefab.models.graph import Graph, Node
+from sparsefab.models.graph import Attribute, Graph, Node
 from sparsefab.models.model import Skipped
 from sparsefab.models.onnx_import.probe import Probe
 from sparsefab.models.onnx_import.reader import Constants
+from sparsefab.models.operators.attributes import number
 
 __all__ = ["Lifted", "Names", "lift", "scope"]
 
-_MADE_UP = re.compile(r"onnx::.*|const_fold_opt.*|_?v(al)?_?\d+|t_?\d+|\d+|/.*|.*_output_\d+|(Constant|Identity|Transpose)_\d+.*")
+_MADE_UP = re.compile(r"onnx::.*|const_fold_opt.*|_?v(al)?_?\d+|t_?\d+|\d+|/.*|.*_output_\d+"
+                      r"|(Constant|Identity|Transpose)_\d+.*")
 """Names that exporters make up for constants; a person's names say more than these, a node's path does too."""
 
 
@@ -123,7 +125,7 @@ def _layer(node: Node, constants: Constants, probe: Probe) -> tuple[_Made | None
     if len(node.inputs) > 2 and node.inputs[2] and (bias is None or (bias.ndim == 2 and bias.shape[0] != 1)):
         return None, "Gemm with a computed or two-dimensional addend: stays in float32"
     matrix = _matrix(weight if node.attributes.get("transB", 0) else weight.T)
-    alpha, beta = (np.float32(node.attributes.get(key, 1.0)) for key in ("alpha", "beta"))
+    alpha, beta = (np.float32(number(node.attributes, key, 1.0)) for key in ("alpha", "beta"))
     if bias is not None:
         bias = np.broadcast_to(np.asarray(bias, np.float32).reshape(-1) * beta, (len(matrix),)).copy()
     turned = [Node(op="Transpose", name=f"{node.name}.turned", inputs=node.inputs[:1],
@@ -135,7 +137,7 @@ def _matrix(array: NDArray[np.generic]) -> NDArray[np.float32]:
     return np.ascontiguousarray(array, np.float32)
 
 
-def _conv_attributes(node: Node, constants: Constants) -> dict[str, object]:
+def _conv_attributes(node: Node, constants: Constants) -> dict[str, Attribute]:
     return {"kernel_shape": constants[node.inputs[1]].shape[2:], **node.attributes}
 
 

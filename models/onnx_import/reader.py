@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import external_data_helper, inliner, numpy_helper
 
@@ -96,8 +96,8 @@ def _opset(path: Path, proto: Any) -> int:
     versions = {entry.domain or "ai.onnx": int(entry.version) for entry in proto.opset_import}
     opset = versions.get("ai.onnx", 0)
     if opset < OLDEST_OPSET:
-        raise ModelError(f"{path}: operator set {opset} is too old; convert it with onnx.version_converter or export it "
-                         f"with opset {OLDEST_OPSET} or newer")
+        raise ModelError(f"{path}: operator set {opset} is too old; convert it with onnx.version_converter or export "
+                         f"it with opset {OLDEST_OPSET} or newer")
     return opset
 
 

@@ -2,10 +2,21 @@
 
 import numpy as np
 
-from sparsefab.models.operators.attributes import Array, Attributes, Inputs, Operator, integer, number, optional, required
+from sparsefab.models.operators.attributes import (
+    Array,
+    Attributes,
+    Inputs,
+    Operator,
+    integer,
+    number,
+    optional,
+    required,
+)
 from sparsefab.models.operators.reduction import softmax
 
 __all__ = ["ATTENTION"]
+
+_ATTENTION_ATTRIBUTES = {"is_causal", "kv_num_heads", "q_num_heads", "scale", "softcap", "softmax_precision"}
 
 
 def _rotary(inputs: Inputs, attributes: Attributes) -> Array:
@@ -34,8 +45,9 @@ def _attention(inputs: Inputs, attributes: Attributes) -> Array | tuple[Array, .
     mask, past_key, past_value = (optional(inputs, index) for index in range(3, 6))
     if optional(inputs, 6) is not None:
         raise ValueError("input nonpad_kv_seqlen is not supported")
-    if integer(attributes, "qk_matmul_output_mode", 0):
-        raise ValueError("attribute qk_matmul_output_mode must be 0")
+    unknown = sorted(set(attributes) - _ATTENTION_ATTRIBUTES)
+    if unknown:
+        raise ValueError(f"attribute {unknown[0]} is not supported")
     q = _split_heads(query, integer(attributes, "q_num_heads", 0))
     k = _split_heads(key, integer(attributes, "kv_num_heads", 0))
     v = _split_heads(value, integer(attributes, "kv_num_heads", 0))

@@ -29,7 +29,9 @@ _CHUNK_VALUES = 1 << 24
 class Geometry:
     """Where a window of a convolution or pooling stands.
 
-    kernel, stride, dilation : (height, width).    padding : (top, left, bottom, right).    size : output (height, width).
+    kernel, stride, dilation : (height, width).
+    padding : (top, left, bottom, right).
+    size : output (height, width).
     """
 
     kernel: tuple[int, int]

@@ -180,6 +180,19 @@ def _hard_swish(x: Array) -> Array:
     return np.asarray(x * np.clip(x / np.float32(6) + np.float32(0.5), 0, 1))
 
 
+def _is_infinite(inputs: Inputs, attributes: Attributes) -> Array:
+    x = required(inputs, 0)
+    up, down = integer(attributes, "detect_positive", 1), integer(attributes, "detect_negative", 1)
+    return np.asarray((np.isposinf(x) & bool(up)) | (np.isneginf(x) & bool(down)))
+
+
+def _dropout(inputs: Inputs, attributes: Attributes) -> tuple[Array, Array]:
+    x, training = required(inputs, 0), optional(inputs, 2)
+    if training is not None and training.any():
+        raise ValueError("input training_mode must be false: export the model in evaluation mode")
+    return x, np.ones(x.shape, np.bool_)
+
+
 def _identity(inputs: Inputs, attributes: Attributes) -> Array:
     return required(inputs, 0)
 
@@ -194,7 +207,7 @@ ELEMENTWISE: dict[str, Operator] = {
     "Clip": _clip,
     "Cos": _unary(np.cos),
     "Div": _binary(_divide),
-    "Dropout": _identity,
+    "Dropout": _dropout,
     "Elu": _elu,
     "Equal": _binary(np.equal),
     "Erf": _unary(erf),
@@ -206,7 +219,7 @@ ELEMENTWISE: dict[str, Operator] = {
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _unary(_hard_swish),
     "Identity": _identity,
-    "IsInf": _unary(np.isinf),
+    "IsInf": _is_infinite,
     "IsNaN": _unary(np.isnan),
     "LeakyRelu": _leaky_relu,
     "Less": _binary(np.less),

@@ -117,7 +117,7 @@ def _pad(inputs: Inputs, attributes: Attributes) -> Array:
         return np.pad(x, grown, constant_values=0 if fill is None or not fill.size else fill.reshape(-1)[0])
     if mode not in _PAD_MODES:
         raise ValueError(f"attribute mode {mode!r} is not supported")
-    return np.pad(x, grown, mode=mode)  # type: ignore[call-overload, no-any-return]
+    return np.pad(x, grown, mode=mode)  # type: ignore[call-overload]
 
 
 def _range(inputs: Inputs, attributes: Attributes) -> Array:
@@ -177,7 +177,8 @@ def _slice(inputs: Inputs, attributes: Attributes) -> Array:
 def _space_to_depth(inputs: Inputs, attributes: Attributes) -> Array:
     x, block = required(inputs, 0), integer(attributes, "blocksize", 1)
     batch, channels, height, width = x.shape
-    x = x.reshape(batch, channels, height // block, block, width // block, block).transpose(0, 3, 5, 1, 2, 4)
+    order = (0, 3, 5, 1, 2, 4) if text(attributes, "mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    x = x.reshape(batch, channels, height // block, block, width // block, block).transpose(order)
     return x.reshape(batch, channels * block * block, height // block, width // block)
 
 

@@ -70,8 +70,11 @@ def _log_softmax(inputs: Inputs, attributes: Attributes) -> Array:
 def _top_k(inputs: Inputs, attributes: Attributes) -> tuple[Array, Array]:
     x, count = required(inputs, 0), int(required(inputs, 1).reshape(-1)[0])
     axis = integer(attributes, "axis", -1)
-    key = -x if integer(attributes, "largest", 1) else x
-    order = np.take(np.argsort(key, axis, kind="stable"), range(count), axis)
+    if integer(attributes, "largest", 1):  # descending, and the first of equal values first
+        order = x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
+    else:
+        order = np.argsort(x, axis, kind="stable")
+    order = np.take(order, range(count), axis)
     return np.take_along_axis(x, order, axis), order.astype(np.int64)
 
 
