@@ -1,0 +1,59 @@
+"""The two decorators that kernels are compiled with, and a disk cache that sees edits in every module of this folder.
+
+Numba keys its cache by the kernel's own file: code inlined from another module stays stale after an edit there.  Here
+the key holds a digest of all sources of the folder, so a cached kernel always is the one that the sources describe.
+"""
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba.core.caching import FunctionCache
+
+__all__ = ["kernel", "piece", "sources_digest"]
+
+_FLAGS: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy", "fastmath": False}
+
+
+@functools.cache
+def sources_digest() -> str:
+    """Return a SHA-256 over the names and bytes of this folder's modules, in order of name."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+class _SourceCache(FunctionCache):
+    """Numba's function cache, keyed also by the sources and by the pieces that a kernel was assembled from."""
+
+    def _index_key(self, signature: Any, codegen: Any) -> tuple[Any, ...]:
+        cells = self._py_func.__closure__ or ()
+        parts = tuple(_identity(cell.cell_contents) for cell in cells)
+        return (signature, codegen.magic_tuple(), sources_digest(), parts)
+
+
+def kernel(function: Callable[..., Any], *, parallel: bool = False) -> Any:
+    """Compile `function` as an entry point: no GIL, no bounds checks, no fast-math, cached on disk.
+
+    A kernel made by a factory function is told apart from its siblings by the names of what it closes over.
+    """
+    dispatcher = njit(parallel=parallel, **_FLAGS)(function)
+    with contextlib.suppress(RuntimeError):  # no place that can be written: compile in every process
+        dispatcher._cache = _SourceCache(function)
+    return dispatcher
+
+
+def piece(function: Callable[..., Any]) -> Any:
+    """Compile `function` as a part of kernels: always inlined, so that vectors stay in registers."""
+    return njit(forceinline=True, **_FLAGS)(function)
+
+
+def _identity(value: Any) -> str:
+    python = getattr(value, "py_func", value)
+    name = getattr(python, "__qualname__", None) or getattr(python, "__name__", None)
+    return f"{getattr(python, '__module__', '')}.{name}" if name else repr(value)

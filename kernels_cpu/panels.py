@@ -1,0 +1,82 @@
+"""Buffers of activations and results: 64 tokens side by side, one 64-byte line for each (panel, input).
+
+    rows     codes [tokens, inputs]                 as the rest of the world keeps them
+    panels   u8 [ceil(tokens / 64)][inputs][64]     as kernels read and write them; base on a 64-byte boundary
+
+s8 codes enter as code + 128, so that the first factor of vpdpbusd is unsigned; the start value of each sum takes the
+128 off again.  Tokens that fill up the last panel are zero bytes; results in their place mean nothing.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["PANEL_TOKENS", "aligned_empty", "aligned_zeros", "panels_of", "rows_of"]
+
+PANEL_TOKENS = 64
+_LINE_BYTES = 64
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Return a C-contiguous array whose first byte is on a 64-byte boundary; its content is undefined."""
+    kind = np.dtype(dtype)
+    size = math.prod(shape) * kind.itemsize
+    raw = np.empty(size + _LINE_BYTES, np.uint8)
+    skip = -raw.ctypes.data % _LINE_BYTES
+    return raw[skip : skip + size].view(kind).reshape(shape)
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Return `aligned_empty(shape, dtype)` filled with zeros."""
+    result = aligned_empty(shape, dtype)
+    result.fill(0)
+    return result
+
+
+def panels_of(codes: NDArray[Any], *, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """Return activation codes as panels.
+
+    Parameters
+    ----------
+    codes : uint8 or int8[tokens, inputs]     s8 codes are stored as code + 128.
+    out : uint8[panels, inputs, 64] | None    Buffer to fill, made by `aligned_empty`; None makes one.
+
+    Returns
+    -------
+    uint8[panels, inputs, 64]                 `out`, or a new buffer.
+
+    Raises
+    ------
+    TypeError, ValueError                     If the type is neither u8 nor s8, or the shapes do not match.
+    """
+    if codes.dtype not in (np.uint8, np.int8):
+        raise TypeError(f"codes must be uint8 or int8, not {codes.dtype}")
+    if codes.ndim != 2:
+        raise ValueError(f"codes must have the axes (tokens, inputs), not {codes.ndim} axes")
+    tokens, inputs = codes.shape
+    shape = (-(-tokens // PANEL_TOKENS), inputs, PANEL_TOKENS)
+    if out is None:
+        out = aligned_empty(shape, np.uint8)
+    elif out.shape != shape or out.dtype != np.uint8:
+        raise ValueError(f"out must be uint8 of shape {shape}, not {out.dtype} of {out.shape}")
+    whole = tokens // PANEL_TOKENS
+    full = whole * PANEL_TOKENS
+    source = codes.view(np.uint8)
+    out[:whole] = source[:full].reshape(whole, PANEL_TOKENS, inputs).transpose(0, 2, 1)
+    if full < tokens:
+        out[whole, :, : tokens - full] = source[full:].T
+        out[whole, :, tokens - full :] = 0
+    if codes.dtype == np.int8:
+        out ^= 0x80
+    return out
+
+
+def rows_of(panels: NDArray[Any], *, tokens: int, outputs: int | None = None) -> NDArray[Any]:
+    """Return results [panels, rows, 64] as a new array [tokens, outputs]; extra tokens and rows are dropped."""
+    outputs = panels.shape[1] if outputs is None else outputs
+    if not 0 <= tokens <= panels.shape[0] * PANEL_TOKENS or not 0 <= outputs <= panels.shape[1]:
+        raise ValueError(f"panels of shape {panels.shape} do not hold {tokens} tokens of {outputs} outputs")
+    rows = panels.transpose(0, 2, 1).reshape(-1, panels.shape[1])
+    return np.ascontiguousarray(rows[:tokens, :outputs])

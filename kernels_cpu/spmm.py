@@ -1,0 +1,356 @@
+"""Block-sparse int8 products: the public door to the kernels, which checks everything before a pointer is touched.
+
+weights = BlockWeights.from_packed(packed) # the Vnni4x1 layout of sparsefab.formats
+product = Product(weights, Codes(requantizer=r), bias=bias, zero_point=128)
+results = product.run(panels)              # u8 [panels, rows, 64], the next layer's activations
+
+sum[row, token] = bias[row] + sum over inputs of q[row, input] * (x[input, token] - zero_point)      exact, s32
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsefab.errors import LayoutError
+from sparsefab.formats.requantize import Requantizer
+from sparsefab.formats.tensors import PackedTensor
+from sparsefab.kernels_cpu import spmm_avx2, spmm_portable, spmm_vnni
+from sparsefab.kernels_cpu.features import Level, best_level, runs
+from sparsefab.kernels_cpu.panels import PANEL_TOKENS, aligned_empty, aligned_zeros
+
+__all__ = ["BlockWeights", "Codes", "Product", "Reals", "Sums"]
+
+_S32_MAX = (1 << 31) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BlockWeights:
+    """s8 weights in 4x1 blocks: the sections of the Vnni4x1 layout, checked so that no kernel can read astray.
+
+    Attributes
+    ----------
+    rows, columns : int          Shape of the matrix; a last group of fewer than four rows is filled up with zeros.
+    ptr : int64[groups + 1]      First quad of each group of four rows; groups = ceil(rows / 4).
+    offsets : int32[quads, 4]    Byte offset 64 * k of each of the quad's four inputs inside a panel.
+    values : int8[quads, 4, 4]   Weights by row of the group, then input of the quad.
+
+    Raises
+    ------
+    LayoutError                  If the sections do not fit together, or name an input that is not there.
+    """
+
+    rows: int
+    columns: int
+    ptr: NDArray[np.int64]
+    offsets: NDArray[np.int32]
+    values: NDArray[np.int8]
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 1:
+            raise LayoutError(f"a matrix of {self.rows} x {self.columns} weights holds nothing to multiply")
+        quads = len(self.offsets)
+        for name, array, shape, dtype in (
+            ("ptr", self.ptr, (self.groups + 1,), np.int64),
+            ("offsets", self.offsets, (quads, 4), np.int32),
+            ("values", self.values, (quads, 4, 4), np.int8),
+        ):
+            if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+                raise LayoutError(
+                    f"section {name} must be C-contiguous {np.dtype(dtype)} of shape {shape}, not "
+                    f"{array.dtype} of {array.shape}"
+                )
+            if array.ctypes.data % array.itemsize:
+                raise LayoutError(f"section {name} is not aligned to its {array.itemsize}-byte elements")
+        if self.ptr[0] != 0 or self.ptr[-1] != quads or np.any(np.diff(self.ptr) < 0):
+            raise LayoutError(f"section ptr must rise from 0 to {quads} quads")
+        if quads and (
+            self.offsets.min() < 0 or self.offsets.max() > 64 * (self.columns - 1) or np.any(self.offsets % 64)
+        ):
+            raise LayoutError(f"section offsets must hold multiples of 64 below {64 * self.columns}")
+
+    @classmethod
+    def from_packed(cls, packed: PackedTensor) -> "BlockWeights":
+        """Read a PackedTensor of the Vnni4x1 layout; sections are viewed, not copied, where alignment allows."""
+        sections = packed.sections
+        missing = [name for name in ("pointers", "offsets", "values") if name not in sections]
+        if missing:
+            raise LayoutError(f"a packed tensor for this kernel needs the section {missing[0]!r}")
+        try:
+            return cls(
+                rows=packed.spec.rows,
+                columns=packed.spec.columns,
+                ptr=_viewed(sections["pointers"], np.int64, ()),
+                offsets=_viewed(sections["offsets"], np.int32, (4,)),
+                values=_viewed(sections["values"], np.int8, (4, 4)),
+            )
+        except ValueError as error:
+            raise LayoutError(f"packed sections are cut short: {error}") from error
+
+    @property
+    def groups(self) -> int:
+        """Groups of four rows."""
+        return -(-self.rows // 4)
+
+    def row_sums(self) -> NDArray[np.int64]:
+        """Sum of each row's weights, int64[4 * groups]."""
+        return self._reduced(self.values.sum(axis=2, dtype=np.int64))
+
+    def reach(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Least and greatest sum of each row over all u8 activations, int64[4 * groups] each."""
+        low = np.minimum(self.values, 0).sum(axis=2, dtype=np.int64)
+        high = np.maximum(self.values, 0).sum(axis=2, dtype=np.int64)
+        return self._reduced(low) * 255, self._reduced(high) * 255
+
+    def _reduced(self, quads: NDArray[np.int64]) -> NDArray[np.int64]:
+        totals = np.vstack([np.zeros((1, 4), np.int64), np.cumsum(quads, axis=0)])
+        return (totals[self.ptr[1:]] - totals[self.ptr[:-1]]).reshape(-1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sums:
+    """Results are the exact sums, s32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reals:
+    """Results are float32(sum) * row_scale, then * token_scale: two binary32 products.
+
+    Attributes
+    ----------
+    row_scales : float32[rows]   Finite.
+    """
+
+    row_scales: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Codes:
+    """Results are 8-bit codes by the house's requantization.
+
+    Attributes
+    ----------
+    requantizer : Requantizer    Constants of each row, zero point and clamp; see sparsefab.formats.requantize.
+    signed : bool                s8 instead of u8.
+    """
+
+    requantizer: Requantizer
+    signed: bool = False
+
+
+class Product:
+    """A layer ready to run: weights, start values and epilogue, all checked once.
+
+    Parameters
+    ----------
+    weights : BlockWeights       The matrix.
+    epilogue : Sums | Reals | Codes           What becomes of the sums.
+    bias : int64[rows] | None    In units of the sums; None is 0.
+    zero_point : int             Code of the activations that means 0, -128 to 255; of s8 codes, give theirs plus 128.
+    level : Level | None         Instruction set to use; None takes the best one that runs here.
+
+    Raises
+    ------
+    ValueError, TypeError        If an argument has the wrong shape, type or range, or `level` cannot run here.
+    LayoutError                  If a sum could leave 32 bits.
+    """
+
+    def __init__(
+        self,
+        weights: BlockWeights,
+        epilogue: Sums | Reals | Codes,
+        *,
+        bias: NDArray[np.int64] | None = None,
+        zero_point: int = 0,
+        level: Level | None = None,
+    ) -> None:
+        self.weights = weights
+        self.epilogue = epilogue
+        self.level = best_level() if level is None else level
+        if not runs(self.level):
+            raise ValueError(
+                f"level {self.level.value} cannot run here: the processor or Numba's settings lack "
+                f"{', '.join(sorted(self.level.needs))}"
+            )
+        start = _start_values(weights, bias, zero_point)
+        self._dtype, self._parameters, output = _prepared(epilogue, weights)
+        if isinstance(epilogue, Codes):  # each sum starts with the half that rounds its shift
+            shifts = self._parameters[0].astype(np.int64)
+            start += np.where(shifts > 0, np.int64(1) << np.maximum(shifts - 1, 0), 0)
+        low, high = weights.reach()
+        low, high = np.minimum(low + start, start), np.maximum(high + start, start)
+        worst = int(np.argmax(np.maximum(high, -low)))
+        if high.max() > _S32_MAX or low.min() < -_S32_MAX - 1:
+            raise LayoutError(
+                f"the sum of row {worst} can reach {max(high[worst], -low[worst])}, beyond 32 bits; "
+                f"split the layer's {weights.columns} inputs"
+            )
+        self._start = start.astype(np.int32)
+        self._kernel = _kernel(self.level, output)
+
+    @property
+    def padded_rows(self) -> int:
+        """Rows of the result buffer: the matrix's rows, filled up to groups of four."""
+        return 4 * self.weights.groups
+
+    def run(
+        self,
+        activations: NDArray[np.uint8],
+        *,
+        token_scales: NDArray[np.float32] | None = None,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """Multiply.
+
+        Parameters
+        ----------
+        activations : uint8[panels, inputs, 64]     From `panels_of` or another product; inputs >= columns.
+        token_scales : float32[tokens] | None       Only for Reals, where None is 1; up to 64 * panels.
+        out : [panels, padded_rows, 64] | None      Buffer from `aligned_empty`; s32, f32, u8 or s8 by the epilogue.
+
+        Returns
+        -------
+        [panels, padded_rows, 64]                   `out`, or a new buffer.
+
+        Raises
+        ------
+        TypeError, ValueError    If an array's type, shape, order or alignment does not fit; nothing is written then.
+        """
+        _check("activations", activations, np.uint8, 3)
+        panels, inputs, tokens = activations.shape
+        if tokens != PANEL_TOKENS or inputs < self.weights.columns:
+            raise ValueError(
+                f"activations must be [panels, {self.weights.columns} or more, {PANEL_TOKENS}], not "
+                f"{list(activations.shape)}"
+            )
+        shape = (panels, self.padded_rows, PANEL_TOKENS)
+        if out is None:
+            out = aligned_empty(shape, self._dtype)
+        else:
+            _check("out", out, self._dtype, 3)
+            if out.shape != shape or not out.flags.writeable:
+                raise ValueError(f"out must be writable, of shape {list(shape)}, not {list(out.shape)}")
+            if np.may_share_memory(out, activations):
+                raise ValueError("out must not overlap activations")
+        parameters = self._parameters
+        if isinstance(self.epilogue, Reals):
+            parameters = (*parameters, _padded_scales(token_scales, panels * PANEL_TOKENS))
+        elif token_scales is not None:
+            raise ValueError(f"token_scales belong to Reals, not to {type(self.epilogue).__name__}")
+        weights = self.weights
+        scratch = () if self.level is not Level.PORTABLE else (np.empty((4, PANEL_TOKENS), np.int32),)
+        self._kernel(
+            weights.ptr,
+            weights.offsets,
+            weights.values,
+            activations,
+            self._start,
+            parameters,
+            out,
+            (0, panels),
+            (0, weights.groups),
+            *scratch,
+        )
+        return out
+
+
+def _kernel(level: Level, output: str) -> Any:
+    if level in (Level.AVX512_VNNI, Level.AVX512):
+        return spmm_vnni.spmm(vnni=level is Level.AVX512_VNNI, output=output)
+    if level in (Level.AVX_VNNI, Level.AVX2):
+        return spmm_avx2.spmm(vnni=level is Level.AVX_VNNI, output=output)
+    return spmm_portable.spmm(output=output)
+
+
+def _prepared(epilogue: Sums | Reals | Codes, weights: BlockWeights) -> tuple[Any, tuple[Any, ...], str]:
+    """Return the result's type, the kernel's parameters and the kernel's name of the output."""
+    if isinstance(epilogue, Sums):
+        return np.int32, (), "s32"
+    if isinstance(epilogue, Reals):
+        scales = _per_row("row_scales", epilogue.row_scales, np.float32, weights)
+        if not np.isfinite(scales).all():
+            raise ValueError("row_scales must be finite")
+        return np.float32, (scales,), "f32"
+    if not isinstance(epilogue, Codes):
+        raise TypeError(f"epilogue must be Sums, Reals or Codes, not {type(epilogue).__name__}")
+    constants = epilogue.requantizer
+    least, most = (-128, 127) if epilogue.signed else (0, 255)
+    if not least <= constants.code_min <= constants.code_max <= most:
+        raise ValueError(f"codes must lie in {least}..{most}, not {constants.code_min}..{constants.code_max}")
+    if not least <= constants.zero_point <= most:
+        raise ValueError(f"zero_point must be {least} to {most}, not {constants.zero_point}")
+    shifts = _per_row("shifts", constants.shifts, np.int32, weights)
+    multipliers = _per_row("multipliers", constants.multipliers, np.int32, weights)
+    stored = multipliers[: weights.rows]
+    if stored.min() < 1 << 14 or stored.max() >= 1 << 15:
+        raise ValueError(f"multipliers must be {1 << 14} to {(1 << 15) - 1}, not {stored.min()} to {stored.max()}")
+    # Shifts of 32 and more leave 0 of any 32-bit sum, as a multiplier of 0 does; to the left, 16 saturate all but 0.
+    multipliers[shifts > 31] = 0
+    shifts = np.where(shifts > 31, 1, np.maximum(shifts, -16)).astype(np.int32)
+    parameters = (
+        shifts,
+        multipliers.astype(np.int16),
+        64 * int(constants.zero_point) + 32,
+        int(constants.code_min),
+        int(constants.code_max),
+    )
+    return (np.int8, parameters, "s8") if epilogue.signed else (np.uint8, parameters, "u8")
+
+
+def _start_values(weights: BlockWeights, bias: NDArray[np.int64] | None, zero_point: int) -> NDArray[np.int64]:
+    if not -128 <= zero_point <= 255:
+        raise ValueError(f"zero_point must be -128 to 255, not {zero_point}")
+    start = -int(zero_point) * weights.row_sums()
+    if bias is not None:
+        if bias.shape != (weights.rows,) or bias.dtype.kind != "i":
+            raise ValueError(
+                f"bias must be signed integers of shape {(weights.rows,)}, not {bias.dtype} of {bias.shape}"
+            )
+        start[: weights.rows] += np.clip(bias, -1 << 40, 1 << 40).astype(np.int64)  # what is cut fits no sum either
+    return start
+
+
+def _per_row(name: str, array: NDArray[Any], dtype: Any, weights: BlockWeights) -> NDArray[Any]:
+    """Return a copy filled up with zeros to whole groups of rows."""
+    if array.dtype != dtype or array.shape != (weights.rows,):
+        raise ValueError(
+            f"{name} must be {np.dtype(dtype)} of shape {(weights.rows,)}, not {array.dtype} of {array.shape}"
+        )
+    result = np.zeros(4 * weights.groups, dtype)
+    result[: weights.rows] = array
+    return result
+
+
+def _padded_scales(scales: NDArray[np.float32] | None, tokens: int) -> NDArray[np.float32]:
+    result = aligned_zeros((tokens,), np.float32)
+    if scales is None:
+        result.fill(1)
+        return result
+    if scales.dtype != np.float32 or scales.ndim != 1 or not tokens - PANEL_TOKENS < scales.size <= tokens:
+        raise ValueError(
+            f"token_scales must be float32 with one element a token, at most {tokens}, not {scales.dtype} of "
+            f"{scales.shape}"
+        )
+    if not np.isfinite(scales).all():
+        raise ValueError("token_scales must be finite")
+    result[: scales.size] = scales
+    return result
+
+
+def _check(name: str, array: NDArray[Any], dtype: Any, axes: int) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != dtype:
+        raise TypeError(
+            f"{name} must be an array of {np.dtype(dtype)}, not {getattr(array, 'dtype', type(array).__name__)}"
+        )
+    if array.ndim != axes or not array.flags.c_contiguous:
+        raise ValueError(f"{name} must be C-contiguous with {axes} axes, not {array.shape}")
+    if array.size and array.ctypes.data % 64:
+        raise ValueError(f"{name} must start on a 64-byte boundary; make it with aligned_empty or panels_of")
+
+
+def _viewed(section: NDArray[np.uint8], dtype: Any, inner: tuple[int, ...]) -> NDArray[Any]:
+    flat = np.ascontiguousarray(section)
+    if flat.ctypes.data % np.dtype(dtype).itemsize:
+        flat = flat.copy()
+    return flat.view(dtype).reshape(-1, *inner)
