@@ -1,0 +1,126 @@
+"""Exact integer products, fast: by float matrix products whose every partial sum is exact.
+
+    s8 x s8               float32, in slices of the input axis whose sums stay below 2^24; slices added in float64
+    up to 53 bits         one float64 product
+    wider (E5M2 x E5M2)   float64 products of limbs, added as 96-bit integers
+
+All give the accumulator of `sim.reference.linear` and its rounding to float32, to the bit; tests/agreement holds it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ExactWeights", "Method", "choose_method"]
+
+Method = str
+FLOAT32_EXACT = 1 << 24
+FLOAT64_EXACT_BITS = 53
+MIN_SLICE = 128  # below this, one float64 product is faster than many float32 ones
+LOW_BITS = 32
+ACTIVATION_LIMB_BITS = 16
+
+
+def _bits(magnitude: int) -> int:
+    return int(magnitude).bit_length()
+
+
+def choose_method(largest_weight: int, largest_activation: int, columns: int) -> Method:
+    """Return 'float32', 'float64' or 'limbs': the fastest product that is exact for these ranges."""
+    product = max(largest_weight * largest_activation, 1)
+    if (FLOAT32_EXACT - 1) // product >= min(columns, MIN_SLICE):
+        return "float32"
+    if _bits(product * columns) <= FLOAT64_EXACT_BITS:
+        return "float64"
+    return "limbs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ExactWeights:
+    """Integer weights prepared for exact products with activations of a known range.
+
+    Build it with `ExactWeights.of`; `accumulate` then takes activations of at most the stated magnitude.
+    """
+
+    method: Method
+    slices: tuple[tuple[int, int, NDArray[np.floating]], ...]  # (start, stop, weights [in, out]); limbs: (shift, 0, ..)
+    rows: int
+
+    @staticmethod
+    def of(integers: NDArray[np.int64], largest_activation: int) -> "ExactWeights":
+        """Prepare int64[out, in] for activations of magnitude up to `largest_activation`."""
+        rows, columns = integers.shape
+        largest = int(np.abs(integers).max(initial=0))
+        method = choose_method(largest, largest_activation, columns)
+        if method == "float32":
+            step = min((FLOAT32_EXACT - 1) // max(largest * largest_activation, 1), columns)
+            parts = tuple(
+                (start, min(start + step, columns), integers[:, start : start + step].T.astype(np.float32, order="C"))
+                for start in range(0, columns, step)
+            )
+        elif method == "float64":
+            parts = ((0, columns, integers.T.astype(np.float64, order="C")),)
+        else:
+            bits = FLOAT64_EXACT_BITS - ACTIVATION_LIMB_BITS - _bits(columns) - 1
+            parts = tuple((shift, 0, limb.T.astype(np.float64, order="C")) for shift, limb in _limbs(integers, bits))
+        return ExactWeights(method=method, slices=parts, rows=rows)
+
+    def accumulate(self, activations: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return exact sums as float64[tokens, out].
+
+        Raises
+        ------
+        ValueError                  If the sums need limbs: call `accumulate_values` then.
+        """
+        if self.method == "limbs":
+            raise ValueError("these accumulators are wider than float64 holds exactly")
+        dtype = np.float32 if self.method == "float32" else np.float64
+        x = activations.astype(dtype)
+        total: NDArray[np.float64] | None = None
+        for start, stop, weights in self.slices:
+            part = (x[:, start:stop] @ weights).astype(np.float64, copy=False)
+            total = part if total is None else total + part
+        if total is None:
+            return np.zeros((len(activations), self.rows))
+        total += 0.0  # a sum of products 0 * -w is -0.0 in floats; an integer accumulator knows no such thing
+        return total
+
+    def accumulate_float32(self, activations: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the sums rounded once to float32[tokens, out], whatever their width."""
+        if self.method != "limbs":
+            return self.accumulate(activations).astype(np.float32)
+        high = np.zeros((len(activations), self.rows), np.int64)  # value = high * 2^32 + low
+        low = np.zeros_like(high)
+        for activation_shift, digits in _limbs(activations, ACTIVATION_LIMB_BITS):
+            x = digits.astype(np.float64)
+            for weight_shift, _, weights in self.slices:
+                _add_shifted(high, low, (x @ weights).astype(np.int64), activation_shift + weight_shift)
+        high += low >> LOW_BITS
+        low &= (1 << LOW_BITS) - 1
+        # small sums fit an int64, which converts with one rounding; of large ones only a sticky bit of `low` matters
+        small = np.abs(high) < (1 << 29)
+        exact = np.where(small, (high << LOW_BITS) + low, 0).astype(np.float32)
+        odd = ((np.where(small, 0, high) << 1) | (low != 0)).astype(np.float64)
+        return np.where(small, exact, np.ldexp(odd.astype(np.float32), LOW_BITS - 1)).astype(np.float32)
+
+
+def _limbs(integers: NDArray[np.int64], bits: int) -> list[tuple[int, NDArray[np.int64]]]:
+    """Split integers into (shift, digits) with unsigned digits of `bits` bits but for a signed last one."""
+    parts = []
+    shift, rest = 0, integers
+    while True:
+        if np.abs(rest).max(initial=0) < 1 << (bits - 1):
+            return [*parts, (shift, rest)]
+        parts.append((shift, rest & ((1 << bits) - 1)))
+        rest = rest >> bits
+        shift += bits
+
+
+def _add_shifted(high: NDArray[np.int64], low: NDArray[np.int64], value: NDArray[np.int64], shift: int) -> None:
+    """Add value * 2^shift to high * 2^32 + low, in place."""
+    if shift >= LOW_BITS:
+        high += value << (shift - LOW_BITS)
+        return
+    high += value >> (LOW_BITS - shift)
+    low += (value & ((1 << (LOW_BITS - shift)) - 1)) << shift
