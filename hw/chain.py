@@ -1,0 +1,126 @@
+"""The activation-stationary sparse DSP chain: segments, bank control, reduction and a credited output."""
+
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.data import ArrayLayout, StructLayout
+from amaranth.lib.wiring import In, Out
+
+from sparsefab.arch import ChainArch
+from sparsefab.hw.fifo import CreditFifo
+from sparsefab.hw.modules import Inline, Placer
+from sparsefab.hw.reduce import ReduceTree
+from sparsefab.hw.segment import ChainSegment
+
+__all__ = ["SparseChain", "acts_layout", "sums_layout", "weights_layout"]
+
+
+def weights_layout(arch: ChainArch) -> StructLayout:
+    """One weight beat: the packed bytes of `formats.Chain`, then `last` = end of the tile."""
+    return StructLayout({"weights": ArrayLayout(signed(arch.weight_bits), arch.dsps),
+                         "indices": ArrayLayout(arch.index_bits, arch.dsps), "last": 1})
+
+
+def acts_layout(arch: ChainArch) -> StructLayout:
+    """One activation beat: word `index` for each DSP of every segment marked in `segments`; `last` = bank complete."""
+    pair = ArrayLayout(signed(arch.activation_bits), arch.lanes)
+    return StructLayout({"pairs": ArrayLayout(pair, arch.segment), "index": arch.index_bits, "segments": arch.segments,
+                         "last": 1})
+
+
+def sums_layout(arch: ChainArch) -> StructLayout:
+    """One result: a signed sum for each lane, and the weight beat's `last`."""
+    return StructLayout({"lanes": ArrayLayout(signed(arch.sum_bits), arch.lanes), "last": 1})
+
+
+class SparseChain(wiring.Component):
+    """Multiply weight beats with the activations of a tile that stay in the DSPs' banks.
+
+    Parameters
+    ----------
+    arch : ChainArch
+    body : str                 'behavioural' or 'vendor' primitives.
+    placer : Placer            Where repeated parts come from; `Inline()` for Amaranth's simulator.
+
+    Members
+    -------
+    weights : In(stream)       `weights_layout`: L weights and L indices; starts when the tile's bank is complete.
+    acts : In(stream)          `acts_layout`: fills the bank that is not read; 16 * segments beats or fewer.
+    sums : Out(stream)         `sums_layout`: sum over d of weight[d] * bank[d][index[d]] for each lane.
+
+    Notes
+    -----
+    Each DSP has its own bank, so every N:16 pattern and dense run without a change of the hardware: N DSPs hold the same
+    block. Throughput one beat a cycle; latency arch.latency_cycles + 2. The pipeline never stalls: a beat enters when the
+    output FIFO has a place for it, so no path runs from sums.ready into it.
+    """
+
+    weights: stream.Interface
+    acts: stream.Interface
+    sums: stream.Interface
+
+    def __init__(self, *, arch: ChainArch, body: str = "behavioural", placer: Placer | None = None) -> None:
+        self.arch, self.body, self.placer = arch, body, placer if placer is not None else Inline()
+        super().__init__({
+            "weights": In(stream.Signature(weights_layout(arch))),
+            "acts": In(stream.Signature(acts_layout(arch))),
+            "sums": Out(stream.Signature(sums_layout(arch))),
+        })
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        arch, weights, acts = self.arch, self.weights, self.acts
+        m.submodules.fifo = fifo = CreditFifo(shape=sums_layout(arch), body=self.body, placer=self.placer)
+        m.submodules.reduce = reduce = ReduceTree(arch=arch)
+
+        # banks: complete ones may be read, freed ones written
+        read_bank, write_bank = Signal(), Signal()
+        readable, writable = Signal(arch.banks), Signal(arch.banks, init=(1 << arch.banks) - 1)
+        beat, done, filled = Signal(), Signal(), Signal()
+        m.d.comb += [
+            weights.ready.eq(Mux(read_bank, readable[1], readable[0]) & fifo.available),
+            acts.ready.eq(Mux(write_bank, writable[1], writable[0])),
+            beat.eq(weights.valid & weights.ready), done.eq(beat & weights.payload.last),
+            filled.eq(acts.valid & acts.ready & acts.payload.last), fifo.take.eq(beat),
+        ]
+        m.d.sync += [read_bank.eq(read_bank ^ done), write_bank.eq(write_bank ^ filled)]
+        # a freed bank is still read by the skewed DSPs for a segment's length
+        freed = _delay(m, done, arch.segment, "freed")
+        freed_bank = _delay(m, read_bank, arch.segment, "freed_bank")
+        for bank in range(arch.banks):
+            with m.If(filled & (write_bank == bank)):
+                m.d.sync += [readable[bank].eq(1), writable[bank].eq(0)]
+            with m.If(done & (read_bank == bank)):
+                m.d.sync += readable[bank].eq(0)
+            with m.If(freed & (freed_bank == bank)):
+                m.d.sync += writable[bank].eq(1)
+
+        # segments: side by side, no skew between them
+        for s in range(arch.segments):
+            segment = self.placer.place(m, f"segment{s}", "sparsefab_chain_segment",
+                                        lambda: ChainSegment(arch=arch, body=self.body, placer=self.placer))
+            here = slice(s * arch.segment, (s + 1) * arch.segment)
+            m.d.comb += [
+                segment.weights.eq(Cat(weights.payload.weights[d] for d in range(here.start, here.stop))),
+                segment.indices.eq(Cat(weights.payload.indices[d] for d in range(here.start, here.stop))),
+                segment.read_bank.eq(read_bank),
+                segment.write_enable.eq(acts.valid & acts.ready & acts.payload.segments[s]),
+                segment.write_address.eq(Cat(acts.payload.index, write_bank)),
+                Value.cast(segment.pairs).eq(Value.cast(acts.payload.pairs)),
+                reduce.totals[s].eq(segment.total),
+            ]
+
+        # results: valid and last travel beside the data
+        m.d.comb += [
+            fifo.push.eq(_delay(m, beat, arch.latency_cycles, "valid")),
+            fifo.data.last.eq(_delay(m, weights.payload.last, arch.latency_cycles, "last")),
+            Value.cast(fifo.data.lanes).eq(Value.cast(reduce.sums)),
+        ]
+        wiring.connect(m, fifo.o, wiring.flipped(self.sums))
+        return m
+
+
+def _delay(m: Module, value: Value, cycles: int, name: str) -> Value:
+    """Shift a bit by whole cycles."""
+    stages = Signal(cycles, name=name)
+    m.d.sync += stages.eq(Cat(value, stages)[:cycles])
+    return stages[-1]

