@@ -66,31 +66,40 @@ class ExactWeights:
             parts = tuple((shift, 0, limb.T.astype(np.float64, order="C")) for shift, limb in _limbs(integers, bits))
         return ExactWeights(method=method, slices=parts, rows=rows)
 
-    def accumulate(self, activations: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return exact sums as float64[tokens, out].
+    def accumulate(self, activations: NDArray[np.int64]) -> NDArray[np.float64] | NDArray[np.int64]:
+        """Return exact sums [tokens, out] of up to 62 bits: float64 where that is exact, else int64.
 
         Raises
         ------
-        ValueError                  If the sums need limbs: call `accumulate_values` then.
+        OverflowError               If a sum is wider; `accumulate_float32` takes any width.
         """
         if self.method == "limbs":
-            raise ValueError("these accumulators are wider than float64 holds exactly")
+            high, low = self._limb_sums(activations)
+            if (np.abs(high) >= 1 << (61 - LOW_BITS)).any():
+                raise OverflowError("an accumulator is wider than 62 bits")
+            wide: NDArray[np.int64] = (high << LOW_BITS) + low
+            return wide
         dtype = np.float32 if self.method == "float32" else np.float64
         x = activations.astype(dtype)
-        total: NDArray[np.float64] | None = None
+        total = np.zeros((len(activations), self.rows))
         for start, stop, weights in self.slices:
-            part = (x[:, start:stop] @ weights).astype(np.float64, copy=False)
-            total = part if total is None else total + part
-        if total is None:
-            return np.zeros((len(activations), self.rows))
-        total += 0.0  # a sum of products 0 * -w is -0.0 in floats; an integer accumulator knows no such thing
-        return total
+            total += x[:, start:stop] @ weights
+        return total  # from +0.0: a float sum of products 0 * -w alone would be -0.0, which no integer is
 
     def accumulate_float32(self, activations: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the sums rounded once to float32[tokens, out], whatever their width."""
         if self.method != "limbs":
             return self.accumulate(activations).astype(np.float32)
-        high = np.zeros((len(activations), self.rows), np.int64)  # value = high * 2^32 + low
+        high, low = self._limb_sums(activations)
+        # small sums fit an int64, which converts with one rounding; of large ones only a sticky bit of `low` matters
+        small = np.abs(high) < (1 << 29)
+        exact = np.where(small, (high << LOW_BITS) + low, 0).astype(np.float32)
+        odd = ((np.where(small, 0, high) << 1) | (low != 0)).astype(np.float64)
+        return np.where(small, exact, np.ldexp(odd.astype(np.float32), LOW_BITS - 1)).astype(np.float32)
+
+    def _limb_sums(self, activations: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Sums as high * 2^32 + low, 0 <= low < 2^32."""
+        high = np.zeros((len(activations), self.rows), np.int64)
         low = np.zeros_like(high)
         for activation_shift, digits in _limbs(activations, ACTIVATION_LIMB_BITS):
             x = digits.astype(np.float64)
@@ -98,11 +107,7 @@ class ExactWeights:
                 _add_shifted(high, low, (x @ weights).astype(np.int64), activation_shift + weight_shift)
         high += low >> LOW_BITS
         low &= (1 << LOW_BITS) - 1
-        # small sums fit an int64, which converts with one rounding; of large ones only a sticky bit of `low` matters
-        small = np.abs(high) < (1 << 29)
-        exact = np.where(small, (high << LOW_BITS) + low, 0).astype(np.float32)
-        odd = ((np.where(small, 0, high) << 1) | (low != 0)).astype(np.float64)
-        return np.where(small, exact, np.ldexp(odd.astype(np.float32), LOW_BITS - 1)).astype(np.float32)
+        return high, low
 
 
 def _limbs(integers: NDArray[np.int64], bits: int) -> list[tuple[int, NDArray[np.int64]]]:

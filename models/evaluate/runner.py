@@ -159,8 +159,8 @@ class _Plan:
         y = requantize(acc.astype(np.int64), constants) - out.zero_point
         return y.astype(np.float32) * np.float32(out.scale)
 
-    def _sums(self, integers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Exact sums float64[tokens, out]."""
+    def _sums(self, integers: NDArray[np.int64]) -> NDArray[np.float64] | NDArray[np.int64]:
+        """Exact sums [tokens, out], float64 or, where that is too narrow, int64."""
         if integers.ndim == 2:
             return self.weights.accumulate(integers)
         tokens, groups, columns = integers.shape
