@@ -74,8 +74,7 @@ def build_bert(name: str, config: BertConfig, tensors: Tensors, metadata: Mappin
     width = config.hidden_size
     table = take("embeddings.word_embeddings.weight", (config.vocabulary_size, width))
     x = layers.embed(table, take("embeddings.token_type_embeddings.weight", (_types(tensors, names), width))[0])
-    b.add("Cast", ["attention_mask"], "mask.bool", {"to": 9})
-    b.add("Unsqueeze", ["mask.bool", b.numbers(1, 2)], "mask")
+    _attention_mask(b)
     for index in range(config.layers):
         x = layers.block(f"encoder.layer.{index}", x)
     hidden = b.add("Identity", [x], "last_hidden_state")
@@ -133,7 +132,7 @@ class _Layers:
                    for part in ("query", "key", "value"))
         b.layers.append(Attention(name=f"{prefix}.attention", heads=config.heads, kv_heads=config.heads,
                                   head_dim=width // config.heads, causal=False))
-        mixed = b.add("Attention", [q, k, v, "mask"], f"{prefix}.attention.mixed",
+        mixed = b.add("Attention", [q, k, v, "mask"], f"{prefix}.attention.output",
                       {"q_num_heads": config.heads, "kv_num_heads": config.heads})
         mixed = self.linear(f"{prefix}.attention.output.dense", mixed, width, width)
         x = self.norm(f"{prefix}.attention.output.LayerNorm", b.add("Add", [mixed, x], f"{prefix}.attention.sum"))
@@ -171,6 +170,15 @@ def _canonical(name: str) -> str:
 def _types(tensors: Tensors, names: Mapping[str, str]) -> int:
     key = names.get("embeddings.token_type_embeddings.weight")
     return int(tensors[key].shape[0]) if key is not None else 1
+
+
+def _attention_mask(b: Builder) -> None:
+    """Let every token attend to the unmasked ones: bool[batch, 1, sequence, sequence]."""
+    kept = b.add("Cast", ["attention_mask"], "mask.kept", {"to": 9})
+    row = b.add("Unsqueeze", [kept, b.numbers(1, 2)], "mask.row")
+    length = b.add("Shape", ["input_ids"], "mask.length", {"start": 1, "end": 2})
+    shape = b.add("Concat", [b.numbers(1, 1), length, b.numbers(1)], "mask.shape", {"axis": 0})
+    b.add("Expand", [row, shape], "mask")
 
 
 def _mean_pool(b: Builder, hidden: str) -> None:

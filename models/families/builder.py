@@ -55,8 +55,8 @@ class Builder:
 
     def add(self, op: str, inputs: Sequence[str], name: str, attributes: Mapping[str, Attribute] | None = None,
             layer: str | None = None) -> str:
-        """Add a node with one output, which bears the node's name."""
-        self.nodes.append(Node(op=op, name=name, inputs=tuple(inputs), outputs=(name,), attributes=attributes or {},
+        """Add a node with one output; the node bears the output's name, without '.output' at its end."""
+        self.nodes.append(Node(op=op, name=name.removesuffix(".output"), inputs=tuple(inputs), outputs=(name,), attributes=attributes or {},
                                layer=layer))
         return name
 

@@ -131,14 +131,14 @@ def _block(b: Builder, config: LlamaConfig, tensors: Tensors, prefix: str, x: st
     k = b.add("RotaryEmbedding", [k, *rotation], f"{prefix}.self_attn.k_rotated", {"num_heads": config.kv_heads})
     b.layers.append(Attention(name=f"{prefix}.self_attn", heads=config.heads, kv_heads=config.kv_heads,
                               head_dim=config.head_dim, causal=True))
-    mixed = b.add("Attention", [q, k, v], f"{prefix}.self_attn.mixed",
+    mixed = b.add("Attention", [q, k, v], f"{prefix}.self_attn.output",
                   {"q_num_heads": config.heads, "kv_num_heads": config.kv_heads, "is_causal": 1})
     x = b.add("Add", [x, linear("self_attn.o_proj", mixed, width, queries)], f"{prefix}.self_attn.residual")
     hidden = norm("post_attention_layernorm", x)
     gate = linear("mlp.gate_proj", hidden, inner, width)
     up = linear("mlp.up_proj", hidden, inner, width)
     b.activation(f"{prefix}.mlp.act", "silu", inner)
-    opened = b.add("Sigmoid", [gate], f"{prefix}.mlp.sigmoid")
+    opened = b.add("Sigmoid", [gate], f"{prefix}.mlp.act.output")
     silu = b.add("Mul", [gate, opened], f"{prefix}.mlp.silu")
     product = b.add("Mul", [silu, up], f"{prefix}.mlp.product")
     return b.add("Add", [x, linear("mlp.down_proj", product, width, inner)], f"{prefix}.mlp.residual")

@@ -1,6 +1,7 @@
 """From an ONNX file to nodes, constants and metadata, with every fault of the file told in one line."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def read_onnx(path: Path, input_shapes: Mapping[str, tuple[int, ...]]) -> tuple[
         raise ModelError(f"{path}: has no input {unknown[0]!r}; its inputs are "
                          f"{', '.join(repr(value.name) for value in inputs)}")
     outputs = [Value(name=entry.name, dtype=_dtype(path, entry), shape=_shape(entry)) for entry in proto.graph.output]
-    graph = Graph(nodes=nodes_of(path, proto.graph.node), inputs=tuple(inputs), outputs=tuple(outputs))
+    nodes = tuple(_modern(node, opset, constants) for node in nodes_of(path, proto.graph.node))
+    graph = Graph(nodes=nodes, inputs=tuple(inputs), outputs=tuple(outputs))
     metadata = {"format": "onnx", "source": path.name, "opset": str(opset)}
     if proto.producer_name:
         metadata["producer"] = f"{proto.producer_name} {proto.producer_version}".strip()
@@ -61,11 +63,22 @@ def nodes_of(path: Path, protos: Any) -> tuple[Node, ...]:
             raise ModelError(f"{path}: operator {proto.op_type}{where} (node {name!r}) is not supported; "
                              "export the model without it")
         attributes = {attribute.name: _attribute(path, name, attribute) for attribute in proto.attribute}
-        if proto.op_type == "Split":
+        if proto.op_type == "Split" and len(proto.input) < 2:
             attributes.setdefault("num_outputs", len(proto.output))
         nodes.append(Node(op=proto.op_type, name=name, inputs=tuple(proto.input), outputs=tuple(proto.output),
                           attributes=attributes))
     return tuple(nodes)
+
+
+def _modern(node: Node, opset: int, constants: Constants) -> Node:
+    """Give a reduction of an older operator set its axes as an input, so that the graph can be written in a newer one."""
+    axes = node.attributes.get("axes")
+    if opset >= 18 or axes is None or not node.op.startswith("Reduce"):
+        return node
+    name = f"{node.outputs[0]}.axes"
+    constants[name] = np.asarray(axes, np.int64)
+    rest = {key: value for key, value in node.attributes.items() if key != "axes"}
+    return replace(node, inputs=(*node.inputs, name), attributes=rest)
 
 
 def _load(path: Path) -> Any:
