@@ -143,7 +143,7 @@ class FpgaSpec:
 
     `dsp_ceiling_hz` is the data sheet's limit for a fully registered DSP, `clock_hz` what a design is assumed to reach, with
     bounds; `shell` is what the vendor's static design takes; `fill_limit` the part of each resource that can be used in
-    practice.
+    practice; `usable_channels` how many memory channels a design can serve without lateral crossings.
     """
 
     part: str
@@ -153,6 +153,7 @@ class FpgaSpec:
     fill_limit: dict[str, Quantity]
     dsp_ceiling_hz: Quantity
     clock_hz: Quantity
+    usable_channels: Quantity
     same_channel_efficiency: Quantity
     cross_channel_efficiency: Quantity
 

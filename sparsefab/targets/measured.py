@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from sparsefab import config
+from sparsefab.targets.device import CpuSpec, Device, Memory, Power, Quantity
 
-__all__ = ["CpuPeaks", "KernelSample", "MeasuredCpu", "load_cpu_measurements"]
+__all__ = ["CpuPeaks", "KernelSample", "MeasuredCpu", "load_cpu_measurements", "measured_device"]
 
 
 def _check_positive(owner: str, **values: float) -> None:
@@ -79,3 +80,20 @@ class MeasuredCpu:
 def load_cpu_measurements(path: str | Path) -> MeasuredCpu:
     """Read a measurement file; ConfigError names a key that is wrong."""
     return config.load(path, MeasuredCpu)
+
+
+def measured_device(measured: MeasuredCpu) -> Device:
+    """Return the machine that was measured as a target: its peaks, and an assumed power of 4 to 12 W a core."""
+    peaks = max(measured.peaks, key=lambda item: item.threads)
+    watts = 6.0 * measured.cores
+    return Device(
+        name="cpu", title=measured.name, kind="cpu",
+        sources={"measured": f"measured on {measured.name}, {measured.date}",
+                 "assumed": "assumed: 6 W a core (350 W for 64 cores), no power meter was read"},
+        memory=Memory(capacity_bytes=Quantity(value=float(measured.memory_bytes), source="measured"),
+                      bandwidth_bytes_per_s=Quantity(value=peaks.memory_bytes_per_s, source="measured")),
+        power=Power(limit_w=Quantity(value=watts, source="assumed", low=watts * 2 / 3, high=watts * 2)),
+        cpu=CpuSpec(isa=measured.isa, cores=measured.cores, clock_hz=Quantity(value=1.0, source="measured"),
+                    int8_op_per_cycle_per_core=Quantity(value=peaks.int8_op_per_s / measured.cores, source="measured"),
+                    fp32_op_per_cycle_per_core=Quantity(value=peaks.fp32_op_per_s / measured.cores, source="measured")),
+    )

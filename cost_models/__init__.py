@@ -1,0 +1,1 @@
+"""Estimates of latency, energy, memory, resources and price, with their error bounds and sources."""

@@ -1,0 +1,198 @@
+"""GPU estimates: calibrated products where the device was measured, its neighbours' curves where not.
+
+Products come from `gemm` fits by (device, kernel family); a device without one borrows the curves of devices that have
+one, its own architecture counting three times, with wider bounds. Attention over a cache, element-wise work and the bytes
+they move are added layer by layer.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsefab.cost_models.anchors import load_calibration
+from sparsefab.cost_models.assumptions import assumptions
+from sparsefab.cost_models.attention import decode_attention_seconds
+from sparsefab.cost_models.capability import activation_key, choose_kernel
+from sparsefab.cost_models.gemm import GemmFit
+from sparsefab.cost_models.layers import Options, Uses, assemble, plan_for, shapes_of
+from sparsefab.cost_models.result import Estimate, Figure, LayerEstimate, LayerPlan, Provenance, Support
+from sparsefab.cost_models.roofline import OUTPUT_BYTES, data_sheet_times, kernel_named
+from sparsefab.errors import TargetError
+from sparsefab.formats.catalog import get_format
+from sparsefab.targets import Device, GpuSpec, load_device
+from sparsefab.workload import Activation, Attention, Embedding, Norm, Phase, Workload
+
+__all__ = ["donors", "estimate_gpu", "product_seconds"]
+
+Floats = NDArray[np.float64]
+
+
+def estimate_gpu(workload: Workload, plans: Mapping[str, LayerPlan], device: Device, phase: Phase,
+                 options: Options) -> Estimate:
+    """Estimate one phase on one GPU.
+
+    Raises
+    ------
+    TargetError             If a layer's format has no kernel on the device; the message names the layer.
+    """
+    shapes = shapes_of(workload, phase)
+    choices = []
+    for layer in shapes.layers:
+        plan = plan_for(plans, layer)
+        try:
+            choices.append((plan, choose_kernel(device, plan.spec, plan.activation)))
+        except TargetError as error:
+            raise TargetError(f"layer {layer.name}: {error}") from error
+    weight_bytes = np.array([
+        choice.weight_bytes(plan.spec, *layer.weight_shape)
+        for layer, (plan, choice) in zip(shapes.layers, choices, strict=True)
+    ])
+    names = np.array([choice.kernel.name for _, choice in choices])
+    n, k = _tensor_core_shapes(shapes.n, shapes.k, shapes.copies)
+    layers: dict[str, LayerEstimate] = {}
+    memory_s = compute_s = 0.0
+    for name in dict.fromkeys(names.tolist()):
+        rows = np.flatnonzero(names == name)
+        times, terms, tier, why = product_seconds(device, name, shapes.m[rows], n[rows], k[rows], weight_bytes[rows])
+        memory_s, compute_s = memory_s + float(terms[0].sum()), compute_s + float(terms[1].sum())
+        for position, row in enumerate(rows):
+            layer, (_, choice) = shapes.layers[row], choices[row]
+            value, low, high = (float(part[position]) for part in times)
+            layers[layer.name] = LayerEstimate(
+                name=layer.name, kind="linear" if shapes.copies[row] == 1 else "convolution", support=choice.support,
+                kernel=name, latency_s=Figure.of(value, low, high),
+                terms_s={"hbm": float(terms[0][position]), "compute": float(terms[1][position]), "launch": float(terms[2])},
+                memory_bytes=float(weight_bytes[row]), macs=float(shapes.macs[row]), provenance=tier,
+                note="; ".join(part for part in (choice.note, why) if part),
+            )
+    kv_bytes = _kv_bytes(options.kv_format)
+    for other in workload.layers:
+        if isinstance(other, Attention):
+            layers[other.name] = _attention(device, other, phase, kv_bytes)
+        elif isinstance(other, Norm | Activation):
+            layers[other.name] = _elementwise(device, other, phase)
+    ordered = [layers[layer.name] for layer in workload.layers if layer.name in layers]
+    embedding = sum(2.0 * layer.rows * layer.width for layer in workload.layers if isinstance(layer, Embedding))
+    cache = sum(layer.kv_values(phase.context) for layer in workload.attentions() if layer.causal) * kv_bytes * phase.batch
+    extra = sum(layer.terms_s.get("hbm", 0.0) for layer in ordered if layer.kind not in ("linear", "convolution"))
+    calibration = load_calibration()
+    notes = ["framework and scheduling time between kernels is not included",
+             "kernel times are those of TensorRT-LLM where calibrated"]
+    uses = Uses(memory_s=memory_s + extra, compute_s=compute_s,
+                traffic_bytes=(memory_s + extra) * device.memory.bandwidth_bytes_per_s.value,
+                resident_bytes=float(weight_bytes.sum()) + embedding + cache)
+    return assemble(device, workload, phase, ordered, uses, notes=notes,
+                    sources=[f"{calibration.source} ({calibration.licence}), fitted {calibration.date}"])
+
+
+def _tensor_core_shapes(n: Floats, k: Floats, copies: Floats) -> tuple[Floats, Floats]:
+    """Join the groups of a convolution into one product as wide as the padded groups: each side at least 16."""
+    grouped = copies > 1
+    padded_n, padded_k = np.maximum(n, 16.0), np.maximum(k, 16.0)
+    return np.where(grouped, padded_n * copies, n), np.where(grouped, padded_k, k)
+
+
+def donors(device: Device, kernel: str, exclude: str | None = None) -> list[tuple[GemmFit, float]]:
+    """Return the fits that speak for a device and kernel, with weights.
+
+    The device's own fit alone if there is one (and it is not `exclude`d); else the same kernel on other devices; else a
+    kernel of the same arithmetic on this device or others. Empty if nothing comparable was measured.
+    """
+    fits = load_calibration().fits
+    own = device.gpu.calibration if device.gpu else None
+    if own != exclude and (own, kernel) in fits:
+        return [(fits[str(own), kernel], 1.0)]
+    family = kernel_named(kernel)
+    same = [fit for (name, other), fit in fits.items() if other == kernel and name != exclude]
+    alike = [fit for (name, other), fit in fits.items() if kernel_named(other).math == family.math and name != exclude
+             and kernel_named(other).support == family.support]
+    architecture = device.gpu.architecture if device.gpu else ""
+    return [(fit, 3.0 if _architecture(fit.device) == architecture else 1.0) for fit in same or alike]
+
+
+def _architecture(name: str) -> str:
+    spec: GpuSpec | None = load_device(name).gpu
+    return spec.architecture if spec else ""
+
+
+def product_seconds(
+    device: Device, kernel: str, m: Floats, n: Floats, k: Floats, weight_bytes: Floats | None = None,
+    exclude: str | None = None,
+) -> tuple[tuple[Floats, Floats, Floats], tuple[Floats, Floats, float], Provenance, str]:
+    """Return the times of products [m, k] x [k, n] on one GPU kernel family.
+
+    Parameters
+    ----------
+    m, n, k : float64[shapes]
+    weight_bytes : float64[shapes] | None       As stored; None: the family's usual bits.
+    exclude : str | None                        Leave this device's calibration out (validation).
+
+    Returns
+    -------
+    (value, low, high) : float64[shapes] each   Seconds.
+    (memory_s, compute_s, launch_s)             Data-sheet terms and the launch constant.
+    Provenance, str                             Tier, and a note when it is not the device's own calibration.
+    """
+    memory_s, compute_s = data_sheet_times(device, kernel, m, n, k, weight_bytes)
+    available = donors(device, kernel, exclude)
+    constants = assumptions().gpu
+    if not available:
+        assert device.gpu is not None  # data_sheet_times has checked it
+        launch = device.gpu.launch_s.get(kernel, constants.elementwise_launch_s).value
+        value = np.maximum(memory_s, compute_s) / 0.85 + launch
+        spread = constants.light_spread.value
+        note = f"no measurement of {kernel} on any device: data-sheet roofline at 0.85"
+        return (value, value / spread, value * spread), (memory_s, compute_s, launch), Provenance.ASSUMED, note
+    if len(available) == 1 and available[0][0].device == (device.gpu.calibration if device.gpu else None) \
+            and available[0][0].kernel == kernel:
+        fit = available[0][0]
+        return fit.seconds(m, n, k, memory_s, compute_s), (memory_s, compute_s, fit.curve.launch_s), Provenance.CALIBRATED, ""
+    total = sum(weight for _, weight in available)
+    logs = np.zeros(len(m))
+    for fit, weight in available:
+        logs += np.log(fit.seconds(m, n, k, memory_s, compute_s)[0]) * (weight / total)
+    value, spread = np.exp(logs), constants.transfer_spread.value
+    launch = sum(fit.curve.launch_s * weight for fit, weight in available) / total
+    names = ", ".join(f"{fit.device} {fit.kernel}" for fit, _ in available)
+    return (value, value / spread, value * spread), (memory_s, compute_s, launch), Provenance.MODELLED, f"from {names}"
+
+
+def _kv_bytes(kv_format: str | None) -> float:
+    key = "fp16" if kv_format is None else activation_key(kv_format)
+    return 2.0 if key == "fp16" or kv_format is None else get_format(kv_format).bits / 8.0
+
+
+def _attention(device: Device, layer: Attention, phase: Phase, kv_bytes: float) -> LayerEstimate:
+    macs = float(layer.macs(phase.tokens, phase.context))
+    bandwidth = device.memory.bandwidth_bytes_per_s.value
+    assert device.gpu is not None  # estimate_gpu is called for GPUs only
+    compute = 2.0 * macs * (0.5 if layer.causal and phase.kind == "prefill" else 1.0) / device.gpu.peak_op_per_s["fp16"].value
+    cache_bytes = phase.batch * layer.kv_values(phase.context) * kv_bytes
+    constants = assumptions().gpu
+    if phase.kind == "decode":
+        figure, tier, note = decode_attention_seconds(device, layer, phase, kv_bytes)
+        moved = cache_bytes
+    else:
+        moved = cache_bytes + 2.0 * OUTPUT_BYTES * phase.tokens * layer.heads * layer.head_dim
+        share, launch = constants.prefill_attention_efficiency, constants.elementwise_launch_s
+        floor = moved / bandwidth / constants.elementwise_efficiency.value
+        figure = Figure.of(max(compute / share.value, floor) + launch.value,
+                           max(compute / share.bounds[1], floor) + launch.bounds[0],
+                           max(compute / share.bounds[0], floor) + launch.bounds[1])
+        tier, note = Provenance.ASSUMED, "fused attention at an assumed share of the fp16 peak"
+    return LayerEstimate(name=layer.name, kind="attention", support=Support.NATIVE, kernel="attention", latency_s=figure,
+                         terms_s={"hbm": moved / bandwidth, "compute": compute}, memory_bytes=moved, macs=macs,
+                         provenance=tier, note=note)
+
+
+def _elementwise(device: Device, layer: Norm | Activation, phase: Phase) -> LayerEstimate:
+    """Read and write once; the lower bound has it fused into a neighbour."""
+    constants = assumptions().gpu
+    moved = 2.0 * OUTPUT_BYTES * phase.tokens * layer.width
+    stream = moved / device.memory.bandwidth_bytes_per_s.value
+    share, launch = constants.elementwise_efficiency, constants.elementwise_launch_s
+    figure = Figure(value=stream / share.value + launch.value, low=0.0, high=stream / share.bounds[0] + launch.bounds[1])
+    return LayerEstimate(name=layer.name, kind="elementwise", support=Support.NATIVE, kernel=layer.kind, latency_s=figure,
+                         terms_s={"hbm": stream, "launch": launch.value}, memory_bytes=moved, macs=0.0,
+                         provenance=Provenance.ASSUMED)

@@ -1,0 +1,124 @@
+"""Weight layers of a workload as arrays, and the sums that every model makes of its layers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsefab.arch import AcceleratorArch
+from sparsefab.cost_models.energy import power, price_per_million_tokens
+from sparsefab.cost_models.result import Estimate, Figure, LayerEstimate, LayerPlan, Provenance
+from sparsefab.targets import Device, MeasuredCpu
+from sparsefab.workload import Convolution, Linear, Phase, Workload
+
+__all__ = ["Options", "Shapes", "Uses", "assemble", "plan_for", "shapes_of"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What an estimate may be told beside the workload, the plans and the device.
+
+    kv_format : str | None              Format of the key/value cache; None: fp16 on GPUs, fp32 on CPUs, int8 on FPGAs.
+    arch : AcceleratorArch | None       Accelerator on an FPGA; None: the largest that fits the board.
+    measured : MeasuredCpu | None       Peaks of the CPU that is estimated; None: its specification.
+    calibration : str | None            A named configuration fitted to a published point ('flightllm').
+    """
+
+    kv_format: str | None = None
+    arch: AcceleratorArch | None = None
+    measured: MeasuredCpu | None = None
+    calibration: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shapes:
+    """Products [m, k] x [k, n] of the weight layers, `copies` of each (groups of a convolution); float64[layers]."""
+
+    layers: tuple[Linear | Convolution, ...]
+    m: Floats
+    n: Floats
+    k: Floats
+    copies: Floats
+    inputs: Floats = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def macs(self) -> Floats:
+        """Dense multiply-adds of each layer."""
+        return self.m * self.n * self.k * self.copies
+
+
+def shapes_of(workload: Workload, phase: Phase) -> Shapes:
+    """Return the products of a phase; a convolution has one row an output pixel.
+
+    `inputs` counts the values each layer reads once: m * k for a linear layer, the feature map for a convolution.
+    """
+    layers = tuple(workload.weight_layers())
+    rows = []
+    for layer in layers:
+        out, columns = layer.weight_shape
+        if isinstance(layer, Linear):
+            # the output projection is read at the last position of a sequence only
+            tokens = phase.batch if layer.head and workload.family == "decoder" else phase.tokens
+            rows.append((tokens, out, columns, 1, tokens * columns))
+        else:
+            pixels = phase.tokens * layer.out_height * layer.out_width
+            area = layer.stride[0] * layer.stride[1]
+            inputs = min(pixels * columns * layer.groups, pixels * area * layer.in_channels)
+            rows.append((pixels, out // layer.groups, columns, layer.groups, inputs))
+    table = np.asarray(rows, np.float64).reshape(-1, 5)
+    return Shapes(layers=layers, m=table[:, 0], n=table[:, 1], k=table[:, 2], copies=table[:, 3], inputs=table[:, 4])
+
+
+def plan_for(plans: Mapping[str, LayerPlan], layer: Linear | Convolution) -> LayerPlan:
+    """Return a layer's plan, float if it has none; checks that the plan's matrix is this layer's.
+
+    Raises
+    ------
+    ValueError              If plan and layer differ in shape.
+    """
+    plan = plans.get(layer.name, LayerPlan())
+    if plan.spec is not None and (plan.spec.rows, plan.spec.columns) != layer.weight_shape:
+        raise ValueError(f"plans[{layer.name!r}] is of shape {(plan.spec.rows, plan.spec.columns)}, "
+                         f"the layer of {layer.weight_shape}")
+    return plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uses:
+    """Busy seconds at data-sheet bandwidth and peak, bytes moved, bytes resident."""
+
+    memory_s: float
+    compute_s: float
+    traffic_bytes: float
+    resident_bytes: float
+
+
+def assemble(device: Device, workload: Workload, phase: Phase, layers: Sequence[LayerEstimate], uses: Uses, *,
+             sources: Sequence[str], notes: Sequence[str], resources: Mapping[str, Figure] | None = None) -> Estimate:
+    """Sum layers into an estimate: latency, throughput, power, energy, price. Bounds add, as fully correlated errors."""
+    latency = Figure(value=sum(layer.latency_s.value for layer in layers), low=sum(layer.latency_s.low for layer in layers),
+                     high=sum(layer.latency_s.high for layer in layers))
+    terms: dict[str, float] = {}
+    for layer in layers:
+        for name, seconds in layer.terms_s.items():
+            terms[name] = terms.get(name, 0.0) + seconds
+    watts, static_w, how = power(device, uses.memory_s / latency.value, uses.compute_s / latency.value)
+    tokens = phase.tokens
+    rate = latency.per(tokens)
+    tier, made_of = Provenance.of_sum((layer.provenance, layer.latency_s.value) for layer in layers)
+    note = f"board power is {how}; energy carries at least +-30 %"
+    over = uses.resident_bytes / device.memory.capacity_bytes.value
+    full = [f"needs {over:.1f} times the memory of one device; priced as if it fitted"] if over > 1.0 else []
+    return Estimate(
+        target=device.name, workload=workload.name, phase=phase, latency_s=latency, throughput_tokens_per_s=rate,
+        energy_per_token_j=watts.times(latency).times(1.0 / tokens),
+        static_energy_per_token_j=static_w * latency.value / tokens, power_w=watts,
+        memory_bytes=Figure.exact(uses.resident_bytes), traffic_bytes=uses.traffic_bytes, terms_s=terms,
+        provenance=tier,
+        price_per_million_tokens_usd=price_per_million_tokens(device, rate, watts), resources=resources or {},
+        sources=tuple(dict.fromkeys([*sources, *device.sources.values()])), notes=(*device.notes, f"latency: {made_of}", *notes, note, *full),
+        layers=tuple(layers),
+    )
