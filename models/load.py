@@ -7,7 +7,7 @@ from sparsefab.errors import ModelError
 from sparsefab.models.families.efficientnet import build_efficientnet_lite0, is_efficientnet_lite
 from sparsefab.models.model import Model
 
-__all__ = ["load_model"]
+__all__ = ["find_model_file", "load_model"]
 
 _PATTERNS = ("*.safetensors.index.json", "*.safetensors", "*.onnx", "*.gguf", "*.pth", "*.pt")
 
@@ -24,9 +24,7 @@ def load_model(path: Path, input_shapes: Mapping[str, tuple[int, ...]] | None = 
     ------
     ModelError          If there is no model, more than one, or it cannot be imported.
     """
-    file = _find(path) if path.is_dir() else path
-    if not file.is_file():
-        raise ModelError(f"{file}: no such file")
+    file = find_model_file(path)
     with file.open("rb") as stream:
         start = stream.read(16)
     if start[:4] == b"GGUF":
@@ -44,8 +42,13 @@ def load_model(path: Path, input_shapes: Mapping[str, tuple[int, ...]] | None = 
     return import_onnx(file, input_shapes)
 
 
-def _find(folder: Path) -> Path:
-    """The one model file of a folder."""
+def find_model_file(path: Path) -> Path:
+    """Return a model file, or the one model file of a folder; raises ModelError if there is none."""
+    if not path.is_dir():
+        if not path.is_file():
+            raise ModelError(f"{path}: no such file")
+        return path
+    folder = path
     for pattern in _PATTERNS:
         found = sorted(folder.glob(pattern))
         if len(found) > 1:

@@ -60,7 +60,7 @@ def assign(workload: Workload, recipe: Recipe) -> Assignment:
         chosen, why = _layer_recipe(layer, rule, named, workload.family)
         layers[layer.name] = chosen
         notes += [(layer.name, reason) for reason in why]
-    if not layers:
+    if not layers and any(rule.weights != "float" for rule in recipe.rules):
         raise ConfigError(f"recipe {recipe.name!r} compresses no layer of {workload.name}")
     return Assignment(layers=layers, notes=tuple(notes))
 

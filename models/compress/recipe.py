@@ -18,7 +18,7 @@ from sparsefab.errors import ConfigError, FormatError
 from sparsefab.formats import get_format, parse_pattern
 from sparsefab.models.compress.rtn import METHODS
 
-__all__ = ["Recipe", "Rule", "load_recipe"]
+__all__ = ["Recipe", "Rule", "load_recipe", "recipe_from_text"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,5 +74,10 @@ def load_recipe(path: str | Path) -> Recipe:
     ConfigError                     If the file does not exist or a key, format, pattern or method is wrong.
     """
     if not Path(path).is_file():
-        raise ConfigError(f"recipe {path} does not exist; write one, or take one that `sparsefab recipes` lists")
+        raise ConfigError(f"recipe {path} does not exist; write one, or name a built-in one")
     return config.load(path, Recipe)
+
+
+def recipe_from_text(text: str) -> Recipe:
+    """Undo `Recipe.text`."""
+    return config.loads(text, Recipe, source="recipe")

@@ -1,18 +1,27 @@
 """Accuracy of a compressed model in the arithmetic of its hardware, and the proof that it is that arithmetic.
 
-    task = zoo_task("char-llama", model, cache_dir)
+    task = task_for(source, model, cache_dir, Slice())
     compressed = calibrate(compress(model, recipe), task.calibration_feeds())
     evaluation = judge(task, baseline_records(model, task), compressed_records(compressed, task))
 """
 
 from sparsefab.models.evaluate.agreement import LayerAgreement, agreement, reference_layer
 from sparsefab.models.evaluate.calibrate import calibrate
-from sparsefab.models.evaluate.evaluation import Evaluation, Figure, baseline_records, compressed_records, judge
+from sparsefab.models.evaluate.data import Slice, task_for
+from sparsefab.models.evaluate.evaluation import (
+    Evaluation,
+    Figure,
+    baseline_records,
+    compressed_records,
+    executor,
+    judge,
+)
+from sparsefab.models.evaluate.records import RecordCache, code_version
 from sparsefab.models.evaluate.runner import BitTrueRunner
-from sparsefab.models.evaluate.tasks import EvaluationProtocol, ImageTask, SimilarityTask, Task, TextTask, zoo_task
+from sparsefab.models.evaluate.tasks import EvaluationProtocol, ImageTask, SimilarityTask, Task, TextTask
 
 __all__ = [
-    "BitTrueRunner", "Evaluation", "EvaluationProtocol", "Figure", "ImageTask", "LayerAgreement", "SimilarityTask",
-    "Task", "TextTask", "agreement", "baseline_records", "calibrate", "compressed_records", "judge", "reference_layer",
-    "zoo_task",
+    "BitTrueRunner", "Evaluation", "EvaluationProtocol", "Figure", "ImageTask", "LayerAgreement", "RecordCache",
+    "SimilarityTask", "Slice", "Task", "TextTask", "agreement", "baseline_records", "calibrate", "code_version",
+    "compressed_records", "executor", "judge", "reference_layer", "task_for",
 ]

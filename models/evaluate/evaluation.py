@@ -14,7 +14,7 @@ from sparsefab.models.evaluate.tasks import EvaluationProtocol, Execute, Task
 from sparsefab.models.execute import Runner, execute
 from sparsefab.models.model import Model
 
-__all__ = ["Evaluation", "Figure", "baseline_records", "compressed_records", "judge"]
+__all__ = ["Evaluation", "Figure", "Progress", "Records", "baseline_records", "compressed_records", "executor", "judge"]
 
 Progress = Callable[[int, int], None]
 Records = NDArray[np.float64]
@@ -59,7 +59,9 @@ class Evaluation:
         return {**asdict(self), "loss": asdict(self.loss)}
 
 
-def _executor(model: Model, runner: Runner | None) -> Execute:
+def executor(model: Model, runner: Runner | None = None) -> Execute:
+    """Bind a model, and a runner of its compressed layers, into what a task runs."""
+
     def run(feeds: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         return execute(model, feeds, runner=runner, outputs=outputs)
 
@@ -68,12 +70,12 @@ def _executor(model: Model, runner: Runner | None) -> Execute:
 
 def baseline_records(model: Model, task: Task, progress: Progress | None = None) -> Records:
     """Run a task in float32."""
-    return task.records(_executor(model, None), progress)
+    return task.records(executor(model), progress)
 
 
 def compressed_records(compressed: CompressedModel, task: Task, progress: Progress | None = None) -> Records:
     """Run a task in the one arithmetic; the model must be calibrated."""
-    return task.records(_executor(compressed.model, BitTrueRunner(compressed)), progress)
+    return task.records(executor(compressed.model, BitTrueRunner(compressed)), progress)
 
 
 def judge(

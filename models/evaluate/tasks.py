@@ -4,27 +4,13 @@ A task runs any executor and returns one record a sample, so that two models are
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsefab.errors import ModelError
-from sparsefab.models.model import Model
-from sparsefab.models.tokenize import TextTokenizer, load_tokenizer
-from sparsefab.models.zoo import (
-    calibration_images,
-    calibration_text,
-    evaluation_images,
-    evaluation_text,
-    get,
-    locate,
-    similarity_set,
-)
-
-__all__ = ["EvaluationProtocol", "Execute", "ImageTask", "SimilarityTask", "Task", "TextTask", "zoo_task"]
+__all__ = ["EvaluationProtocol", "Execute", "Feeds", "ImageTask", "SimilarityTask", "Task", "TextTask"]
 
 Feeds = Mapping[str, NDArray[Any]]
 Execute = Callable[[Feeds, tuple[str, ...]], dict[str, NDArray[Any]]]
@@ -58,6 +44,13 @@ class Task(Protocol):
     higher_is_better: bool
     protocol: EvaluationProtocol
 
+    @property
+    def samples(self) -> int:
+        """Windows, images or documents."""
+
+    def part(self, start: int, stop: int) -> "Task":
+        """The same task with some of its samples; records of parts join to those of the whole."""
+
     def calibration_feeds(self) -> Iterator[Feeds]:
         """Inputs for calibration, disjoint from the evaluation data unless the protocol's note says otherwise."""
 
@@ -80,6 +73,15 @@ class TextTask:
     protocol: EvaluationProtocol
     batch: int = 1
     higher_is_better: bool = False
+
+    @property
+    def samples(self) -> int:
+        """Windows."""
+        return len(self.tokens)
+
+    def part(self, start: int, stop: int) -> "TextTask":
+        """Some of the windows."""
+        return replace(self, tokens=self.tokens[start:stop])
 
     def calibration_feeds(self) -> Iterator[Feeds]:
         """Calibration windows, one at a time."""
@@ -127,6 +129,15 @@ class ImageTask:
     batch: int = 100
     higher_is_better: bool = True
 
+    @property
+    def samples(self) -> int:
+        """Images."""
+        return len(self.labels)
+
+    def part(self, start: int, stop: int) -> "ImageTask":
+        """Some of the images."""
+        return replace(self, images=self.images[start:stop], labels=self.labels[start:stop])
+
     def calibration_feeds(self) -> Iterator[Feeds]:
         """Calibration images in batches."""
         for start in range(0, len(self.calibration), self.batch):
@@ -153,13 +164,24 @@ class SimilarityTask:
     """Pearson correlation of cosine similarities with human ones; record: a document's embedding and its number.
 
     human : float64[documents, documents]
+    first : number of the first document, after `part`.
     """
 
     feeds: tuple[Feeds, ...]
     calibration: tuple[Feeds, ...]
     human: NDArray[np.float64]
     protocol: EvaluationProtocol
+    first: int = 0
     higher_is_better: bool = True
+
+    @property
+    def samples(self) -> int:
+        """Documents."""
+        return len(self.feeds)
+
+    def part(self, start: int, stop: int) -> "SimilarityTask":
+        """Some of the documents."""
+        return replace(self, feeds=self.feeds[start:stop], first=self.first + start)
 
     def calibration_feeds(self) -> Iterator[Feeds]:
         """Calibration documents, one at a time."""
@@ -168,11 +190,11 @@ class SimilarityTask:
     def records(self, execute: Execute, progress: Callable[[int, int], None] | None = None) -> Records:
         """Document number and embedding, float64[documents, 1 + width]."""
         rows = []
-        for number, feed in enumerate(self.feeds):
+        for number, feed in enumerate(self.feeds, start=self.first):
             embedding = execute(feed, ("embedding",))["embedding"][0].astype(np.float64)
             rows.append(np.concatenate([[number], embedding / np.linalg.norm(embedding)]))
             if progress is not None:
-                progress(number + 1, len(self.feeds))
+                progress(number + 1 - self.first, len(self.feeds))
         return np.array(rows)
 
     def metric(self, records: Records) -> float:
@@ -183,82 +205,3 @@ class SimilarityTask:
         first, second = first[different], second[different]
         cosine = (embeddings[first] * embeddings[second]).sum(axis=1)
         return float(np.corrcoef(cosine, self.human[numbers[first], numbers[second]])[0, 1])
-
-
-def zoo_task(
-    name: str, model: Model, cache_dir: Path, *, windows: int | None = None, context: int | None = None,
-    samples: int | None = None,
-) -> Task:
-    """Make the task of a catalogue model that has been loaded.
-
-    windows, context : for texts; default the whole text for char-llama, 64 x 512 tokens for other language models.
-    samples : images or documents to use, default all.
-
-    Raises
-    ------
-    ModelError                      If the text is too short, or the model is unknown or not fetched.
-    """
-    entry = get(name)
-    path = locate(name, cache_dir)
-    if entry.evaluation in ("char-text", "wikipedia"):
-        return _text_task(name, cache_dir, load_tokenizer(path), windows, context)
-    if entry.evaluation == "lee-50":
-        return _similarity_task(name, cache_dir, load_tokenizer(path), samples)
-    images, calibration = evaluation_images(name, cache_dir), calibration_images(name, cache_dir)
-    count = len(images.labels) if samples is None else min(samples, len(images.labels))
-    note = "calibrated on the evaluated pictures: there are no others" if entry.evaluation == "imagenet-20" else ""
-    return ImageTask(
-        images=images.inputs()[:count], labels=images.labels[:count], calibration=calibration.inputs(),
-        input_name=model.graph.inputs[0].name, output_name=model.graph.outputs[0].name, batch=100 if images.images.ndim == 3 else 1,
-        protocol=EvaluationProtocol(
-            task="image classification", metric=entry.metric, data=images.source, data_sha256=images.sha256,
-            samples=count, note=note,
-        ),
-    )
-
-
-def _text_task(
-    name: str, cache_dir: Path, tokenizer: TextTokenizer, windows: int | None, context: int | None
-) -> TextTask:
-    entry = get(name)
-    characters = entry.evaluation == "char-text"
-    size = (256 if characters else 512) if context is None else context
-    if size < 2:
-        raise ValueError(f"context must be at least 2 tokens, not {size}")
-    text, calibration = evaluation_text(name, cache_dir), calibration_text(name, cache_dir)
-    ids = tokenizer.encode(text.text)
-    wanted = (len(ids) // size if characters else 64) if windows is None else windows
-    if len(ids) < wanted * size or wanted < 1:
-        raise ModelError(f"{text.source} has {len(ids)} tokens, not enough for {wanted} windows of {size}")
-    calibration_ids = tokenizer.encode(calibration.text)[: 8 * size]
-    return TextTask(
-        tokens=ids[: wanted * size].reshape(wanted, size),
-        calibration=calibration_ids[: len(calibration_ids) // size * size].reshape(-1, size),
-        batch=8 if characters else 1,
-        protocol=EvaluationProtocol(
-            task="language modelling", metric="nats/char" if characters else "perplexity", data=text.source,
-            data_sha256=text.sha256, samples=wanted, context=size,
-            tokenizer="characters" if characters else f"{name}'s own", note="windows without overlap, no BOS",
-        ),
-    )
-
-
-def _similarity_task(name: str, cache_dir: Path, tokenizer: TextTokenizer, samples: int | None) -> SimilarityTask:
-    documents = similarity_set(name, cache_dir)
-    count = len(documents.documents) if samples is None else min(samples, len(documents.documents))
-    calibration = calibration_text(name, cache_dir)
-    lines = [line for line in calibration.text.splitlines() if line.strip()][:16]
-
-    def feed(text: str) -> Feeds:
-        ids = tokenizer.encode(text)[None, :256]
-        return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-
-    return SimilarityTask(
-        feeds=tuple(feed(text) for text in documents.documents[:count]),
-        calibration=tuple(feed(line) for line in lines),
-        human=documents.similarities,
-        protocol=EvaluationProtocol(
-            task="sentence similarity", metric="Pearson (Lee-50)", data=f"{name} Lee-50",
-            data_sha256=documents.sha256, samples=count, context=256, tokenizer=f"{name}'s own",
-        ),
-    )

@@ -139,8 +139,8 @@ def parse_pattern(text: str) -> Pattern:
         return Dense()
     if match := re.fullmatch(r"(\d+):(\d+)", text):
         return NM(int(match[1]), int(match[2]))
-    if match := re.fullmatch(r"(\d+)x(\d+)@([0-9.]+)", text):
-        return Block(int(match[1]), int(match[2]), float(match[3]))
-    if match := re.fullmatch(r"unstructured@([0-9.]+)", text):
-        return Unstructured(float(match[1]))
+    if match := re.fullmatch(r"(\d+)x(\d+)(?:@([0-9.]+))?", text):
+        return Block(int(match[1]), int(match[2]), None if match[3] is None else float(match[3]))
+    if match := re.fullmatch(r"unstructured(?:@([0-9.]+))?", text):
+        return Unstructured(None if match[1] is None else float(match[1]))
     raise ValueError(f"unknown pattern {text!r}; write dense, N:M (2:4), RxC@density (4x1@0.5) or unstructured@density")

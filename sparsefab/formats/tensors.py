@@ -1,16 +1,16 @@
 """A compressed weight matrix as values (`QuantTensor`) and as bytes (`PackedTensor`)."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import FormatError, LayoutError
-from sparsefab.formats.catalog import Format
+from sparsefab.formats.catalog import Format, get_format
 from sparsefab.formats.ints import IntFormat
 from sparsefab.formats.scales import MULTIPLIER_BITS, group_count
-from sparsefab.formats.sparsity import Dense, Pattern
+from sparsefab.formats.sparsity import Dense, Pattern, parse_pattern
 
 if TYPE_CHECKING:
     from sparsefab.formats.layout import Layout
@@ -56,6 +56,20 @@ class TensorSpec:
             rows=rows, columns=columns, format=fmt, pattern=chosen, stored=round(rows * columns * density),
             group_size=columns if group_size is None else group_size, asymmetric=asymmetric,
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values that `from_json` reads back."""
+        return {
+            "rows": self.rows, "columns": self.columns, "format": self.format.name, "pattern": self.pattern.name,
+            "stored": self.stored, "group_size": self.group_size, "asymmetric": self.asymmetric,
+            "multiplier_bits": self.multiplier_bits,
+        }
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> "TensorSpec":
+        """Undo `to_json`."""
+        named = {"format": get_format(values["format"]), "pattern": parse_pattern(values["pattern"])}
+        return TensorSpec(**(values | named))
 
     @property
     def groups(self) -> int:

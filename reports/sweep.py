@@ -1,0 +1,206 @@
+"""Explore a model: recipes judged bit-true in worker processes, priced on targets, fronts refined."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from sparsefab.cost_models.estimate import Estimate, Figure, LayerPlan, Options, estimate
+from sparsefab.errors import TargetError
+from sparsefab.formats import TensorSpec, pack, storage_layout
+from sparsefab.models.compress import CompressedModel, Recipe, compress
+from sparsefab.models.compress.recipe import recipe_from_text
+from sparsefab.models.evaluate import BitTrueRunner, RecordCache, Slice, calibrate, code_version, executor, judge, task_for
+from sparsefab.models.evaluate.tasks import Task
+from sparsefab.models.model import Model
+from sparsefab.models.source import Source
+from sparsefab.reports.points import Accuracy, Case, Cost, Evaluation, Interval, Job, Provenance, Support
+from sparsefab.targets import Device
+from sparsefab.workload import Phase, Workload
+
+__all__ = ["Pricer", "RecipeEvaluator", "cases_for", "full_job", "jobs_for", "open_model", "plans_of", "weight_bytes"]
+
+FLOAT_BYTES = 2  # weights that no recipe compresses are counted as fp16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeEvaluator:
+    """Job -> Accuracy, in whatever process it is called; models and records are kept from job to job.
+
+    records : Path              Folder of kept records, shared by all processes.
+    """
+
+    source: Source
+    cache_dir: Path
+    records: Path
+    data: Path | None
+    screen: Slice
+    full: Slice
+    seed: int = 0
+
+    def __call__(self, job: Job) -> Accuracy:
+        """Compress, calibrate and judge one recipe."""
+        model = open_model(self.source)
+        task = self.task(model, job.fidelity)
+        recipe = recipe_from_text(job.recipe_text)
+        compressed = calibrate(compress(model, recipe), task.calibration_feeds())
+        kept = RecordCache(self.records)
+        baseline = kept.records(self._key(job, "baseline", task), task, executor(model))
+        records = baseline
+        if compressed.layers:
+            run = executor(model, BitTrueRunner(compressed))
+            records = kept.records(self._key(job, job.recipe_text, task), task, run)
+        result = judge(task, baseline, records, compressed.notes, self.seed)
+        stored = weight_bytes(compressed)
+        return Accuracy(
+            metric=result.metric,
+            better="higher" if result.higher_is_better else "lower",
+            accuracy=_interval(result.compressed),
+            baseline=result.baseline.value,
+            delta=_interval(result.delta),
+            protocol=json.dumps({**result.protocol.to_json(), "arithmetic": result.bit_true}),
+            weight_bytes=stored,
+            bits_per_weight=stored * 8 / model.workload.parameters,
+            float_layers=tuple(name for name in model.weights if name not in compressed.layers),
+            details={"plans": _plans_json(compressed), "notes": [list(note) for note in compressed.notes]},
+        )
+
+    def task(self, model: Model, fidelity: str) -> Task:
+        """The task at one fidelity; the screen's samples are the first of the full ones."""
+        part = self.full if fidelity == "full" else self.screen
+        return task_for(self.source, model, self.cache_dir, part, self.data)
+
+    def _key(self, job: Job, what: str, task: Task) -> str:
+        protocol = task.protocol
+        text = json.dumps([job.model_hash, what, job.evaluator, protocol.data_sha256, protocol.context, self.seed])
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@lru_cache(maxsize=1)
+def open_model(source: Source) -> Model:
+    """Load a model once a process."""
+    return source.load()
+
+
+def weight_bytes(compressed: CompressedModel) -> int:
+    """Bytes of all weight layers: packed with all metadata, or fp16 where they stay in float."""
+    total = 0
+    for name, weights in compressed.model.weights.items():
+        layer = compressed.layers.get(name)
+        if layer is None:
+            total += weights.size * FLOAT_BYTES
+        else:
+            total += pack(layer.tensor, storage_layout(layer.tensor.spec)).nbytes
+    return total
+
+
+def _plans_json(compressed: CompressedModel) -> dict[str, object]:
+    return {
+        name: {"spec": layer.tensor.spec.to_json(), "activation": layer.activations.name}
+        for name, layer in compressed.layers.items()
+    }
+
+
+def plans_of(details: Mapping[str, object]) -> dict[str, LayerPlan]:
+    """Read a cost model's plans back from an evaluation's details."""
+    plans = details["plans"]
+    if not isinstance(plans, dict):
+        raise TypeError("details['plans'] must be a table by layer name")
+    return {
+        name: LayerPlan(spec=TensorSpec.from_json(plan["spec"]), activation=plan["activation"])
+        for name, plan in plans.items()
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pricer:
+    """(Evaluation, Case) -> Cost, by the cost models."""
+
+    workload: Workload
+    targets: Mapping[str, tuple[Device, Options]]
+
+    def __call__(self, evaluation: Evaluation, case: Case) -> Cost:
+        """Price a recipe; a format that the target has no kernel for is 'absent' with the reason."""
+        if evaluation.accuracy is None:
+            raise ValueError("an evaluation without accuracy has no plans to price")
+        device, options = self.targets[case.target]
+        phase = Phase(kind=case.phase, batch=case.batch, context=case.context)
+        try:
+            result = estimate(self.workload, plans_of(evaluation.accuracy.details), device, phase, options)
+        except TargetError as error:
+            return Cost(status="absent", reason=str(error), support="absent")
+        return _cost(result, self.workload)
+
+
+def _cost(result: Estimate, workload: Workload) -> Cost:
+    price = result.price_per_million_tokens_usd
+    blocks = {name: _interval(figure) for name, figure in result.resources.items()}
+    supports = {layer.support.value for layer in result.layers}
+    order: list[Support] = ["emulated", "dequantized", "native"]
+    provenance: Provenance = result.provenance.value  # type: ignore[assignment]
+    return Cost(
+        item="image" if workload.family == "cnn" else "token",
+        latency_s=_interval(result.latency_s),
+        throughput_tokens_per_s=_interval(result.throughput_tokens_per_s),
+        energy_per_token_j=_interval(result.energy_per_token_j),
+        power_w=_interval(result.power_w),
+        price_per_million_tokens_usd=None if price is None else _interval(price),
+        memory_bytes=_interval(result.memory_bytes),
+        lut=blocks.get("lut"), ff=blocks.get("ff"), dsp=blocks.get("dsp"), bram18=blocks.get("bram18"),
+        uram=blocks.get("uram"),
+        support=next((name for name in order if name in supports), "native"),
+        provenance=provenance,
+        terms={"terms_s": dict(result.terms_s), "notes": list(result.notes), "sources": list(result.sources)},
+    )
+
+
+def _interval(figure: "Figure | object") -> Interval:
+    value, low, high = (float(getattr(figure, part)) for part in ("value", "low", "high"))
+    # a percentile interval of a resample may miss its own estimate by a hair
+    return Interval(value=value, low=min(low, value), high=max(high, value))
+
+
+def jobs_for(evaluator: RecipeEvaluator, recipes: Sequence[Recipe], model_hash: str, data_hash: str) -> list[Job]:
+    """One screening job a recipe."""
+    version = code_version()
+    return [
+        Job(model=evaluator.source.name, model_hash=model_hash, recipe=recipe.name, recipe_text=recipe.text,
+            data_hash=f"{data_hash}:{_slice_text(evaluator.screen)}", evaluator=version, seed=evaluator.seed)
+        for recipe in recipes
+    ]
+
+
+def full_job(evaluator: RecipeEvaluator, job: Job) -> Job:
+    """The same recipe at full fidelity."""
+    data = job.data_hash.split(":")[0]
+    return replace(job, fidelity="full", data_hash=f"{data}:{_slice_text(evaluator.full)}")
+
+
+def _slice_text(part: Slice) -> str:
+    return f"{part.windows}x{part.context}/{part.samples}"
+
+
+def cases_for(
+    workload: Workload, targets: Mapping[str, tuple[Device, Options]], batch: int, context: int
+) -> list[Case]:
+    """Every target in every phase that the workload has: prefill beside decode for decoders."""
+    phases: tuple[str, ...] = ("decode", "prefill") if workload.family == "decoder" else ("prefill",)
+    return [
+        Case(target=name, device=device.kind, phase=phase, batch=batch, context=context,  # type: ignore[arg-type]
+             cost_hash=hashlib.sha256(f"{device!r}{options!r}{_cost_version()}".encode()).hexdigest()[:16])
+        for name, (device, options) in targets.items()
+        for phase in phases
+    ]
+
+
+@lru_cache(maxsize=1)
+def _cost_version() -> str:
+    import sparsefab.cost_models
+
+    folder = Path(str(sparsefab.cost_models.__file__)).parent
+    digest = hashlib.sha256()
+    for path in sorted(file for file in folder.rglob("*") if file.is_file() and file.suffix != ".pyc"):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
