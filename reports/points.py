@@ -39,6 +39,8 @@ class Interval:
     high: float
 
     def __post_init__(self) -> None:
+        for name in ("value", "low", "high"):
+            object.__setattr__(self, name, float(getattr(self, name)))
         if not all(math.isfinite(number) for number in (self.value, self.low, self.high)):
             raise ValueError(f"an interval must be finite, not {self.value} [{self.low}, {self.high}]")
         if not self.low <= self.value <= self.high:

@@ -26,6 +26,7 @@ _STYLE = {
     "axes.axisbelow": True, "path.simplify": True,
 }
 _RASTER_ABOVE = 2000  # points; a vector file of more is slow to open everywhere
+_MOST_BARS = 40  # of a target
 _LABEL_WIDTH, _LABEL_HEIGHT = 60.0, 11.0  # pixels at 100 dots an inch
 
 
@@ -128,9 +129,11 @@ def _draw_target(axes: Any, members: Sequence[Standing], style: Look) -> None:
         line = axes.plot(x, y, color=style.light, linewidth=1.1, drawstyle="steps-post", zorder=3)[0]
         if style.dashes:
             line.set_dashes(style.dashes)
+        every = -(-len(front) // _MOST_BARS)
+        size, edge = (4.0, 0.5) if every == 1 else (2.5, 0.0)
         axes.errorbar(x, y, xerr=_spread(front, "latency_s"), yerr=_spread(front, "loss"), fmt=style.mark,
-                      color=style.light, ecolor=to_rgba(style.light, 0.45), markersize=4.0, markeredgecolor="white",
-                      markeredgewidth=0.5, elinewidth=0.6, capsize=1.2, capthick=0.5, zorder=4)
+                      color=style.light, ecolor=to_rgba(style.light, 0.45), markersize=size, markeredgecolor="white",
+                      markeredgewidth=edge, elinewidth=0.6, capsize=1.2, capthick=0.5, errorevery=every, zorder=4)
 
 
 def _xy(standing: Standing) -> tuple[float, float]:

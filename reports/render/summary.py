@@ -22,9 +22,13 @@ PROVENANCE_MEANING = {
 }
 
 
+_MOST_ROWS = 40  # of a front's table
+
+
 def summary(view: View, run: RunInfo, recommendations: Sequence[Recommendation]) -> str:
     """Write `summary.md`."""
-    parts = [f"# {run.model}: {len({s.point.recipe_text for s in view.standings})} recipes on {len(view.targets)} targets",
+    recipes = len({standing.point.recipe_text for standing in view.standings})
+    parts = [f"# {run.model}: {recipes} recipes on {len(view.targets)} targets",
              _recommendation(recommendations, run), _baseline(view), _fronts(view), _float_layers(view),
              _provenance(view), _without_figures(view), _repeat(run)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -64,12 +68,18 @@ def _fronts(view: View) -> str:
                 members = view.at(setting, phase, target)
                 front = sorted((s for s in members if s.on_front), key=lambda s: _known(s.point.latency_s).value)
                 if front:
+                    listed = front[::-(-len(front) // _MOST_ROWS)]
                     tied = sum(s.rank == "indistinguishable" for s in members)
                     lines += [f"### {target} ({DEVICE_NAMES[view.device(target)]}), {phase}, batch {setting.batch}, "
-                              f"context {setting.context}", "", *_front_table(view, front), "",
-                              f"{len(members)} points, {len(front)} on the front, {tied} more not to be told apart from "
-                              "one on the front.", ""]
+                              f"context {setting.context}", "", *_front_table(view, listed), "",
+                              f"{len(members)} points, {len(front)} on the front, {tied} more not to be told apart "
+                              "from one on the front." + _left_out(len(front)), ""]
     return "\n".join(lines).rstrip() if len(lines) > 2 else ""
+
+
+def _left_out(count: int) -> str:
+    step = -(-count // _MOST_ROWS)
+    return "" if step == 1 else f" Every {step}th point of the front is listed; all are in `points.csv`."
 
 
 def _front_table(view: View, front: Sequence[Standing]) -> list[str]:
@@ -107,7 +117,8 @@ def _provenance(view: View) -> str:
 
 
 def _without_figures(view: View) -> str:
-    reasons = Counter((s.point.status, s.point.target, s.point.reason) for s in view.standings if s.point.status != "ok")
+    points = [standing.point for standing in view.standings if standing.point.status != "ok"]
+    reasons = Counter((point.status, point.target, point.reason) for point in points)
     if not reasons:
         return ""
     lines = ["## Points without figures", ""]

@@ -49,7 +49,7 @@ def accuracy(job: Job) -> Accuracy:
     weights = bits * density + 0.125
     return Accuracy(metric="perplexity", better="lower", accuracy=around(24.18 + loss, 0.02), baseline=24.18,
                     delta=around(loss, 0.1 if job.fidelity == "full" else 0.2), protocol="16 windows of 512 tokens",
-                    memory_bytes=int(weights * 1e6), bits_per_weight=weights, float_layers=("embedding", "norm"),
+                    weight_bytes=int(weights * 1e6), bits_per_weight=weights, float_layers=("embedding", "norm"),
                     details={"bits": bits})
 
 
@@ -60,10 +60,12 @@ def cost(evaluation: Evaluation, case: Case) -> Cost:
         return Cost(status="absent", reason="a100 has no 2-bit kernel", support="absent")
     seconds = 1e-4 * SPEED[case.target] * (2.0 + bits * density) * (10 if case.phase == "prefill" else 1)
     fpga = case.device == "fpga"
-    return Cost(latency_s=around(seconds, 0.1), throughput_per_s=around(1 / seconds, 0.1),
-                energy_per_item_j=around(seconds * 30, 0.3), lut=401_000 if fpga else None,
-                ff=802_000 if fpga else None, dsp=6_144 if fpga else None, bram18=1_152 if fpga else None,
-                uram=320 if fpga else None, support="native", provenance="modelled" if fpga else "calibrated",
+    return Cost(latency_s=around(seconds, 0.1), throughput_tokens_per_s=around(1 / seconds, 0.1),
+                energy_per_token_j=around(seconds * 30, 0.3), power_w=around(30.0, 0.3),
+                memory_bytes=around(1e6 * (bits * density + 1), 0.0), lut=around(401_000, 0.1) if fpga else None,
+                ff=around(802_000, 0.1) if fpga else None, dsp=around(6_144, 0.0) if fpga else None,
+                bram18=around(1_152, 0.0) if fpga else None, uram=around(320, 0.0) if fpga else None,
+                support="native", provenance="modelled" if fpga else "calibrated",
                 terms={"compute_s": seconds * 0.4, "memory_s": seconds * 0.6})
 
 

@@ -1,0 +1,70 @@
+// The selected point: its figures, its recipe, and what its cost is made of.
+
+const FIGURES = [
+  ["accuracy", "", null], ["loss", "", null], ["latency_s", "s", "latency"], ["throughput_tokens_per_s", "", null], ["energy_per_token_j", "J", null],
+  ["power_w", "W", "power"], ["price_per_million_tokens_usd", "USD", null], ["memory_bytes", "B", "memory on the device"], ["weight_bytes", "B", "weights with metadata"],
+  ["bits_per_weight", "", "bits per weight"], ["lut", "", "LUT"], ["ff", "", "FF"], ["dsp", "", "DSP"], ["bram18", "", "BRAM18"], ["uram", "", "URAM"],
+];
+
+function figureLabel(data, name, label, index) {
+  const item = data.columns.item[index];
+  const labels = { accuracy: data.metric, loss: data.loss_label, throughput_tokens_per_s: `${item}s per second`, energy_per_token_j: `energy per ${item}`, price_per_million_tokens_usd: `price of a million ${item}s` };
+  return label ?? labels[name];
+}
+
+function figureText(data, name, unit, index) {
+  const { columns } = data, value = columns[name]?.[index];
+  if (value === null || value === undefined) return null;
+  const low = columns[`${name}_low`], spread = low ? bounds(low[index], columns[`${name}_high`][index], value, unit) : "";
+  return `${name === "loss" && value > 0 ? "+" : ""}${quantity(value, unit)} ${spread}`.trim();
+}
+
+function pairs(list) {
+  return list.flatMap(([label, content]) => (content === null || content === undefined || content === "" ? [] : [element("dt", {}, label), element("dd", {}, content)]));
+}
+
+function tooltipContent(data, index) {
+  const { columns, recipes, targets } = data, target = targets[columns.target[index]];
+  const table = element("table");
+  for (const [name, unit, label] of FIGURES.slice(0, 5)) {
+    const text = figureText(data, name, unit, index);
+    if (text) table.append(element("tr", {}, element("td", {}, figureLabel(data, name, label, index)), element("td", {}, text)));
+  }
+  return [element("b", {}, recipes[columns.recipe[index]].name), element("div", {}, `${target.name} (${target.device}), ${columns.phase[index]}, ${columns.rank[index]} `, badge(columns.provenance[index])), table];
+}
+
+function showDetails(report, index) {
+  const { data } = report, { columns } = data, root = document.getElementById("details");
+  const recipe = data.recipes[columns.recipe[index]], target = data.targets[columns.target[index]], evaluation = data.evaluations[columns.evaluation[index]];
+  const close = element("button", { type: "button" }, "Close");
+  close.addEventListener("click", () => report.select(null, false));
+  const setting = `batch ${columns.batch[index]}, context ${columns.context[index]}`;
+  const head = element("header", {}, element("h2", {}, recipe.name), element("span", { class: "quiet" }, `on ${target.name} (${target.device}), ${columns.phase[index]}, ${setting}`), badge(columns.provenance[index]), close);
+  const status = columns.status[index] === "ok" ? null : element("p", { class: "bad" }, `${STATUS_TEXT[columns.status[index]]}: ${columns.reason[index]}`);
+  const figures = FIGURES.map(([name, unit, label]) => [figureLabel(data, name, label, index), figureText(data, name, unit, index)]);
+  const tied = columns.tied_with[index].flatMap((key, place) => [place ? ", " : "", element("a", { href: `#point=${key}` }, data.recipes[columns.recipe[report.byKey.get(key)]].name)]);
+  const origin = [
+    ["standing", columns.rank[index] === "none" ? "" : columns.rank[index]], ["not to be told apart from", tied.length ? element("span", {}, ...tied) : ""],
+    ["cost", `${columns.provenance[index]}: ${data.provenance_meaning[columns.provenance[index]]}`], ["kernel", columns.support[index]],
+    ["baseline", evaluation.baseline === null ? "" : `${number(evaluation.baseline)} ${data.metric}`], ["protocol", evaluation.protocol], ["data", evaluation.data_hash],
+    ["stays in float", evaluation.float_layers.join(", ")], ["evaluation", columns.fidelity[index]], ["key", element("a", { href: `#point=${columns.key[index]}` }, columns.key[index])],
+  ];
+  root.replaceChildren(head, ...(status ? [status] : []), element("div", { class: "columns" },
+    element("div", {}, element("h3", {}, "Figures"), element("dl", {}, ...pairs(figures))),
+    element("div", {}, element("h3", {}, "Recipe"), element("pre", { id: "recipe-text" }, recipe.text)),
+    element("div", {}, element("h3", {}, "Terms of the cost"), element("div", { id: "terms" }, ...terms(JSON.parse(columns.terms[index]))), element("h3", {}, "Origin"), element("dl", {}, ...pairs(origin)))));
+  root.hidden = false;
+}
+
+// Times as bars of one scale, everything else as text.
+function terms(values) {
+  const entries = Object.entries(values);
+  if (!entries.length) return [element("p", { class: "quiet" }, "none given")];
+  const isTime = ([name, value]) => name.endsWith("_s") && typeof value === "number";
+  const longest = Math.max(...entries.filter(isTime).map(([, value]) => value), 0) || 1;
+  return entries.map(([name, value]) => {
+    if (isTime([name, value])) return element("div", { class: "term" }, name.slice(0, -2).replaceAll("_", " "), element("div", { class: "bar", style: `width:${(100 * value) / longest}%` }), quantity(value, "s"));
+    const text = typeof value === "number" ? number(value) : typeof value === "string" ? value : JSON.stringify(value, null, 1);
+    return element("div", { class: "term" }, name.replaceAll("_", " "), element("span"), typeof value === "object" ? element("pre", {}, text) : text);
+  });
+}
