@@ -1,4 +1,4 @@
-"""The calibration files that ship: curves, residuals at anchor shapes, bounds, and held-out shapes that no fit has seen."""
+"""The calibration files that ship: curves, residuals at anchors, bounds, and held-out shapes no fit has seen."""
 
 import json
 from dataclasses import dataclass
@@ -52,13 +52,22 @@ def load_calibration(path: Path = GEMM_FILE) -> Calibration:
             shapes = np.asarray(pair["anchors"], np.float64)
             check = np.asarray(pair["held_out"], np.float64)
             fits[key] = GemmFit(
-                device=key[0], kernel=key[1], curve=Curve(**pair["curve"]),
-                residual=Residual.at(coordinates(shapes[:, 0], shapes[:, 1], shapes[:, 2]), shapes[:, 3],
-                                     np.asarray(pair["scales"], np.float64), float(pair["amplitude"]), float(pair["noise"])),
+                device=key[0],
+                kernel=key[1],
+                curve=Curve(**pair["curve"]),
+                residual=Residual.at(
+                    coordinates(shapes[:, 0], shapes[:, 1], shapes[:, 2]),
+                    shapes[:, 3],
+                    np.asarray(pair["scales"], np.float64),
+                    float(pair["amplitude"]),
+                    float(pair["noise"]),
+                ),
                 bounds={name: (float(low), float(high)) for name, (low, high) in pair["bounds"].items()},
             )
             held_out[key] = HeldOut(m=check[:, 0], n=check[:, 1], k=check[:, 2], seconds=check[:, 3])
-        return Calibration(source=table["source"], licence=table["licence"], date=table["date"], fits=fits, held_out=held_out)
+        return Calibration(
+            source=table["source"], licence=table["licence"], date=table["date"], fits=fits, held_out=held_out
+        )
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (KeyError, TypeError, ValueError, IndexError) as error:

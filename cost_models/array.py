@@ -1,8 +1,8 @@
 """Cycles of the array of chains, from its dataflow; vectorized over layers.
 
-A tile of floor(L / slots) * 16 inputs sits in the activation banks while the rows' weight beats pass, one a cycle; a partial
-sum a (tile, row, token) comes out. The next tile's activations are written into the other bank meanwhile, `fill_beats` of
-them, so a tile never lasts less. Two tokens share a pass.
+A tile of floor(L / slots) * 16 inputs sits in the activation banks while the rows' weight beats pass, one a cycle; a
+partial sum a (tile, row, token) comes out. The next tile's activations are written into the other bank meanwhile,
+`fill_beats` of them, so a tile never lasts less. Two tokens share a pass.
 
     pass      = tiles * max(rows of a chain, fill beats)
     layer     = fill beats + passes * pass + latency            rows (and, for few rows, tiles) spread over the chains
@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ArrayCycles:
-    """Cycles of each layer, float64[layers]: all, those in which weight beats pass, and the rest (fill, drain, bubbles)."""
+    """Cycles of each layer, float64[layers]: all, those with a weight beat, and the rest (fill, drain, bubbles)."""
 
     total: Floats
     beats: Floats
@@ -39,13 +39,14 @@ def chain_cycles(chain: ChainArch, rows: Floats, columns: Floats, slots: Floats,
     return _cycles(chain, rows, _tiles(chain, columns, slots), np.ceil(tokens / chain.lanes))
 
 
-def array_cycles(arch: AcceleratorArch, rows: Floats, columns: Floats, slots: Floats, tokens: Floats,
-                 copies: Floats) -> ArrayCycles:
+def array_cycles(
+    arch: AcceleratorArch, rows: Floats, columns: Floats, slots: Floats, tokens: Floats, copies: Floats
+) -> ArrayCycles:
     """Return the cycles of the whole array.
 
-    Rows are spread over all chains. Where that leaves a chain less than a bank's refill, chains share out the tiles as well
-    and their partial sums are added; the best split into powers of two is taken. `copies` are independent products of the
-    same shape (groups of a convolution, heads of an attention), spread over the chains first.
+    Rows are spread over all chains. Where that leaves a chain less than a bank's refill, chains share out the tiles
+    as well and their partial sums are added; the best split into powers of two is taken. `copies` are independent
+    products of the same shape (groups of a convolution, heads of an attention), spread over the chains first.
 
     Parameters
     ----------
@@ -65,16 +66,18 @@ def array_cycles(arch: AcceleratorArch, rows: Floats, columns: Floats, slots: Fl
             best = option
         else:
             better = option.total < best.total
-            best = ArrayCycles(total=np.where(better, option.total, best.total),
-                               beats=np.where(better, option.beats, best.beats),
-                               fill=np.where(better, option.fill, best.fill))
+            best = ArrayCycles(
+                total=np.where(better, option.total, best.total),
+                beats=np.where(better, option.beats, best.beats),
+                fill=np.where(better, option.fill, best.fill),
+            )
         split *= 2
     assert best is not None  # the loop runs at least once
     return best
 
 
 def _tiles(chain: ChainArch, columns: Floats, slots: Floats) -> Floats:
-    return np.ceil(columns / (np.floor(chain.dsps / slots) * chain.block))
+    return np.asarray(np.ceil(columns / (np.floor(chain.dsps / slots) * chain.block)))
 
 
 def _cycles(chain: ChainArch, rows: Floats, tiles: Floats, passes: Floats) -> ArrayCycles:

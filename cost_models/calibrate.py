@@ -2,10 +2,11 @@
 
     python -m sparsefab.cost_models.calibrate gpu_gemm_measured.parquet
 
-The table has columns gpu, dtype, m, n, k, latency_ms and source. One (n, k) in eight is kept out of everything below and
-shipped as the held-out set. On the rest: four curve parameters by Nelder-Mead on the mean |log error|; length scales,
-amplitude and noise by marginal likelihood on a random subset; residuals at a few hundred far-apart anchors as the posterior
-mean given every measurement; bounds from out-of-fold errors, whole (n, k) left out at a time. Needs SciPy and pandas.
+The table has columns gpu, dtype, m, n, k, latency_ms and source. One (n, k) in eight is kept out of everything below
+and shipped as the held-out set. On the rest: four curve parameters by Nelder-Mead on the mean |log error|; length
+scales, amplitude and noise by marginal likelihood on a random subset; residuals at a few hundred far-apart anchors as the
+posterior mean given every measurement; bounds from out-of-fold errors, whole (n, k) left out at a time. Needs SciPy
+and pandas.
 """
 
 import argparse
@@ -31,8 +32,22 @@ __all__ = ["fit_curve", "fit_pair", "main"]
 log = logging.getLogger(__name__)
 
 #: Device keys and dtypes of the measured table, in this project's names.
-DEVICES = {"a100_sxm": "a100", "h100_sxm": "h100", "h200_sxm": "h200", "l40s": "l40s", "b200_sxm": "b200", "gb200": "gb200"}
-KERNELS = {"bfloat16": "fp16", "int4_wo": "int4_wo", "int8_wo": "int8_wo", "sq": "sq", "fp8": "fp8", "fp8_block": "fp8_block"}
+DEVICES = {
+    "a100_sxm": "a100",
+    "h100_sxm": "h100",
+    "h200_sxm": "h200",
+    "l40s": "l40s",
+    "b200_sxm": "b200",
+    "gb200": "gb200",
+}
+KERNELS = {
+    "bfloat16": "fp16",
+    "int4_wo": "int4_wo",
+    "int8_wo": "int8_wo",
+    "sq": "sq",
+    "fp8": "fp8",
+    "fp8_block": "fp8_block",
+}
 
 ANCHORS, HYPER_ROWS, FOLDS, HELD_OUT_ROWS = 300, 450, 5, 80
 NOMINAL = 0.90
@@ -48,7 +63,9 @@ def fit_curve(memory_s: Floats, compute_s: Floats, seconds: Floats) -> Curve:
 
     starts = [np.log([launch, 0.8, 0.7, 1.5]) for launch in (2e-6, 8e-6)]
     options = {"maxiter": 2000, "xatol": 1e-3, "fatol": 1e-5}
-    best = min((minimize(loss, start, method="Nelder-Mead", options=options) for start in starts), key=lambda run: run.fun)
+    best = min(
+        (minimize(loss, start, method="Nelder-Mead", options=options) for start in starts), key=lambda run: run.fun
+    )
     return _curve(best.x)
 
 
@@ -72,8 +89,9 @@ def _hyperparameters(points: Floats, values: Floats, seed: int) -> tuple[Floats,
         return float(0.5 * y @ cho_solve(factor, y) + np.log(np.diag(factor[0])).sum())
 
     start = np.log([2.0] * axes + [float(y.std()) + 0.01, 0.05])
-    run = minimize(negative_log_likelihood, start, method="L-BFGS-B", bounds=[_HYPER_BOUND] * (axes + 2),
-                   options={"maxiter": 25})
+    run = minimize(
+        negative_log_likelihood, start, method="L-BFGS-B", bounds=[_HYPER_BOUND] * (axes + 2), options={"maxiter": 25}
+    )
     return np.exp(run.x[:axes]), float(np.exp(run.x[axes])), float(np.exp(run.x[axes + 1]))
 
 
@@ -89,8 +107,9 @@ def _spread(points: Floats, scales: Floats, count: int) -> NDArray[np.intp]:
     return np.asarray(chosen)
 
 
-def _residual(points: Floats, values: Floats, scales: Floats, amplitude: float, noise: float,
-              anchors: NDArray[np.intp]) -> Residual:
+def _residual(
+    points: Floats, values: Floats, scales: Floats, amplitude: float, noise: float, anchors: NDArray[np.intp]
+) -> Residual:
     """Posterior mean at the anchors given every row (subset of regressors)."""
     at = points[anchors]
     cross, own = matern(points, at, scales), matern(at, at, scales)
@@ -117,8 +136,18 @@ def _bounds(errors: Floats, deviation: Floats, regime: NDArray[np.intp]) -> dict
     return bounds
 
 
-def fit_pair(m: Floats, n: Floats, k: Floats, memory_s: Floats, compute_s: Floats, seconds: Floats, *,
-             device: str, kernel: str, seed: int = 0) -> tuple[GemmFit, dict[str, float]]:
+def fit_pair(
+    m: Floats,
+    n: Floats,
+    k: Floats,
+    memory_s: Floats,
+    compute_s: Floats,
+    seconds: Floats,
+    *,
+    device: str,
+    kernel: str,
+    seed: int = 0,
+) -> tuple[GemmFit, dict[str, float]]:
     """Fit one (device, kernel family).
 
     Parameters
@@ -165,22 +194,38 @@ def _pair_entry(rows: pd.DataFrame, device: str, kernel: str) -> dict[str, objec
     memory_s, compute_s = data_sheet_times(load_device(device), kernel, m, n, k)
     kept = _folds(n, k, 8, seed=7) == 0
     fit_rows = ~kept
-    fit, figures = fit_pair(m[fit_rows], n[fit_rows], k[fit_rows], memory_s[fit_rows], compute_s[fit_rows],
-                            seconds[fit_rows], device=device, kernel=kernel)
+    fit, figures = fit_pair(
+        m[fit_rows],
+        n[fit_rows],
+        k[fit_rows],
+        memory_s[fit_rows],
+        compute_s[fit_rows],
+        seconds[fit_rows],
+        device=device,
+        kernel=kernel,
+    )
     log.info("%s %s: out-of-fold error %.3f, coverage %.3f, spread %.2f", device, kernel, *figures.values())
     shapes = np.round(2.0 ** fit.residual.anchors[:, :3]).astype(int)
     check = np.flatnonzero(kept)
     check = np.sort(np.random.default_rng(3).permutation(check)[:HELD_OUT_ROWS])
     return {
-        "device": device, "kernel": kernel, "measured": str(rows["source"].iloc[0]), "rows": int(fit_rows.sum()),
-        "curve": {name: float(f"{getattr(fit.curve, name):.5g}") for name in
-                  ("launch_s", "memory_efficiency", "compute_efficiency", "exponent")},
+        "device": device,
+        "kernel": kernel,
+        "measured": str(rows["source"].iloc[0]),
+        "rows": int(fit_rows.sum()),
+        "curve": {
+            name: float(f"{getattr(fit.curve, name):.5g}")
+            for name in ("launch_s", "memory_efficiency", "compute_efficiency", "exponent")
+        },
         "scales": [round(float(value), 4) for value in fit.residual.scales],
-        "amplitude": round(fit.residual.amplitude, 5), "noise": round(fit.residual.noise, 5),
+        "amplitude": round(fit.residual.amplitude, 5),
+        "noise": round(fit.residual.noise, 5),
         "bounds": {name: list(pair) for name, pair in fit.bounds.items()},
         "out_of_fold": {name: round(value, 4) for name, value in figures.items()},
-        "anchors": [[int(a), int(b), int(c), round(float(v), 4)]
-                    for (a, b, c), v in zip(shapes, fit.residual.values, strict=True)],
+        "anchors": [
+            [int(a), int(b), int(c), round(float(v), 4)]
+            for (a, b, c), v in zip(shapes, fit.residual.values, strict=True)
+        ],
         "held_out": [[int(m[i]), int(n[i]), int(k[i]), float(f"{seconds[i]:.5g}")] for i in check],
     }
 
@@ -196,10 +241,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     table = pd.read_parquet(options.table)
-    pairs = [_pair_entry(rows.reset_index(drop=True), DEVICES[str(gpu)], KERNELS[str(dtype)])
-             for (gpu, dtype), rows in table.groupby(["gpu", "dtype"])]
-    head = {"source": options.source, "licence": options.licence, "date": options.date,
-            "columns": "anchors: m, n, k, log residual; held_out: m, n, k, seconds; no (n, k) of held_out is in the fit"}
+    pairs = [
+        _pair_entry(rows.reset_index(drop=True), DEVICES[str(gpu)], KERNELS[str(dtype)])
+        for (gpu, dtype), rows in table.groupby(["gpu", "dtype"])
+    ]
+    head = {
+        "source": options.source,
+        "licence": options.licence,
+        "date": options.date,
+        "columns": "anchors: m, n, k, log residual; held_out: m, n, k, seconds; no (n, k) of held_out is in the fit",
+    }
     lines = [json.dumps(pair, separators=(",", ":")) for pair in pairs]
     body = json.dumps(head)[:-1] + ', "pairs": [\n' + ",\n".join(lines) + "\n]}\n"
     options.output.write_text(body, encoding="utf-8")

@@ -1,8 +1,9 @@
 """Which GPU kernel runs a compressed layer, and how honestly: native, dequantized, emulated, or not at all.
 
 A kernel that takes the format as it is comes first. Failing that, stored values are widened to the next format that a
-kernel takes (int3 is stored as int4, E3M2 as fp16, N:M other than 2:4 as dense): that is 'emulated', and the wider bytes
-and the dense work are what is priced. Activations are widened only among integers. What is left is absent and refused.
+kernel takes (int3 is stored as int4, E3M2 as fp16, N:M other than 2:4 as dense): that is 'emulated', and the wider
+bytes and the dense work are what is priced. Activations are widened only among integers. What is left is absent and
+refused.
 """
 
 from dataclasses import dataclass, replace
@@ -39,7 +40,9 @@ class Choice:
         """Bytes of the weights as this kernel stores them, scales and indices included."""
         if self.stored is None or spec is None:
             return 2.0 * rows * columns
-        own = TensorSpec.of(rows, columns, self.stored, NM(2, 4) if self.sparse else Dense(), spec.group_size, spec.asymmetric)
+        own = TensorSpec.of(
+            rows, columns, self.stored, NM(2, 4) if self.sparse else Dense(), spec.group_size, spec.asymmetric
+        )
         layout = Sparse("index") if self.sparse else RowMajor()
         return float(sum(layout.section_bytes(replace(own, multiplier_bits=_SCALE_BITS)).values()))
 
@@ -95,13 +98,27 @@ def choose_kernel(device: Device, spec: TensorSpec | None, activation: str) -> C
     two_four = spec is not None and isinstance(spec.pattern, NM) and spec.pattern.n <= 2  # 2:8 and 1:4 obey 2:4, too
     dense = spec is None or isinstance(spec.pattern, Dense)
     grouped = spec is not None and spec.group_size < spec.columns
-    return _choose(device.name, device.gpu.kernels if device.gpu else (), weight, activation_key(activation), grouped,
-                   two_four, dense)
+    return _choose(
+        device.name,
+        device.gpu.kernels if device.gpu else (),
+        weight,
+        activation_key(activation),
+        grouped,
+        two_four,
+        dense,
+    )
 
 
 @lru_cache(maxsize=4096)
-def _choose(device: str, names: tuple[str, ...], weight: Format | None, activation: str, grouped: bool, two_four: bool,
-            dense: bool) -> Choice:
+def _choose(
+    device: str,
+    names: tuple[str, ...],
+    weight: Format | None,
+    activation: str,
+    grouped: bool,
+    two_four: bool,
+    dense: bool,
+) -> Choice:
     key = "fp16" if weight is None else format_key(weight)
     kernels = [kernel_named(name) for name in names]
     for acts in _activations(activation):

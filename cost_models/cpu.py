@@ -1,4 +1,4 @@
-"""CPU estimates: measured peaks times the share of them that the kernels reach, or a specification with wider bounds."""
+"""CPU estimates: measured peaks times the share that kernels reach, or a specification with wider bounds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,9 @@ __all__ = ["Route", "estimate_cpu", "route"]
 
 _FLOAT_BYTES = 4.0
 _PANEL_TOKENS = 32  # the 4x1 kernel's narrowest panel: fewer tokens cost as many
-_CACHE_GAIN = 1.8  # L3 against DRAM reads, one thread each (Emerald Rapids, own measurement): bound when weights fit the cache
+_CACHE_GAIN = (
+    1.8  # L3 against DRAM reads, one thread each (Emerald Rapids, own measurement): bound when weights fit the cache
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +55,13 @@ def _rates(device: Device, options: Options) -> _Rates:
     if options.measured is not None:
         peaks = max(options.measured.peaks, key=lambda item: item.threads)
         return _Rates(
-            int8_op_per_s=(peaks.int8_op_per_s,) * 3, fp32_op_per_s=(peaks.fp32_op_per_s,) * 3,
-            bytes_per_s=(peaks.memory_bytes_per_s,) * 3, cache_bytes=float(options.measured.last_level_cache_bytes or 0),
+            int8_op_per_s=(peaks.int8_op_per_s,) * 3,
+            fp32_op_per_s=(peaks.fp32_op_per_s,) * 3,
+            bytes_per_s=(peaks.memory_bytes_per_s,) * 3,
+            cache_bytes=float(options.measured.last_level_cache_bytes or 0),
             tier=Provenance.CALIBRATED,
-            note=f"peaks measured on {options.measured.name}, {options.measured.date}, {peaks.threads} threads")
+            note=f"peaks measured on {options.measured.name}, {options.measured.date}, {peaks.threads} threads",
+        )
     if device.cpu is None:
         raise TargetError(f"{device.name} is not a CPU")
     spec, spread = device.cpu, assumptions().cpu.specification_spread.value
@@ -67,9 +72,14 @@ def _rates(device: Device, options: Options) -> _Rates:
         return rate * spec.clock_hz.value, rate * high, rate * low / spread
 
     bandwidth = device.memory.bandwidth_bytes_per_s.value
-    return _Rates(int8_op_per_s=ends(spec.int8_op_per_cycle_per_core), fp32_op_per_s=ends(spec.fp32_op_per_cycle_per_core),
-                  bytes_per_s=(bandwidth * 0.85, bandwidth, bandwidth / spread), cache_bytes=0.0,
-                  tier=Provenance.MODELLED, note="from specifications, not measured")
+    return _Rates(
+        int8_op_per_s=ends(spec.int8_op_per_cycle_per_core),
+        fp32_op_per_s=ends(spec.fp32_op_per_cycle_per_core),
+        bytes_per_s=(bandwidth * 0.85, bandwidth, bandwidth / spread),
+        cache_bytes=0.0,
+        tier=Provenance.MODELLED,
+        note="from specifications, not measured",
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -84,37 +94,70 @@ def route(spec: TensorSpec | None, activation: str, rows: int, columns: int) -> 
     if spec is None:
         if acts != "fp16":
             raise TargetError(f"absent: no kernel multiplies float weights with {activation} activations")
-        return Route(kernel="fp32", support=Support.NATIVE, integer=False, weight_bytes=_FLOAT_BYTES * rows * columns,
-                     work=1.0, pad_tokens=1)
+        return Route(
+            kernel="fp32",
+            support=Support.NATIVE,
+            integer=False,
+            weight_bytes=_FLOAT_BYTES * rows * columns,
+            work=1.0,
+            pad_tokens=1,
+        )
     stored = float(sum(storage_layout(spec).section_bytes(spec).values()))
     sparse_note = "" if isinstance(spec.pattern, Dense) else "sparsity saves bytes, not work: multiplied as dense"
     if acts == "fp16":
-        return Route(kernel="fp32", support=Support.EMULATED if sparse_note else Support.DEQUANTIZED, integer=False,
-                     weight_bytes=stored, work=1.0, pad_tokens=1, note=sparse_note)
+        return Route(
+            kernel="fp32",
+            support=Support.EMULATED if sparse_note else Support.DEQUANTIZED,
+            integer=False,
+            weight_bytes=stored,
+            work=1.0,
+            pad_tokens=1,
+            note=sparse_note,
+        )
     if not acts.lstrip("u").startswith("int") or get_format(activation).bits > 8:
-        raise TargetError(f"absent: CPU kernels take float, int8 or uint8 activations (or narrower integers), not {activation}")
+        raise TargetError(
+            f"absent: CPU kernels take float, int8 or uint8 activations (or narrower integers), not {activation}"
+        )
     if not isinstance(spec.format, IntFormat) and not spec.format.fixed_point().fits(8):
-        raise TargetError(f"absent: {spec.format.name} values need more than 8 bits in fixed point, the int8 kernels take s8; "
-                          "use float activations")
+        raise TargetError(
+            f"absent: {spec.format.name} values need more than 8 bits in fixed point, the int8 kernels take s8; "
+            "use float activations"
+        )
     per_row = spec.group_size >= spec.columns
     if isinstance(spec.pattern, Block) and (spec.pattern.rows, spec.pattern.columns) == (4, 1) and per_row:
         size = float(sum(Vnni4x1().section_bytes(spec).values()))
-        return Route(kernel="block_4x1", support=Support.NATIVE if spec.format.bits == 8 else Support.EMULATED, integer=True,
-                     weight_bytes=size, work=spec.density, pad_tokens=_PANEL_TOKENS,
-                     note="" if spec.format.bits == 8 else f"{format_key(spec.format)} weights stored as int8")
+        return Route(
+            kernel="block_4x1",
+            support=Support.NATIVE if spec.format.bits == 8 else Support.EMULATED,
+            integer=True,
+            weight_bytes=size,
+            work=spec.density,
+            pad_tokens=_PANEL_TOKENS,
+            note="" if spec.format.bits == 8 else f"{format_key(spec.format)} weights stored as int8",
+        )
     plain = spec.format.bits == 8 and isinstance(spec.format, IntFormat) and per_row
     if plain:
         label = Support.EMULATED if sparse_note else Support.NATIVE
         size = float(sum(RowMajor().section_bytes(spec).values()))
         note = "sparsity not exploited: stored and multiplied as dense" if sparse_note else ""
-        return Route(kernel="dense_int8", support=label, integer=True, weight_bytes=size, work=1.0, pad_tokens=1, note=note)
+        return Route(
+            kernel="dense_int8", support=label, integer=True, weight_bytes=size, work=1.0, pad_tokens=1, note=note
+        )
     label = Support.DEQUANTIZED if isinstance(spec.format, IntFormat) and not sparse_note else Support.EMULATED
-    return Route(kernel="dequantize_int8", support=label, integer=True, weight_bytes=stored, work=1.0, pad_tokens=1,
-                 note=sparse_note)
+    return Route(
+        kernel="dequantize_int8",
+        support=label,
+        integer=True,
+        weight_bytes=stored,
+        work=1.0,
+        pad_tokens=1,
+        note=sparse_note,
+    )
 
 
-def estimate_cpu(workload: Workload, plans: Mapping[str, LayerPlan], device: Device, phase: Phase,
-                 options: Options) -> Estimate:
+def estimate_cpu(
+    workload: Workload, plans: Mapping[str, LayerPlan], device: Device, phase: Phase, options: Options
+) -> Estimate:
     """Estimate one phase on a CPU.
 
     Raises
@@ -132,40 +175,99 @@ def estimate_cpu(workload: Workload, plans: Mapping[str, LayerPlan], device: Dev
             raise TargetError(f"layer {layer.name}: {device.name}: {error}") from error
     weights = sum(item.weight_bytes for item in routes)
     cached = _CACHE_GAIN if weights < 0.7 * rates.cache_bytes else 1.0
-    shares = {"fp32": own.float_of_peak, "block_4x1": own.block_4x1_of_peak, "dense_int8": own.dense_int8_of_peak,
-              "dequantize_int8": own.dequantize_of_peak}
+    shares = {
+        "fp32": own.float_of_peak,
+        "block_4x1": own.block_4x1_of_peak,
+        "dense_int8": own.dense_int8_of_peak,
+        "dequantize_int8": own.dequantize_of_peak,
+    }
     layers: dict[str, LayerEstimate] = {}
     for index, (layer, how) in enumerate(zip(shapes.layers, routes, strict=True)):
         tokens = -(-shapes.m[index] // how.pad_tokens) * how.pad_tokens
         operations = 2.0 * tokens * shapes.n[index] * shapes.k[index] * shapes.copies[index] * how.work
         moved = how.weight_bytes + (1.0 if how.integer else _FLOAT_BYTES) * float(shapes.inputs[index])
-        layers[layer.name] = _layer(layer.name, "linear" if shapes.copies[index] == 1 else "convolution", how.kernel,
-                                    how.support, float(operations), moved, shares[how.kernel], how.integer, rates, cached,
-                                    float(shapes.macs[index]), how.note)
+        layers[layer.name] = _layer(
+            layer.name,
+            "linear" if shapes.copies[index] == 1 else "convolution",
+            how.kernel,
+            how.support,
+            float(operations),
+            moved,
+            shares[how.kernel],
+            how.integer,
+            rates,
+            cached,
+            float(shapes.macs[index]),
+            how.note,
+        )
     kv_bytes = _FLOAT_BYTES if options.kv_format is None else get_format(options.kv_format).bits / 8.0
     for other in workload.layers:
         if isinstance(other, Attention):
             macs = float(other.macs(phase.tokens, phase.context))
             half = 0.5 if other.causal and phase.kind == "prefill" else 1.0
             moved = phase.batch * other.kv_values(phase.context) * kv_bytes
-            layers[other.name] = _layer(other.name, "attention", "fp32", Support.NATIVE, 2.0 * macs * half, moved,
-                                        own.float_of_peak, False, rates, 1.0, macs, "")
+            layers[other.name] = _layer(
+                other.name,
+                "attention",
+                "fp32",
+                Support.NATIVE,
+                2.0 * macs * half,
+                moved,
+                own.float_of_peak,
+                False,
+                rates,
+                1.0,
+                macs,
+                "",
+            )
         elif isinstance(other, Norm | Activation):
             values = float(phase.tokens * other.width)
-            layers[other.name] = _layer(other.name, "elementwise", other.kind, Support.NATIVE, 10.0 * values,
-                                        2.0 * _FLOAT_BYTES * values, own.float_of_peak, False, rates, _CACHE_GAIN, 0.0, "")
+            layers[other.name] = _layer(
+                other.name,
+                "elementwise",
+                other.kind,
+                Support.NATIVE,
+                10.0 * values,
+                2.0 * _FLOAT_BYTES * values,
+                own.float_of_peak,
+                False,
+                rates,
+                _CACHE_GAIN,
+                0.0,
+                "",
+            )
     ordered = [layers[layer.name] for layer in workload.layers if layer.name in layers]
-    embedding = sum(_FLOAT_BYTES * layer.rows * layer.width for layer in workload.layers if isinstance(layer, Embedding))
-    cache = sum(layer.kv_values(phase.context) for layer in workload.attentions() if layer.causal) * kv_bytes * phase.batch
+    embedding = sum(
+        _FLOAT_BYTES * layer.rows * layer.width for layer in workload.layers if isinstance(layer, Embedding)
+    )
+    cache = (
+        sum(layer.kv_values(phase.context) for layer in workload.attentions() if layer.causal) * kv_bytes * phase.batch
+    )
     traffic = sum(layer.memory_bytes for layer in ordered)
-    uses = Uses(memory_s=traffic / rates.bytes_per_s[0], compute_s=sum(layer.terms_s["compute"] for layer in ordered),
-                traffic_bytes=traffic, resident_bytes=weights + embedding + cache)
+    uses = Uses(
+        memory_s=traffic / rates.bytes_per_s[0],
+        compute_s=sum(layer.terms_s["compute"] for layer in ordered),
+        traffic_bytes=traffic,
+        resident_bytes=weights + embedding + cache,
+    )
     notes = [rates.note, "shares of peak: cost_models/data/assumptions.toml"]
     return assemble(device, workload, phase, ordered, uses, notes=notes, sources=["kernel shares of measured peaks"])
 
 
-def _layer(name: str, kind: str, kernel: str, support: Support, operations: float, moved: float, share: Quantity,
-           integer: bool, rates: _Rates, cached: float, macs: float, note: str) -> LayerEstimate:
+def _layer(
+    name: str,
+    kind: str,
+    kernel: str,
+    support: Support,
+    operations: float,
+    moved: float,
+    share: Quantity,
+    integer: bool,
+    rates: _Rates,
+    cached: float,
+    macs: float,
+    note: str,
+) -> LayerEstimate:
     own = assumptions().cpu
     peak = rates.int8_op_per_s if integer else rates.fp32_op_per_s
     reach = (share.value, share.bounds[1], share.bounds[0])
@@ -173,9 +275,24 @@ def _layer(name: str, kind: str, kernel: str, support: Support, operations: floa
     call = (own.call_s.value, own.call_s.bounds[0], own.call_s.bounds[1])
     if kind == "elementwise":
         call = (0.0, 0.0, own.call_s.bounds[1])
-    ends = [max(operations / (peak[end] * reach[end]), moved / (rates.bytes_per_s[end] * stream[end])) + call[end]
-            for end in range(3)]
-    terms = {"compute": operations / (peak[0] * reach[0]), "dram": moved / (rates.bytes_per_s[0] * stream[0]),
-             "launch": call[0]}
-    return LayerEstimate(name=name, kind=kind, support=support, kernel=kernel, latency_s=Figure.of(*ends), terms_s=terms,
-                         memory_bytes=moved, macs=macs, provenance=rates.tier, note=note)
+    ends = [
+        max(operations / (peak[end] * reach[end]), moved / (rates.bytes_per_s[end] * stream[end])) + call[end]
+        for end in range(3)
+    ]
+    terms = {
+        "compute": operations / (peak[0] * reach[0]),
+        "dram": moved / (rates.bytes_per_s[0] * stream[0]),
+        "launch": call[0],
+    }
+    return LayerEstimate(
+        name=name,
+        kind=kind,
+        support=support,
+        kernel=kernel,
+        latency_s=Figure.of(*ends),
+        terms_s=terms,
+        memory_bytes=moved,
+        macs=macs,
+        provenance=rates.tier,
+        note=note,
+    )

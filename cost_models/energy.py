@@ -27,7 +27,9 @@ def power(device: Device, memory_use: float, compute_use: float) -> tuple[Figure
     terms = (own.static_w, own.memory_w, own.compute_w)
     fractions = (constants.static_fraction, constants.memory_fraction, constants.compute_fraction)
     fitted = all(term is not None for term in terms)
-    watts = [term.value if term is not None else share.value * limit for term, share in zip(terms, fractions, strict=True)]
+    watts = [
+        term.value if term is not None else share.value * limit for term, share in zip(terms, fractions, strict=True)
+    ]
     ranges = [_range(term, share, limit) for term, share in zip(terms, fractions, strict=True)]
     value = min(limit, sum(term * use for term, use in zip(watts, uses, strict=True)))
     low = sum(pair[0] * use for pair, use in zip(ranges, uses, strict=True))
@@ -62,10 +64,18 @@ def hourly_usd(rent: Quantity | None, purchase: Quantity | None, power_w: Figure
     if purchase is None:
         raise ValueError("one of rent and purchase must be given")
     money = assumptions().economics
-    hours = [years * _HOURS_PER_YEAR * use for years, use in zip(
-        (money.years.value, money.years.bounds[1], money.years.bounds[0]),
-        (money.utilisation.value, money.utilisation.bounds[1], money.utilisation.bounds[0]), strict=True)]
+    hours = [
+        years * _HOURS_PER_YEAR * use
+        for years, use in zip(
+            (money.years.value, money.years.bounds[1], money.years.bounds[0]),
+            (money.utilisation.value, money.utilisation.bounds[1], money.utilisation.bounds[0]),
+            strict=True,
+        )
+    ]
     capital = Figure.of(purchase.value / hours[0], purchase.bounds[0] / hours[1], purchase.bounds[1] / hours[2])
-    energy = power_w.times(Figure.of(money.overhead_power.value, *money.overhead_power.bounds)).times(
-        Figure.of(money.usd_per_kwh.value, *money.usd_per_kwh.bounds)).times(1e-3)
+    energy = (
+        power_w.times(Figure.of(money.overhead_power.value, *money.overhead_power.bounds))
+        .times(Figure.of(money.usd_per_kwh.value, *money.usd_per_kwh.bounds))
+        .times(1e-3)
+    )
     return capital.plus(energy)

@@ -19,8 +19,18 @@ from sparsefab.registry import Registry
 from sparsefab.targets import Device
 from sparsefab.workload import Phase, Workload
 
-__all__ = ["MODELS", "Estimate", "Figure", "LayerEstimate", "LayerPlan", "Options", "Provenance", "Support", "estimate",
-           "report_json"]
+__all__ = [
+    "MODELS",
+    "Estimate",
+    "Figure",
+    "LayerEstimate",
+    "LayerPlan",
+    "Options",
+    "Provenance",
+    "Support",
+    "estimate",
+    "report_json",
+]
 
 CostModel = Callable[[Workload, Mapping[str, LayerPlan], Device, Phase, Options], Estimate]
 
@@ -32,8 +42,9 @@ MODELS: Registry[CostModel] = Registry(
 )
 
 
-def estimate(workload: Workload, plans: Mapping[str, LayerPlan], target: Device, phase: Phase,
-             options: Options | None = None) -> Estimate:
+def estimate(
+    workload: Workload, plans: Mapping[str, LayerPlan], target: Device, phase: Phase, options: Options | None = None
+) -> Estimate:
     """Return the cost of one phase of a workload on a target.
 
     Parameters

@@ -1,8 +1,8 @@
 """FPGA estimates: cycles of the array, bytes of the layouts, channels of the memory, blocks of the table.
 
-A layer takes the longer of its array cycles and its memory time. Weights come from memory as their smallest layout, indices
-and scales included, and are expanded on chip; prefill reads them once a buffer full of activations. Special functions run
-on their own lanes, in full view here; their lower bound has them hidden behind the array.
+A layer takes the longer of its array cycles and its memory time. Weights come from memory as their smallest layout,
+indices and scales included, and are expanded on chip; prefill reads them once a buffer full of activations. Special
+functions run on their own lanes, in full view here; their lower bound has them hidden behind the array.
 """
 
 from collections.abc import Mapping
@@ -89,8 +89,10 @@ def _machine(device: Device, options: Options, board: FpgaSpec) -> _Machine:
     arch = largest_arch(device) if options.arch is None else options.arch
     check_fit(device, arch)
     if arch.clock_hz > board.dsp_ceiling_hz.value:
-        raise TargetError(f"{device.name}: a clock of {arch.clock_hz / 1e6:.0f} MHz is above the data sheet's ceiling of "
-                          f"{board.dsp_ceiling_hz.value / 1e6:.0f} MHz for its DSPs")
+        raise TargetError(
+            f"{device.name}: a clock of {arch.clock_hz / 1e6:.0f} MHz is above the data sheet's ceiling of "
+            f"{board.dsp_ceiling_hz.value / 1e6:.0f} MHz for its DSPs"
+        )
     low, high = board.clock_hz.bounds
     scale = arch.clock_hz / board.clock_hz.value
     ceiling = board.dsp_ceiling_hz.value
@@ -103,18 +105,22 @@ def _machine(device: Device, options: Options, board: FpgaSpec) -> _Machine:
     uram = sum(region.uram for region in board.regions) * board.fill_limit["uram"].value
     overhead = own.layer_overhead_cycles
     notes = [
-        f"clock assumed {arch.clock_hz / 1e6:.0f} MHz ({clock[2] / 1e6:.0f}-{clock[1] / 1e6:.0f}); data sheet ceiling of "
-        f"the DSP {ceiling / 1e6:.0f} MHz",
+        f"clock assumed {arch.clock_hz / 1e6:.0f} MHz ({clock[2] / 1e6:.0f}-{clock[1] / 1e6:.0f}); data sheet ceiling "
+        f"of the DSP {ceiling / 1e6:.0f} MHz",
         f"{arch.hbm_channels} memory channels at {efficiency.value:.0%} of their peak",
-        "uncalibrated: no board was measured" if fitted is None else
-        f"memory efficiency fitted to one measured decode step ({fitted.workload}, context {fitted.context})",
+        "uncalibrated: no board was measured"
+        if fitted is None
+        else f"memory efficiency fitted to one measured decode step ({fitted.workload}, context {fitted.context})",
     ]
     return _Machine(
-        arch=arch, clock_hz=clock, bytes_per_s=(channels * efficiency.value, channels * bounds[1], channels * bounds[0]),
+        arch=arch,
+        clock_hz=clock,
+        bytes_per_s=(channels * efficiency.value, channels * bounds[1], channels * bounds[0]),
         special_per_cycle=own.special_lanes_per_core.value * arch.cores,
         overhead_cycles=(overhead.value, overhead.bounds[0], overhead.bounds[1]),
         buffer_bytes=own.buffer_share_of_uram.value * max(uram, 64.0) * _URAM_BYTES,
-        tier=Provenance.MODELLED if fitted is None else Provenance.CALIBRATED, notes=tuple(notes),
+        tier=Provenance.MODELLED if fitted is None else Provenance.CALIBRATED,
+        notes=tuple(notes),
     )
 
 
@@ -124,12 +130,15 @@ def _configuration(device: Device, name: str | None) -> Configuration | None:
     known = {item.name: item for item in assumptions().configuration}
     if name not in known or known[name].device != device.name:
         fits = [item.name for item in known.values() if item.device == device.name]
-        raise TargetError(f"{device.name}: no calibrated configuration {name!r}; known here: {', '.join(fits) or 'none'}")
+        raise TargetError(
+            f"{device.name}: no calibrated configuration {name!r}; known here: {', '.join(fits) or 'none'}"
+        )
     return known[name]
 
 
-def estimate_fpga(workload: Workload, plans: Mapping[str, LayerPlan], device: Device, phase: Phase,
-                  options: Options) -> Estimate:
+def estimate_fpga(
+    workload: Workload, plans: Mapping[str, LayerPlan], device: Device, phase: Phase, options: Options
+) -> Estimate:
     """Estimate one phase on an FPGA board with an accelerator of chains.
 
     Raises
@@ -144,23 +153,37 @@ def estimate_fpga(workload: Workload, plans: Mapping[str, LayerPlan], device: De
     for index, layer in enumerate(shapes.layers):
         plan = plan_for(plans, layer)
         if plan.spec is None:
-            raise TargetError(f"layer {layer.name}: float weights are absent on {device.name}: the chain multiplies s8; "
-                              "give the layer a format")
+            raise TargetError(
+                f"layer {layer.name}: float weights are absent on {device.name}: the chain multiplies s8; "
+                "give the layer a format"
+            )
         label, reason = support(plan.spec.format, plan.spec.asymmetric, plan.activation)
         if label is Support.ABSENT:
             raise TargetError(f"layer {layer.name}: absent on {device.name}: {reason}")
         slots[index], weight_bytes[index] = chain_slots(plan.spec), _stored_bytes(plan.spec)
         exploited = isinstance(plan.spec.pattern, Dense | NM)
-        labels.append((label if exploited else Support.EMULATED,
-                       "" if exploited else "sparsity saves bytes, not cycles: multiplied as dense"))
+        labels.append(
+            (
+                label if exploited else Support.EMULATED,
+                "" if exploited else "sparsity saves bytes, not cycles: multiplied as dense",
+            )
+        )
     cycles = array_cycles(machine.arch, shapes.n, shapes.k, slots, shapes.m, shapes.copies)
     reads = np.ceil(shapes.m * shapes.k / machine.buffer_bytes) if phase.kind == "prefill" else np.ones(len(slots))
     moved = weight_bytes * reads
     layers: dict[str, LayerEstimate] = {}
     for index, layer in enumerate(shapes.layers):
         layers[layer.name] = _layer(
-            machine, layer.name, "linear" if shapes.copies[index] == 1 else "convolution", float(cycles.beats[index]),
-            float(cycles.fill[index]), float(moved[index]), 0.0, labels[index], float(shapes.macs[index]))
+            machine,
+            layer.name,
+            "linear" if shapes.copies[index] == 1 else "convolution",
+            float(cycles.beats[index]),
+            float(cycles.fill[index]),
+            float(moved[index]),
+            0.0,
+            labels[index],
+            float(shapes.macs[index]),
+        )
     kv_bytes = 1.0 if options.kv_format is None else get_format(options.kv_format).bits / 8.0
     for other in workload.layers:
         if isinstance(other, Attention):
@@ -168,20 +191,35 @@ def estimate_fpga(workload: Workload, plans: Mapping[str, LayerPlan], device: De
         elif isinstance(other, Norm | Activation):
             passes = assumptions().fpga.two_pass.value if isinstance(other, Norm) else 1.0
             special = phase.tokens * other.width * passes
-            layers[other.name] = _layer(machine, other.name, "special function", 0.0, 0.0, 0.0, special,
-                                        (Support.NATIVE, ""), 0.0)
+            layers[other.name] = _layer(
+                machine, other.name, "special function", 0.0, 0.0, 0.0, special, (Support.NATIVE, ""), 0.0
+            )
     ordered = [layers[layer.name] for layer in workload.layers if layer.name in layers]
     traffic = sum(layer.memory_bytes for layer in ordered)
     embedding = sum(1.0 * layer.rows * layer.width for layer in workload.layers if isinstance(layer, Embedding))
-    cache = sum(layer.kv_values(phase.context) for layer in workload.attentions() if layer.causal) * kv_bytes * phase.batch
+    cache = (
+        sum(layer.kv_values(phase.context) for layer in workload.attentions() if layer.causal) * kv_bytes * phase.batch
+    )
     compute_s = float(shapes.macs.sum()) / (machine.arch.macs_per_cycle * machine.clock_hz[0])
-    uses = Uses(memory_s=traffic / device.memory.bandwidth_bytes_per_s.value, compute_s=compute_s, traffic_bytes=traffic,
-                resident_bytes=float(weight_bytes.sum()) + embedding + cache)
+    uses = Uses(
+        memory_s=traffic / device.memory.bandwidth_bytes_per_s.value,
+        compute_s=compute_s,
+        traffic_bytes=traffic,
+        resident_bytes=float(weight_bytes.sum()) + embedding + cache,
+    )
     arch = machine.arch
     shape = f"{arch.cores} cores of {arch.chains_per_core} chains of {arch.chain.dsps} DSPs"
     sources = ["array cycles from the chain's dataflow", "block table: cost_models/data/fpga_blocks.toml"]
-    return assemble(device, workload, phase, ordered, uses, sources=sources,
-                    notes=[shape, *machine.notes], resources=resources(arch))
+    return assemble(
+        device,
+        workload,
+        phase,
+        ordered,
+        uses,
+        sources=sources,
+        notes=[shape, *machine.notes],
+        resources=resources(arch),
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -189,8 +227,17 @@ def _stored_bytes(spec: TensorSpec) -> float:
     return float(sum(storage_layout(spec).section_bytes(spec).values()))
 
 
-def _layer(machine: _Machine, name: str, kind: str, beats: float, fill: float, moved: float, special: float,
-           label: tuple[Support, str], macs: float) -> LayerEstimate:
+def _layer(
+    machine: _Machine,
+    name: str,
+    kind: str,
+    beats: float,
+    fill: float,
+    moved: float,
+    special: float,
+    label: tuple[Support, str],
+    macs: float,
+) -> LayerEstimate:
     """Time one layer from its cycles and bytes; `special` counts values through the special-function lanes."""
     ends = []
     for end in range(3):
@@ -200,12 +247,24 @@ def _layer(machine: _Machine, name: str, kind: str, beats: float, fill: float, m
         memory = moved / machine.bytes_per_s[end]
         ends.append(max(array, memory, lanes) if end == 1 else max(array, memory) + lanes)
     clock = machine.clock_hz[0]
-    terms = {"compute": beats / clock, "hbm": moved / machine.bytes_per_s[0],
-             "fill": (fill + machine.overhead_cycles[0]) / clock if beats else 0.0,
-             "special": special / machine.special_per_cycle / clock}
-    return LayerEstimate(name=name, kind=kind, support=label[0], kernel="chain" if beats else "special functions",
-                         latency_s=Figure.of(*ends), terms_s=terms, memory_bytes=moved, macs=macs,
-                         provenance=machine.tier, note=label[1])
+    terms = {
+        "compute": beats / clock,
+        "hbm": moved / machine.bytes_per_s[0],
+        "fill": (fill + machine.overhead_cycles[0]) / clock if beats else 0.0,
+        "special": special / machine.special_per_cycle / clock,
+    }
+    return LayerEstimate(
+        name=name,
+        kind=kind,
+        support=label[0],
+        kernel="chain" if beats else "special functions",
+        latency_s=Figure.of(*ends),
+        terms_s=terms,
+        memory_bytes=moved,
+        macs=macs,
+        provenance=machine.tier,
+        note=label[1],
+    )
 
 
 def _attention(machine: _Machine, layer: Attention, phase: Phase, kv_bytes: float) -> LayerEstimate:
@@ -216,9 +275,24 @@ def _attention(machine: _Machine, layer: Attention, phase: Phase, kv_bytes: floa
     copies = np.full(2, float(phase.batch * layer.kv_heads))
     rows = np.array([phase.context * causal, float(layer.head_dim)])
     columns = np.array([float(layer.head_dim), phase.context * causal])
-    cycles = array_cycles(machine.arch, np.ceil(rows), np.ceil(columns), np.full(2, float(_BLOCK)),
-                          np.full(2, float(queries * shared)), copies)
+    cycles = array_cycles(
+        machine.arch,
+        np.ceil(rows),
+        np.ceil(columns),
+        np.full(2, float(_BLOCK)),
+        np.full(2, float(queries * shared)),
+        copies,
+    )
     moved = phase.batch * layer.kv_values(phase.context) * kv_bytes
     softmax = assumptions().fpga.two_pass.value * phase.batch * layer.heads * queries * phase.context * causal
-    return _layer(machine, layer.name, "attention", float(cycles.beats.sum()), float(cycles.fill.sum()), moved, softmax,
-                  (Support.NATIVE, ""), float(layer.macs(phase.tokens, phase.context)))
+    return _layer(
+        machine,
+        layer.name,
+        "attention",
+        float(cycles.beats.sum()),
+        float(cycles.fill.sum()),
+        moved,
+        softmax,
+        (Support.NATIVE, ""),
+        float(layer.macs(phase.tokens, phase.context)),
+    )

@@ -4,8 +4,8 @@
     t = launch + ((t_memory / memory_efficiency)^q + (t_compute / compute_efficiency)^q)^(1/q)
     log t += residual(coordinates(m, n, k))         Matern-3/2 interpolation of the residuals at the anchors
 
-The residual's own uncertainty, which grows with the distance to the anchors, is scaled by factors that made 90 % of shapes
-outside the fit fall inside, one pair of factors a regime. Everything is vectorized over shapes.
+The residual's own uncertainty, which grows with the distance to the anchors, is scaled by factors that made 90 % of
+shapes outside the fit fall inside, one pair of factors a regime. Everything is vectorized over shapes.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ __all__ = ["REGIMES", "Curve", "GemmFit", "Residual", "classify", "coordinates",
 
 Floats = NDArray[np.float64]
 
-#: 'decode': few rows over large matrices; 'launch': the constant is over half of the time; else the larger roofline term.
+#: 'decode': few rows over large matrices; 'launch': the constant is over half of the time; else the larger roofline
+#: term.
 REGIMES = ("decode", "launch", "memory", "compute")
 _DECODE_ROWS, _DECODE_SIDE = 64, 2048
 
@@ -68,8 +69,15 @@ class Residual:
         correlation = matern(anchors, anchors, scales)
         weights = np.linalg.solve(correlation + 1e-6 * np.eye(len(anchors)), values)
         inverse = np.linalg.inv(correlation + (noise / amplitude) ** 2 * np.eye(len(anchors)))
-        return Residual(anchors=anchors, values=values, scales=scales, amplitude=amplitude, noise=noise,
-                        weights=np.asarray(weights, np.float64), inverse=np.asarray(inverse, np.float64))
+        return Residual(
+            anchors=anchors,
+            values=values,
+            scales=scales,
+            amplitude=amplitude,
+            noise=noise,
+            weights=np.asarray(weights, np.float64),
+            inverse=np.asarray(inverse, np.float64),
+        )
 
     def predict(self, points: Floats) -> tuple[Floats, Floats]:
         """Return the residual and its standard deviation at points float64[shapes, axes]."""
@@ -92,19 +100,24 @@ class GemmFit:
     residual: Residual
     bounds: dict[str, tuple[float, float]]
 
-    def seconds(self, m: Floats, n: Floats, k: Floats, memory_s: Floats, compute_s: Floats) -> tuple[Floats, Floats, Floats]:
+    def seconds(
+        self, m: Floats, n: Floats, k: Floats, memory_s: Floats, compute_s: Floats
+    ) -> tuple[Floats, Floats, Floats]:
         """Return (value, low, high) in seconds for products [m, k] x [k, n], float64[shapes] each."""
         base = self.curve.seconds(memory_s, compute_s)
         shift, deviation = self.residual.predict(coordinates(m, n, k))
         regime = classify(m, n, k, self.curve, memory_s, compute_s)
         factors = np.array([self.bounds[name] for name in REGIMES])[regime]
         middle = np.log(base) + shift
-        return (np.exp(middle), np.exp(middle + np.minimum(factors[:, 0], 0.0) * deviation),
-                np.exp(middle + np.maximum(factors[:, 1], 0.0) * deviation))
+        return (
+            np.exp(middle),
+            np.exp(middle + np.minimum(factors[:, 0], 0.0) * deviation),
+            np.exp(middle + np.maximum(factors[:, 1], 0.0) * deviation),
+        )
 
 
 def coordinates(m: Floats, n: Floats, k: Floats) -> Floats:
-    """Return the residual's axes: octaves of m, n, k and of all elements (cache residency), and whether m is 1 (GEMV)."""
+    """Return the residual's axes: octaves of m, n, k and of all elements (cache), and whether m is 1 (GEMV)."""
     elements = m * k + n * k + m * n
     return np.stack([np.log2(m), np.log2(n), np.log2(k), np.log2(elements), (m == 1).astype(np.float64)], axis=1)
 

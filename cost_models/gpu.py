@@ -1,8 +1,8 @@
 """GPU estimates: calibrated products where the device was measured, its neighbours' curves where not.
 
 Products come from `gemm` fits by (device, kernel family); a device without one borrows the curves of devices that have
-one, its own architecture counting three times, with wider bounds. Attention over a cache, element-wise work and the bytes
-they move are added layer by layer.
+one, its own architecture counting three times, with wider bounds. Attention over a cache, element-wise work and the
+bytes they move are added layer by layer.
 """
 
 from collections.abc import Mapping
@@ -28,8 +28,9 @@ __all__ = ["donors", "estimate_gpu", "product_seconds"]
 Floats = NDArray[np.float64]
 
 
-def estimate_gpu(workload: Workload, plans: Mapping[str, LayerPlan], device: Device, phase: Phase,
-                 options: Options) -> Estimate:
+def estimate_gpu(
+    workload: Workload, plans: Mapping[str, LayerPlan], device: Device, phase: Phase, options: Options
+) -> Estimate:
     """Estimate one phase on one GPU.
 
     Raises
@@ -44,10 +45,12 @@ def estimate_gpu(workload: Workload, plans: Mapping[str, LayerPlan], device: Dev
             choices.append((plan, choose_kernel(device, plan.spec, plan.activation)))
         except TargetError as error:
             raise TargetError(f"layer {layer.name}: {error}") from error
-    weight_bytes = np.array([
-        choice.weight_bytes(plan.spec, *layer.weight_shape)
-        for layer, (plan, choice) in zip(shapes.layers, choices, strict=True)
-    ])
+    weight_bytes = np.array(
+        [
+            choice.weight_bytes(plan.spec, *layer.weight_shape)
+            for layer, (plan, choice) in zip(shapes.layers, choices, strict=True)
+        ]
+    )
     names = np.array([choice.kernel.name for _, choice in choices])
     n, k = _tensor_core_shapes(shapes.n, shapes.k, shapes.copies)
     layers: dict[str, LayerEstimate] = {}
@@ -60,10 +63,19 @@ def estimate_gpu(workload: Workload, plans: Mapping[str, LayerPlan], device: Dev
             layer, (_, choice) = shapes.layers[row], choices[row]
             value, low, high = (float(part[position]) for part in times)
             layers[layer.name] = LayerEstimate(
-                name=layer.name, kind="linear" if shapes.copies[row] == 1 else "convolution", support=choice.support,
-                kernel=name, latency_s=Figure.of(value, low, high),
-                terms_s={"hbm": float(terms[0][position]), "compute": float(terms[1][position]), "launch": float(terms[2])},
-                memory_bytes=float(weight_bytes[row]), macs=float(shapes.macs[row]), provenance=tier,
+                name=layer.name,
+                kind="linear" if shapes.copies[row] == 1 else "convolution",
+                support=choice.support,
+                kernel=name,
+                latency_s=Figure.of(value, low, high),
+                terms_s={
+                    "hbm": float(terms[0][position]),
+                    "compute": float(terms[1][position]),
+                    "launch": float(terms[2]),
+                },
+                memory_bytes=float(weight_bytes[row]),
+                macs=float(shapes.macs[row]),
+                provenance=tier,
                 note="; ".join(part for part in (choice.note, why) if part),
             )
     kv_bytes = _kv_bytes(options.kv_format)
@@ -74,16 +86,30 @@ def estimate_gpu(workload: Workload, plans: Mapping[str, LayerPlan], device: Dev
             layers[other.name] = _elementwise(device, other, phase)
     ordered = [layers[layer.name] for layer in workload.layers if layer.name in layers]
     embedding = sum(2.0 * layer.rows * layer.width for layer in workload.layers if isinstance(layer, Embedding))
-    cache = sum(layer.kv_values(phase.context) for layer in workload.attentions() if layer.causal) * kv_bytes * phase.batch
+    cache = (
+        sum(layer.kv_values(phase.context) for layer in workload.attentions() if layer.causal) * kv_bytes * phase.batch
+    )
     extra = sum(layer.terms_s.get("hbm", 0.0) for layer in ordered if layer.kind not in ("linear", "convolution"))
     calibration = load_calibration()
-    notes = ["framework and scheduling time between kernels is not included",
-             "kernel times are those of TensorRT-LLM where calibrated"]
-    uses = Uses(memory_s=memory_s + extra, compute_s=compute_s,
-                traffic_bytes=(memory_s + extra) * device.memory.bandwidth_bytes_per_s.value,
-                resident_bytes=float(weight_bytes.sum()) + embedding + cache)
-    return assemble(device, workload, phase, ordered, uses, notes=notes,
-                    sources=[f"{calibration.source} ({calibration.licence}), fitted {calibration.date}"])
+    notes = [
+        "framework and scheduling time between kernels is not included",
+        "kernel times are those of TensorRT-LLM where calibrated",
+    ]
+    uses = Uses(
+        memory_s=memory_s + extra,
+        compute_s=compute_s,
+        traffic_bytes=(memory_s + extra) * device.memory.bandwidth_bytes_per_s.value,
+        resident_bytes=float(weight_bytes.sum()) + embedding + cache,
+    )
+    return assemble(
+        device,
+        workload,
+        phase,
+        ordered,
+        uses,
+        notes=notes,
+        sources=[f"{calibration.source} ({calibration.licence}), fitted {calibration.date}"],
+    )
 
 
 def _tensor_core_shapes(n: Floats, k: Floats, copies: Floats) -> tuple[Floats, Floats]:
@@ -105,8 +131,11 @@ def donors(device: Device, kernel: str, exclude: str | None = None) -> list[tupl
         return [(fits[str(own), kernel], 1.0)]
     family = kernel_named(kernel)
     same = [fit for (name, other), fit in fits.items() if other == kernel and name != exclude]
-    alike = [fit for (name, other), fit in fits.items() if kernel_named(other).math == family.math and name != exclude
-             and kernel_named(other).support == family.support]
+    alike = [
+        fit
+        for (name, other), fit in fits.items()
+        if kernel_named(other).math == family.math and name != exclude and kernel_named(other).support == family.support
+    ]
     architecture = device.gpu.architecture if device.gpu else ""
     return [(fit, 3.0 if _architecture(fit.device) == architecture else 1.0) for fit in same or alike]
 
@@ -117,7 +146,12 @@ def _architecture(name: str) -> str:
 
 
 def product_seconds(
-    device: Device, kernel: str, m: Floats, n: Floats, k: Floats, weight_bytes: Floats | None = None,
+    device: Device,
+    kernel: str,
+    m: Floats,
+    n: Floats,
+    k: Floats,
+    weight_bytes: Floats | None = None,
     exclude: str | None = None,
 ) -> tuple[tuple[Floats, Floats, Floats], tuple[Floats, Floats, float], Provenance, str]:
     """Return the times of products [m, k] x [k, n] on one GPU kernel family.
@@ -144,10 +178,18 @@ def product_seconds(
         spread = constants.light_spread.value
         note = f"no measurement of {kernel} on any device: data-sheet roofline at 0.85"
         return (value, value / spread, value * spread), (memory_s, compute_s, launch), Provenance.ASSUMED, note
-    if len(available) == 1 and available[0][0].device == (device.gpu.calibration if device.gpu else None) \
-            and available[0][0].kernel == kernel:
+    if (
+        len(available) == 1
+        and available[0][0].device == (device.gpu.calibration if device.gpu else None)
+        and available[0][0].kernel == kernel
+    ):
         fit = available[0][0]
-        return fit.seconds(m, n, k, memory_s, compute_s), (memory_s, compute_s, fit.curve.launch_s), Provenance.CALIBRATED, ""
+        return (
+            fit.seconds(m, n, k, memory_s, compute_s),
+            (memory_s, compute_s, fit.curve.launch_s),
+            Provenance.CALIBRATED,
+            "",
+        )
     total = sum(weight for _, weight in available)
     logs = np.zeros(len(m))
     for fit, weight in available:
@@ -167,7 +209,9 @@ def _attention(device: Device, layer: Attention, phase: Phase, kv_bytes: float) 
     macs = float(layer.macs(phase.tokens, phase.context))
     bandwidth = device.memory.bandwidth_bytes_per_s.value
     assert device.gpu is not None  # estimate_gpu is called for GPUs only
-    compute = 2.0 * macs * (0.5 if layer.causal and phase.kind == "prefill" else 1.0) / device.gpu.peak_op_per_s["fp16"].value
+    compute = (
+        2.0 * macs * (0.5 if layer.causal and phase.kind == "prefill" else 1.0) / device.gpu.peak_op_per_s["fp16"].value
+    )
     cache_bytes = phase.batch * layer.kv_values(phase.context) * kv_bytes
     constants = assumptions().gpu
     if phase.kind == "decode":
@@ -177,13 +221,24 @@ def _attention(device: Device, layer: Attention, phase: Phase, kv_bytes: float) 
         moved = cache_bytes + 2.0 * OUTPUT_BYTES * phase.tokens * layer.heads * layer.head_dim
         share, launch = constants.prefill_attention_efficiency, constants.elementwise_launch_s
         floor = moved / bandwidth / constants.elementwise_efficiency.value
-        figure = Figure.of(max(compute / share.value, floor) + launch.value,
-                           max(compute / share.bounds[1], floor) + launch.bounds[0],
-                           max(compute / share.bounds[0], floor) + launch.bounds[1])
+        figure = Figure.of(
+            max(compute / share.value, floor) + launch.value,
+            max(compute / share.bounds[1], floor) + launch.bounds[0],
+            max(compute / share.bounds[0], floor) + launch.bounds[1],
+        )
         tier, note = Provenance.ASSUMED, "fused attention at an assumed share of the fp16 peak"
-    return LayerEstimate(name=layer.name, kind="attention", support=Support.NATIVE, kernel="attention", latency_s=figure,
-                         terms_s={"hbm": moved / bandwidth, "compute": compute}, memory_bytes=moved, macs=macs,
-                         provenance=tier, note=note)
+    return LayerEstimate(
+        name=layer.name,
+        kind="attention",
+        support=Support.NATIVE,
+        kernel="attention",
+        latency_s=figure,
+        terms_s={"hbm": moved / bandwidth, "compute": compute},
+        memory_bytes=moved,
+        macs=macs,
+        provenance=tier,
+        note=note,
+    )
 
 
 def _elementwise(device: Device, layer: Norm | Activation, phase: Phase) -> LayerEstimate:
@@ -192,7 +247,17 @@ def _elementwise(device: Device, layer: Norm | Activation, phase: Phase) -> Laye
     moved = 2.0 * OUTPUT_BYTES * phase.tokens * layer.width
     stream = moved / device.memory.bandwidth_bytes_per_s.value
     share, launch = constants.elementwise_efficiency, constants.elementwise_launch_s
-    figure = Figure(value=stream / share.value + launch.value, low=0.0, high=stream / share.bounds[0] + launch.bounds[1])
-    return LayerEstimate(name=layer.name, kind="elementwise", support=Support.NATIVE, kernel=layer.kind, latency_s=figure,
-                         terms_s={"hbm": stream, "launch": launch.value}, memory_bytes=moved, macs=0.0,
-                         provenance=Provenance.ASSUMED)
+    figure = Figure(
+        value=stream / share.value + launch.value, low=0.0, high=stream / share.bounds[0] + launch.bounds[1]
+    )
+    return LayerEstimate(
+        name=layer.name,
+        kind="elementwise",
+        support=Support.NATIVE,
+        kernel=layer.kind,
+        latency_s=figure,
+        terms_s={"hbm": stream, "launch": launch.value},
+        memory_bytes=moved,
+        macs=0.0,
+        provenance=Provenance.ASSUMED,
+    )

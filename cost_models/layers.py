@@ -81,8 +81,10 @@ def plan_for(plans: Mapping[str, LayerPlan], layer: Linear | Convolution) -> Lay
     """
     plan = plans.get(layer.name, LayerPlan())
     if plan.spec is not None and (plan.spec.rows, plan.spec.columns) != layer.weight_shape:
-        raise ValueError(f"plans[{layer.name!r}] is of shape {(plan.spec.rows, plan.spec.columns)}, "
-                         f"the layer of {layer.weight_shape}")
+        raise ValueError(
+            f"plans[{layer.name!r}] is of shape {(plan.spec.rows, plan.spec.columns)}, "
+            f"the layer of {layer.weight_shape}"
+        )
     return plan
 
 
@@ -96,11 +98,23 @@ class Uses:
     resident_bytes: float
 
 
-def assemble(device: Device, workload: Workload, phase: Phase, layers: Sequence[LayerEstimate], uses: Uses, *,
-             sources: Sequence[str], notes: Sequence[str], resources: Mapping[str, Figure] | None = None) -> Estimate:
-    """Sum layers into an estimate: latency, throughput, power, energy, price. Bounds add, as fully correlated errors."""
-    latency = Figure(value=sum(layer.latency_s.value for layer in layers), low=sum(layer.latency_s.low for layer in layers),
-                     high=sum(layer.latency_s.high for layer in layers))
+def assemble(
+    device: Device,
+    workload: Workload,
+    phase: Phase,
+    layers: Sequence[LayerEstimate],
+    uses: Uses,
+    *,
+    sources: Sequence[str],
+    notes: Sequence[str],
+    resources: Mapping[str, Figure] | None = None,
+) -> Estimate:
+    """Sum layers into an estimate: latency, throughput, power, energy, price. Bounds add: errors fully correlated."""
+    latency = Figure(
+        value=sum(layer.latency_s.value for layer in layers),
+        low=sum(layer.latency_s.low for layer in layers),
+        high=sum(layer.latency_s.high for layer in layers),
+    )
     terms: dict[str, float] = {}
     for layer in layers:
         for name, seconds in layer.terms_s.items():
@@ -113,12 +127,21 @@ def assemble(device: Device, workload: Workload, phase: Phase, layers: Sequence[
     over = uses.resident_bytes / device.memory.capacity_bytes.value
     full = [f"needs {over:.1f} times the memory of one device; priced as if it fitted"] if over > 1.0 else []
     return Estimate(
-        target=device.name, workload=workload.name, phase=phase, latency_s=latency, throughput_tokens_per_s=rate,
+        target=device.name,
+        workload=workload.name,
+        phase=phase,
+        latency_s=latency,
+        throughput_tokens_per_s=rate,
         energy_per_token_j=watts.times(latency).times(1.0 / tokens),
-        static_energy_per_token_j=static_w * latency.value / tokens, power_w=watts,
-        memory_bytes=Figure.exact(uses.resident_bytes), traffic_bytes=uses.traffic_bytes, terms_s=terms,
+        static_energy_per_token_j=static_w * latency.value / tokens,
+        power_w=watts,
+        memory_bytes=Figure.exact(uses.resident_bytes),
+        traffic_bytes=uses.traffic_bytes,
+        terms_s=terms,
         provenance=tier,
-        price_per_million_tokens_usd=price_per_million_tokens(device, rate, watts), resources=resources or {},
-        sources=tuple(dict.fromkeys([*sources, *device.sources.values()])), notes=(*device.notes, f"latency: {made_of}", *notes, note, *full),
+        price_per_million_tokens_usd=price_per_million_tokens(device, rate, watts),
+        resources=resources or {},
+        sources=tuple(dict.fromkeys([*sources, *device.sources.values()])),
+        notes=(*device.notes, f"latency: {made_of}", *notes, note, *full),
         layers=tuple(layers),
     )

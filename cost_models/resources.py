@@ -42,7 +42,13 @@ def _blocks() -> tuple[_Block, ...]:
 def resources(arch: AcceleratorArch) -> dict[str, Figure]:
     """Return lut, ff, dsp, bram36 and uram of the accelerator without the board's shell."""
     chains = arch.cores * arch.chains_per_core
-    counts = {"dsp": chains * arch.chain.dsps, "chain": chains, "core": arch.cores, "channel": arch.hbm_channels, "board": 1}
+    counts = {
+        "dsp": chains * arch.chain.dsps,
+        "chain": chains,
+        "core": arch.cores,
+        "channel": arch.hbm_channels,
+        "board": 1,
+    }
     totals = {kind: Figure.exact(0.0) for kind in KINDS}
     for block in _blocks():
         for kind in KINDS:
@@ -60,7 +66,8 @@ def usable(device: Device) -> dict[str, float]:
         raise TargetError(f"{device.name} is not an FPGA")
     board = device.fpga
     return {
-        kind: (sum(getattr(region, kind) for region in board.regions) - getattr(board.shell, kind)) * board.fill_limit[kind].value
+        kind: (sum(getattr(region, kind) for region in board.regions) - getattr(board.shell, kind))
+        * board.fill_limit[kind].value
         for kind in KINDS
     }
 
@@ -79,15 +86,20 @@ def check_fit(device: Device, arch: AcceleratorArch) -> None:
         raise TargetError(f"{device.name}: {arch.cores} cores need as many regions, the board has {len(regions)}")
     smallest = min(region.dsp for region in regions[: arch.cores])
     if arch.dsps_per_core > smallest * limit:
-        raise TargetError(f"{device.name}: a core of {arch.dsps_per_core} DSPs does not fit one region: "
-                          f"{smallest} DSPs, {limit:.0%} usable")
+        raise TargetError(
+            f"{device.name}: a core of {arch.dsps_per_core} DSPs does not fit one region: "
+            f"{smallest} DSPs, {limit:.0%} usable"
+        )
     have, need = usable(device), resources(arch)
     for kind in KINDS:
         if need[kind].value > have[kind]:
-            raise TargetError(f"{device.name}: the accelerator needs {need[kind].value:,.0f} {kind}, "
-                              f"{have[kind]:,.0f} are usable")
+            raise TargetError(
+                f"{device.name}: the accelerator needs {need[kind].value:,.0f} {kind}, {have[kind]:,.0f} are usable"
+            )
     if arch.hbm_channels > device.memory.channels:
-        raise TargetError(f"{device.name}: {arch.hbm_channels} memory channels asked for, the board has {device.memory.channels}")
+        raise TargetError(
+            f"{device.name}: {arch.hbm_channels} memory channels asked for, the board has {device.memory.channels}"
+        )
 
 
 def largest_arch(device: Device, chain_dsps: int = 64) -> AcceleratorArch:
@@ -98,8 +110,14 @@ def largest_arch(device: Device, chain_dsps: int = 64) -> AcceleratorArch:
     channels = max(int(board.usable_channels.value) // cores, 1) * cores
     region = min(item.dsp for item in board.regions)
     for chains in range(int(region * board.fill_limit["dsp"].value) // chain_dsps, 0, -1):
-        arch = AcceleratorArch(cores=cores, chains_per_core=chains, chain=ChainArch(dsps=chain_dsps),
-                               clock_hz=board.clock_hz.value, hbm_channels=channels, region_dsps=region)
+        arch = AcceleratorArch(
+            cores=cores,
+            chains_per_core=chains,
+            chain=ChainArch(dsps=chain_dsps),
+            clock_hz=board.clock_hz.value,
+            hbm_channels=channels,
+            region_dsps=region,
+        )
         try:
             check_fit(device, arch)
         except TargetError:

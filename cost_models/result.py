@@ -1,4 +1,4 @@
-"""What an estimate is: figures with bounds, terms kept apart, provenance, sources; the same for every kind of target."""
+"""What an estimate is: figures with bounds, terms kept apart, provenance, sources; the same for every target."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -130,9 +130,17 @@ class LayerEstimate:
     def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""
         return {
-            "name": self.name, "kind": self.kind, "support": self.support.value, "kernel": self.kernel,
-            "latency_s": self.latency_s.to_json(), "terms_s": dict(self.terms_s), "bound": self.bound,
-            "memory_bytes": self.memory_bytes, "macs": self.macs, "provenance": self.provenance.value, "note": self.note,
+            "name": self.name,
+            "kind": self.kind,
+            "support": self.support.value,
+            "kernel": self.kernel,
+            "latency_s": self.latency_s.to_json(),
+            "terms_s": dict(self.terms_s),
+            "bound": self.bound,
+            "memory_bytes": self.memory_bytes,
+            "macs": self.macs,
+            "provenance": self.provenance.value,
+            "note": self.note,
         }
 
 
@@ -199,8 +207,8 @@ class Estimate:
 def report_json(decode: Estimate | None, prefill: Estimate, *, layers: bool = False) -> dict[str, object]:
     """Join both phases as `sparsefab estimate --json` prints them.
 
-    The top level is decode per token, `prefill` its own object. A model without a decode phase (encoder, CNN) has its one
-    pass at the top level as well. `energy` carries the field names of MLCommons inference PR 2587.
+    The top level is decode per token, `prefill` its own object. A model without a decode phase (encoder, CNN) has its
+    one pass at the top level as well. `energy` carries the field names of MLCommons inference PR 2587.
     """
     top = prefill if decode is None else decode
     prefill_j = prefill.energy_per_token_j.times(prefill.phase.tokens)

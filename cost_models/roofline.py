@@ -23,8 +23,9 @@ def kernel_named(name: str) -> Kernel:
     raise ValueError(f"kernel must name a family of the capability table, not {name!r}")
 
 
-def data_sheet_times(device: Device, kernel: str, m: Floats, n: Floats, k: Floats,
-                     weight_bytes: Floats | None = None) -> tuple[Floats, Floats]:
+def data_sheet_times(
+    device: Device, kernel: str, m: Floats, n: Floats, k: Floats, weight_bytes: Floats | None = None
+) -> tuple[Floats, Floats]:
     """Return (memory_s, compute_s) of products [m, k] x [k, n] at data-sheet bandwidth and peak.
 
     Parameters
@@ -46,8 +47,9 @@ def data_sheet_times(device: Device, kernel: str, m: Floats, n: Floats, k: Float
     return moved / device.memory.bandwidth_bytes_per_s.value, 2.0 * m * n * k / peak
 
 
-def speed_of_light(device: Device, kernel: str, m: Floats, n: Floats, k: Floats,
-                   weight_bytes: Floats | None = None) -> Floats:
+def speed_of_light(
+    device: Device, kernel: str, m: Floats, n: Floats, k: Floats, weight_bytes: Floats | None = None
+) -> Floats:
     """Return max(memory, compute) plus the device's launch constant of this kernel, if its file gives one."""
     memory_s, compute_s = data_sheet_times(device, kernel, m, n, k, weight_bytes)
     assert device.gpu is not None  # data_sheet_times has checked it

@@ -1,4 +1,5 @@
-"""Names to objects: built-ins from a plain dict, third parties from entry points, nothing imported before it is asked for.
+"""Names to objects: built-ins from a plain dict, third parties from entry points, nothing imported before it is asked
+for.
 
 >>> units = Registry(kind="unit", builtins={"ms": 1e-3}, error=KeyError)
 >>> units.get("ms")
@@ -39,8 +40,15 @@ class Registry(Generic[T]):
     error : type[Exception]         Raised for an unknown name or a plug-in that does not load.
     """
 
-    def __init__(self, *, kind: str, builtins: Mapping[str, T], group: str | None = None, expected: type | None = None,
-                 error: type[Exception] = SparseFabError) -> None:
+    def __init__(
+        self,
+        *,
+        kind: str,
+        builtins: Mapping[str, T],
+        group: str | None = None,
+        expected: type | None = None,
+        error: type[Exception] = SparseFabError,
+    ) -> None:
         self._kind = kind
         self._builtins = dict(builtins)
         self._group = group
@@ -105,7 +113,7 @@ class Registry(Generic[T]):
         """Import a plug-in; whatever goes wrong inside it becomes its reason, since it is not our code."""
         try:
             value = point.load()
-        except Exception as error:  # noqa: BLE001  (third-party code may raise anything)
+        except Exception as error:  # third-party code may raise anything
             return None, f"{type(error).__name__}: {error}"
         if self._expected is not None and not isinstance(value, self._expected):
             return None, f"{point.value} is a {type(value).__name__}, not a {self._expected.__name__}"

@@ -53,7 +53,9 @@ def load_device(name: str | Path) -> Device:
         known = {kernel.name for kernel in load_kernels()}
         for kernel in device.gpu.kernels:
             if kernel not in known:
-                raise TargetError(f"{path}: gpu.kernels: unknown kernel family {kernel!r}; known: {', '.join(sorted(known))}")
+                raise TargetError(
+                    f"{path}: gpu.kernels: unknown kernel family {kernel!r}; known: {', '.join(sorted(known))}"
+                )
     return device
 
 

@@ -1,8 +1,8 @@
 """What a device file may say: a frozen dataclass a section, a source beside every number.
 
-A number is a `Quantity`: value, optional bounds, and the key of its source in the file's own [sources] table. Units are in
-the key names, so a number without a unit is an unknown key and a number without a source is a missing one; both are refused
-when the file is read.
+A number is a `Quantity`: value, optional bounds, and the key of its source in the file's own [sources] table. Units
+are in the key names, so a number without a unit is an unknown key and a number without a source is a missing one;
+both are refused when the file is read.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ Support = Literal["native", "dequantized", "emulated"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:
-    """One sourced number; without bounds of its own, `low` and `high` are None and the model supplies its usual spread."""
+    """One sourced number; without bounds of its own (None), the model supplies its usual spread."""
 
     value: float
     source: str
@@ -116,7 +116,7 @@ class GpuSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuSpec:
-    """int8 operations count a multiply-add as two. `isa` names the widest int8 instructions: 'avx512_vnni', 'amx', 'avx2'."""
+    """int8 operations count a multiply-add as two. `isa`: widest int8 instructions, 'avx512_vnni', 'amx', 'avx2'."""
 
     isa: str
     cores: int
@@ -141,9 +141,9 @@ class Region:
 class FpgaSpec:
     """An FPGA board.
 
-    `dsp_ceiling_hz` is the data sheet's limit for a fully registered DSP, `clock_hz` what a design is assumed to reach, with
-    bounds; `shell` is what the vendor's static design takes; `fill_limit` the part of each resource that can be used in
-    practice; `usable_channels` how many memory channels a design can serve without lateral crossings.
+    `dsp_ceiling_hz` is the data sheet's limit for a fully registered DSP, `clock_hz` what a design is assumed to
+    reach, with bounds; `shell` is what the vendor's static design takes; `fill_limit` the part of each resource that
+    can be used in practice; `usable_channels` how many memory channels a design can serve without lateral crossings.
     """
 
     part: str

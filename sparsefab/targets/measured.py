@@ -37,8 +37,13 @@ class CpuPeaks:
     memory_bytes_per_s: float
 
     def __post_init__(self) -> None:
-        _check_positive("peaks", threads=self.threads, int8_op_per_s=self.int8_op_per_s,
-                        fp32_op_per_s=self.fp32_op_per_s, memory_bytes_per_s=self.memory_bytes_per_s)
+        _check_positive(
+            "peaks",
+            threads=self.threads,
+            int8_op_per_s=self.int8_op_per_s,
+            fp32_op_per_s=self.fp32_op_per_s,
+            memory_bytes_per_s=self.memory_bytes_per_s,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +59,15 @@ class KernelSample:
     seconds: float
 
     def __post_init__(self) -> None:
-        _check_positive("kernel sample", rows=self.rows, columns=self.columns, tokens=self.tokens,
-                        density=self.density, threads=self.threads, seconds=self.seconds)
+        _check_positive(
+            "kernel sample",
+            rows=self.rows,
+            columns=self.columns,
+            tokens=self.tokens,
+            density=self.density,
+            threads=self.threads,
+            seconds=self.seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +99,23 @@ def measured_device(measured: MeasuredCpu) -> Device:
     peaks = max(measured.peaks, key=lambda item: item.threads)
     watts = 6.0 * measured.cores
     return Device(
-        name="cpu", title=measured.name, kind="cpu",
-        sources={"measured": f"measured on {measured.name}, {measured.date}",
-                 "assumed": "assumed: 6 W a core (350 W for 64 cores), no power meter was read"},
-        memory=Memory(capacity_bytes=Quantity(value=float(measured.memory_bytes), source="measured"),
-                      bandwidth_bytes_per_s=Quantity(value=peaks.memory_bytes_per_s, source="measured")),
+        name="cpu",
+        title=measured.name,
+        kind="cpu",
+        sources={
+            "measured": f"measured on {measured.name}, {measured.date}",
+            "assumed": "assumed: 6 W a core (350 W for 64 cores), no power meter was read",
+        },
+        memory=Memory(
+            capacity_bytes=Quantity(value=float(measured.memory_bytes), source="measured"),
+            bandwidth_bytes_per_s=Quantity(value=peaks.memory_bytes_per_s, source="measured"),
+        ),
         power=Power(limit_w=Quantity(value=watts, source="assumed", low=watts * 2 / 3, high=watts * 2)),
-        cpu=CpuSpec(isa=measured.isa, cores=measured.cores, clock_hz=Quantity(value=1.0, source="measured"),
-                    int8_op_per_cycle_per_core=Quantity(value=peaks.int8_op_per_s / measured.cores, source="measured"),
-                    fp32_op_per_cycle_per_core=Quantity(value=peaks.fp32_op_per_s / measured.cores, source="measured")),
+        cpu=CpuSpec(
+            isa=measured.isa,
+            cores=measured.cores,
+            clock_hz=Quantity(value=1.0, source="measured"),
+            int8_op_per_cycle_per_core=Quantity(value=peaks.int8_op_per_s / measured.cores, source="measured"),
+            fp32_op_per_cycle_per_core=Quantity(value=peaks.fp32_op_per_s / measured.cores, source="measured"),
+        ),
     )

@@ -6,4 +6,13 @@ A file gives the dimensions of a decoder or encoder, or the layers of a CNN; `lo
 from sparsefab.workloads.catalog import WORKLOADS, load_workload
 from sparsefab.workloads.shapes import CnnShape, ConvolutionShape, Experts, ModelShape, TransformerShape, expand
 
-__all__ = ["WORKLOADS", "CnnShape", "ConvolutionShape", "Experts", "ModelShape", "TransformerShape", "expand", "load_workload"]
+__all__ = [
+    "WORKLOADS",
+    "CnnShape",
+    "ConvolutionShape",
+    "Experts",
+    "ModelShape",
+    "TransformerShape",
+    "expand",
+    "load_workload",
+]

@@ -12,12 +12,25 @@ from sparsefab.workloads.shapes import ModelShape, expand
 __all__ = ["WORKLOADS", "load_workload"]
 
 _HERE = Path(__file__).resolve().parent
-_NAMES = ("llama2-7b", "llama2-13b", "llama2-70b", "opt-6.7b", "mistral-7b", "smollm2-135m", "bert-base",
-          "bert-large", "vit-b16", "resnet-50")
+_NAMES = (
+    "llama2-7b",
+    "llama2-13b",
+    "llama2-70b",
+    "opt-6.7b",
+    "mistral-7b",
+    "smollm2-135m",
+    "bert-base",
+    "bert-large",
+    "vit-b16",
+    "resnet-50",
+)
 
 WORKLOADS: Registry[Path] = Registry(
-    kind="workload", builtins={name: _HERE / f"{name}.toml" for name in _NAMES}, group="sparsefab.workloads",
-    expected=Path, error=ModelError,
+    kind="workload",
+    builtins={name: _HERE / f"{name}.toml" for name in _NAMES},
+    group="sparsefab.workloads",
+    expected=Path,
+    error=ModelError,
 )
 
 

@@ -1,7 +1,7 @@
 """From a model's dimensions to its layers.
 
-Layer names of transformers follow the usual checkpoint names (layers.0.self_attn.q_proj), so that recipe patterns written
-for an imported model fit the shape-only one.
+Layer names of transformers follow the usual checkpoint names (layers.0.self_attn.q_proj), so that recipe patterns
+written for an imported model fit the shape-only one.
 """
 
 from dataclasses import dataclass
@@ -111,10 +111,20 @@ def _cnn(cnn: CnnShape) -> list[Layer]:
         for index in range(shape.repeat):
             name = shape.name if shape.repeat == 1 else f"{shape.name}.{index}"
             border = (shape.kernel - 1) // 2
-            layers.append(Convolution(
-                name=name, out_channels=shape.out, in_channels=shape.into, kernel=(shape.kernel, shape.kernel),
-                stride=(shape.stride, shape.stride), padding=(border,) * 4, groups=shape.groups, out_height=shape.side,
-                out_width=shape.side, bias=True))
+            layers.append(
+                Convolution(
+                    name=name,
+                    out_channels=shape.out,
+                    in_channels=shape.into,
+                    kernel=(shape.kernel, shape.kernel),
+                    stride=(shape.stride, shape.stride),
+                    padding=(border,) * 4,
+                    groups=shape.groups,
+                    out_height=shape.side,
+                    out_width=shape.side,
+                    bias=True,
+                )
+            )
             if shape.activation:
                 layers.append(Activation(name=f"{name}.relu", width=shape.out * shape.side**2, kind="relu"))
     layers.append(Linear(name="classifier", out_features=cnn.classes, in_features=cnn.features, bias=True, head=True))
@@ -135,7 +145,9 @@ def _transformer(model: TransformerShape) -> list[Layer]:
     if model.family == "decoder":
         layers.append(Linear(name="lm_head", out_features=model.vocabulary, in_features=model.hidden, head=True))
     elif model.classes:
-        layers.append(Linear(name="classifier", out_features=model.classes, in_features=model.hidden, bias=True, head=True))
+        layers.append(
+            Linear(name="classifier", out_features=model.classes, in_features=model.hidden, bias=True, head=True)
+        )
     return layers
 
 
@@ -148,10 +160,16 @@ def _block(model: TransformerShape, name: str) -> list[Layer]:
 
     layers: list[Layer] = [
         Norm(name=f"{name}.input_norm", width=hidden, kind=model.norm),
-        linear(f"{attention}.q_proj", hidden, hidden), linear(f"{attention}.k_proj", narrow, hidden),
+        linear(f"{attention}.q_proj", hidden, hidden),
+        linear(f"{attention}.k_proj", narrow, hidden),
         linear(f"{attention}.v_proj", narrow, hidden),
-        Attention(name=f"{attention}.attention", heads=model.heads, kv_heads=model.kv_heads, head_dim=head_dim,
-                  causal=model.family == "decoder"),
+        Attention(
+            name=f"{attention}.attention",
+            heads=model.heads,
+            kv_heads=model.kv_heads,
+            head_dim=head_dim,
+            causal=model.family == "decoder",
+        ),
         linear(f"{attention}.o_proj", hidden, hidden),
         Norm(name=f"{name}.post_norm", width=hidden, kind=model.norm),
     ]
@@ -165,9 +183,15 @@ def _block(model: TransformerShape, name: str) -> list[Layer]:
 
 def _feed_forward(model: TransformerShape, name: str) -> list[Layer]:
     hidden, wide = model.hidden, model.intermediate
-    matrices = [("gate_proj", wide, hidden), ("up_proj", wide, hidden)] if model.mlp == "gated" else [("up_proj", wide, hidden)]
+    matrices = (
+        [("gate_proj", wide, hidden), ("up_proj", wide, hidden)]
+        if model.mlp == "gated"
+        else [("up_proj", wide, hidden)]
+    )
     layers: list[Layer] = [
-        Linear(name=f"{name}.{label}", out_features=out, in_features=into, bias=model.bias) for label, out, into in matrices]
+        Linear(name=f"{name}.{label}", out_features=out, in_features=into, bias=model.bias)
+        for label, out, into in matrices
+    ]
     layers.append(Activation(name=f"{name}.act", width=wide, kind=model.activation))
     layers.append(Linear(name=f"{name}.down_proj", out_features=hidden, in_features=wide, bias=model.bias))
     return layers

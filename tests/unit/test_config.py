@@ -57,30 +57,41 @@ size_bytes = 7
 """)
     value = config.load(path, Outer)
     assert value == Outer(
-        name="x", kind="cpu", flag=True, pair=(3, "b"), ratio=2.0, where=Path("a/b"), inner=Inner(size_bytes=4, rate_hz=3.0),
-        many=(Inner(size_bytes=1), Inner(size_bytes=2)), table={"first": Inner(size_bytes=7)},
+        name="x",
+        kind="cpu",
+        flag=True,
+        pair=(3, "b"),
+        ratio=2.0,
+        where=Path("a/b"),
+        inner=Inner(size_bytes=4, rate_hz=3.0),
+        many=(Inner(size_bytes=1), Inner(size_bytes=2)),
+        table={"first": Inner(size_bytes=7)},
     )
-    assert isinstance(value.inner, Inner) and isinstance(value.inner.rate_hz, float)
+    assert isinstance(value.inner, Inner)
+    assert isinstance(value.inner.rate_hz, float)
     assert config.loads(config.dumps(value), Outer) == value
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("nam = 'x'", ["nam", "unknown key", "did you mean 'name'"]),
-    ("", ["name", "missing"]),
-    ("name = 3", ["name", "a string", "3"]),
-    ("name = 'x'\nflag = 1", ["flag", "true or false"]),
-    ("name = 'x'\ninner = 4", ["inner", "a table"]),
-    ("name = 'x'\n[inner]\nsize_bytes = true", ["inner.size_bytes", "an integer"]),
-    ("name = 'x'\n[inner]\nsize_bytes = 1.0", ["inner.size_bytes", "an integer"]),
-    ("name = 'x'\n[inner]\nsize_bytes = 1\nrate_hz = nan", ["inner.rate_hz", "finite"]),
-    ("name = 'x'\n[inner]\nsize_bytes = 0", ["inner", "size_bytes must be positive"]),
-    ("name = 'x'\n[[many]]\nsize_bytes = 1\n[[many]]\nsize_byte = 1", ["many[1].size_byte", "unknown key"]),
-    ("name = 'x'\nkind = 'tpu'", ["kind", "'gpu', 'cpu'", "tpu"]),
-    ("name = 'x'\npair = [1]", ["pair", "2 values"]),
-    ("name = 'x'\nratio = []", ["ratio", "none of the forms"]),
-    ("name = 'x'\n[table.t]\nrate_hz = 1.0", ["table.t.size_bytes", "missing"]),
-    ("name = ", ["not valid TOML"]),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nam = 'x'", ["nam", "unknown key", "did you mean 'name'"]),
+        ("", ["name", "missing"]),
+        ("name = 3", ["name", "a string", "3"]),
+        ("name = 'x'\nflag = 1", ["flag", "true or false"]),
+        ("name = 'x'\ninner = 4", ["inner", "a table"]),
+        ("name = 'x'\n[inner]\nsize_bytes = true", ["inner.size_bytes", "an integer"]),
+        ("name = 'x'\n[inner]\nsize_bytes = 1.0", ["inner.size_bytes", "an integer"]),
+        ("name = 'x'\n[inner]\nsize_bytes = 1\nrate_hz = nan", ["inner.rate_hz", "finite"]),
+        ("name = 'x'\n[inner]\nsize_bytes = 0", ["inner", "size_bytes must be positive"]),
+        ("name = 'x'\n[[many]]\nsize_bytes = 1\n[[many]]\nsize_byte = 1", ["many[1].size_byte", "unknown key"]),
+        ("name = 'x'\nkind = 'tpu'", ["kind", "'gpu', 'cpu'", "tpu"]),
+        ("name = 'x'\npair = [1]", ["pair", "2 values"]),
+        ("name = 'x'\nratio = []", ["ratio", "none of the forms"]),
+        ("name = 'x'\n[table.t]\nrate_hz = 1.0", ["table.t.size_bytes", "missing"]),
+        ("name = ", ["not valid TOML"]),
+    ],
+)
 def test_errors_name_the_file_and_the_key(tmp_path: Path, text: str, words: list[str]) -> None:
     path = tmp_path / "bad.toml"
     path.write_text(text)
@@ -111,11 +122,18 @@ def test_programming_errors_are_type_errors() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(name=st.text(max_size=12), rate=st.floats(allow_nan=False, allow_infinity=False),
-       keys=st.dictionaries(st.text(max_size=8), st.integers(1, 2**62), max_size=4))
+@given(
+    name=st.text(max_size=12),
+    rate=st.floats(allow_nan=False, allow_infinity=False),
+    keys=st.dictionaries(st.text(max_size=8), st.integers(1, 2**62), max_size=4),
+)
 def test_dumps_is_toml_and_loads_back(name: str, rate: float, keys: dict[str, int]) -> None:
-    value = Outer(name=name, inner=Inner(size_bytes=1, rate_hz=rate), ratio=name,
-                  table={key: Inner(size_bytes=size) for key, size in keys.items()})
+    value = Outer(
+        name=name,
+        inner=Inner(size_bytes=1, rate_hz=rate),
+        ratio=name,
+        table={key: Inner(size_bytes=size) for key, size in keys.items()},
+    )
     text = config.dumps(value)
     assert tomllib.loads(text)["name"] == name
     assert config.loads(text, Outer) == value

@@ -12,7 +12,7 @@ GROUP = "sparsefab.test_formats"
 
 @pytest.fixture
 def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A distribution on the path with one good plug-in, one that fails to import, one of the wrong type, one name clash."""
+    """A distribution on the path with one good plug-in, a broken one, one of the wrong type, a name clash."""
     info = tmp_path / "acme_formats-1.2.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-formats\nVersion: 1.2\n")
@@ -35,7 +35,9 @@ def make() -> Registry[int]:
 def test_plugins_are_found_and_builtins_win() -> None:
     registry = make()
     assert registry.names() == ("int8", "int4", "broken", "good", "wrong")
-    assert list(registry) == list(registry.names()) and "good" in registry and "bad" not in registry
+    assert list(registry) == list(registry.names())
+    assert "good" in registry
+    assert "bad" not in registry
     assert registry.get("good") == 44
     assert registry.get("int8") == 8
 
