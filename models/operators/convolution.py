@@ -161,7 +161,8 @@ def _max_pool(inputs: Inputs, attributes: Attributes) -> Array:
     source = required(inputs, 0)
     x = _image(source)
     geometry = Geometry.of(attributes, x.shape[2], x.shape[3])
-    y = np.asarray(geometry.windows(geometry.pad(x, -np.inf)).max((-2, -1)))
+    lowest = -np.inf if np.issubdtype(x.dtype, np.floating) else np.iinfo(x.dtype).min
+    y = np.asarray(geometry.windows(geometry.pad(x, lowest)).max((-2, -1)))
     return y if source.ndim == 4 else y[:, :, 0]
 
 
