@@ -19,15 +19,15 @@ from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin
 
-from sparsefab.kernels_cpu.vector import VectorType
+from sparsefab.kernels_cpu.vector import VectorType, vector
 
 __all__ = [
     "broadcast",
     "dot",
     "fma",
-    "high_lanes",
+    "high_halves",
     "load",
-    "low_lanes",
+    "low_halves",
     "maximum",
     "minimum",
     "multiply_add_words",
@@ -37,8 +37,10 @@ __all__ = [
     "pack_u8",
     "prefetch",
     "read_f32",
+    "read_i8",
     "read_i16",
     "read_i32",
+    "read_i64",
     "saturating_add",
     "splat",
     "store",
@@ -50,6 +52,7 @@ __all__ = [
     "unpack_low_bytes",
     "unpack_low_words",
     "view",
+    "write_i32",
 ]
 
 _I1, _I8, _I16, _I32 = ir.IntType(1), ir.IntType(8), ir.IntType(16), ir.IntType(32)
@@ -109,16 +112,30 @@ def _scalar_read(element: ir.Type, result: Any, align: int) -> Callable[..., Any
     def typed(typing_context: Any, address: Any) -> Any:
         def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
             value = builder.load(_pointer(builder, arguments[0], element), align=align)
-            return builder.sext(value, ir.IntType(64)) if isinstance(element, ir.IntType) else value
+            wide = isinstance(element, ir.FloatType) or element.width == 64
+            return value if wide else builder.sext(value, ir.IntType(64))
 
         return result(types.intp), emit
 
     return typed
 
 
+read_i8 = intrinsic(_scalar_read(_I8, types.int64, 1))
 read_i16 = intrinsic(_scalar_read(_I16, types.int64, 2))
 read_i32 = intrinsic(_scalar_read(_I32, types.int64, 4))
+read_i64 = intrinsic(_scalar_read(ir.IntType(64), types.int64, 8))
 read_f32 = intrinsic(_scalar_read(ir.FloatType(), types.float32, 4))
+
+
+@intrinsic
+def write_i32(typing_context: Any, address: Any, value: Any) -> Any:
+    """`write_i32(address, integer)`: the low 32 bits."""
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        builder.store(builder.trunc(arguments[1], _I32), _pointer(builder, arguments[0], _I32), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64), emit
 
 
 # --- making and viewing -----------------------------------------------------------------------------------------------
@@ -339,11 +356,9 @@ def transpose_lanes(typing_context: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     return result(a, b, c, d), emit
 
 
-def _lanes(which: int) -> Callable[..., Any]:
+def _halves(which: int) -> Callable[..., Any]:
     def typed(typing_context: Any, a: Any, b: Any) -> Any:
         _vectors(a, b)
-        if a.bits != 256:
-            raise TypingError(f"two lanes are joined from 256-bit vectors, not {a}")
         half = a.lanes // 2
         mask = [start + which * half + i for start in (0, a.lanes) for i in range(half)]
 
@@ -355,8 +370,42 @@ def _lanes(which: int) -> Callable[..., Any]:
     return typed
 
 
-low_lanes = intrinsic(_lanes(0))
-high_lanes = intrinsic(_lanes(1))
+low_halves = intrinsic(_halves(0))
+high_halves = intrinsic(_halves(1))
+
+
+@intrinsic
+def join(typing_context: Any, low: Any, high: Any) -> Any:
+    """Make one vector of two of half its width (vinserti64x4, free for the low part)."""
+    _vectors(low, high)
+    result = vector(low.element, 2 * low.lanes)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        return _shuffle(builder, arguments, list(range(2 * low.lanes)))
+
+    return result(low, high), emit
+
+
+def _permute(element: str, name: str) -> Callable[..., Any]:
+    def typed(typing_context: Any, data: Any, index: Any) -> Any:
+        _vectors(data, index)
+        if data.bits != 512:
+            raise TypingError(f"{name} takes 512-bit vectors, not {data}")
+        inner = data.of(element)
+
+        def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+            parts = [builder.bitcast(argument, inner.llvm) for argument in arguments]
+            return builder.bitcast(_invoke(builder, name, inner.llvm, parts), data.llvm)
+
+        return data(data, index), emit
+
+    return typed
+
+
+# An index that is loaded from memory pins these; a constant one lets LLVM choose another shuffle.
+permute_bytes = intrinsic(_permute("i8", "llvm.x86.avx512.permvar.qi.512"))
+permute_words = intrinsic(_permute("i16", "llvm.x86.avx512.permvar.hi.512"))
+permute_dwords = intrinsic(_permute("i32", "llvm.x86.avx512.permvar.si.512"))
 
 
 @intrinsic

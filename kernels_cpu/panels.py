@@ -2,10 +2,13 @@
 
     rows     codes [tokens, inputs]                 as the rest of the world keeps them
     panels   u8 [ceil(tokens / 64)][inputs][64]     as kernels read and write them; base on a 64-byte boundary
+             u8 [ceil(tokens / 32)][inputs][32]     for 32 tokens or fewer
 
 s8 codes enter as code + 128, so that the first factor of vpdpbusd is unsigned; the start value of each sum takes the
 128 off again.  Tokens that fill up the last panel are zero bytes; results in their place mean nothing.
 """
+# mypy: allow-untyped-defs
+# Kernels are typed by Numba, at the first call.
 
 import math
 from typing import Any
@@ -13,9 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["PANEL_TOKENS", "aligned_empty", "aligned_zeros", "panels_of", "rows_of"]
+from sparsefab.kernels_cpu.kernel import kernel
 
-PANEL_TOKENS = 64
+__all__ = ["WIDTHS", "aligned_empty", "aligned_zeros", "misaligned", "panels_of", "rows_of"]
+
+WIDTHS = (64, 32)  # tokens a panel
 _LINE_BYTES = 64
 
 
@@ -35,17 +40,24 @@ def aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     return result
 
 
-def panels_of(codes: NDArray[Any], *, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+@kernel
+def misaligned(array):
+    """Say whether an array starts off a 64-byte boundary; compiled, because NumPy takes a microsecond to tell."""
+    return array.ctypes.data % 64 != 0
+
+
+def panels_of(codes: NDArray[Any], *, width: int = 64, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """Return activation codes as panels.
 
     Parameters
     ----------
     codes : uint8 or int8[tokens, inputs]     s8 codes are stored as code + 128.
-    out : uint8[panels, inputs, 64] | None    Buffer to fill, made by `aligned_empty`; None makes one.
+    width : int                               Tokens a panel, 64 or 32.
+    out : uint8[panels, inputs, width] | None Buffer to fill, made by `aligned_empty`; None makes one.
 
     Returns
     -------
-    uint8[panels, inputs, 64]                 `out`, or a new buffer.
+    uint8[panels, inputs, width]              `out`, or a new buffer.
 
     Raises
     ------
@@ -55,16 +67,18 @@ def panels_of(codes: NDArray[Any], *, out: NDArray[np.uint8] | None = None) -> N
         raise TypeError(f"codes must be uint8 or int8, not {codes.dtype}")
     if codes.ndim != 2:
         raise ValueError(f"codes must have the axes (tokens, inputs), not {codes.ndim} axes")
+    if width not in WIDTHS:
+        raise ValueError(f"width must be 64 or 32, not {width}")
     tokens, inputs = codes.shape
-    shape = (-(-tokens // PANEL_TOKENS), inputs, PANEL_TOKENS)
+    shape = (-(-tokens // width), inputs, width)
     if out is None:
         out = aligned_empty(shape, np.uint8)
     elif out.shape != shape or out.dtype != np.uint8:
         raise ValueError(f"out must be uint8 of shape {shape}, not {out.dtype} of {out.shape}")
-    whole = tokens // PANEL_TOKENS
-    full = whole * PANEL_TOKENS
+    whole = tokens // width
+    full = whole * width
     source = codes.view(np.uint8)
-    out[:whole] = source[:full].reshape(whole, PANEL_TOKENS, inputs).transpose(0, 2, 1)
+    out[:whole] = source[:full].reshape(whole, width, inputs).transpose(0, 2, 1)
     if full < tokens:
         out[whole, :, : tokens - full] = source[full:].T
         out[whole, :, tokens - full :] = 0
@@ -74,9 +88,9 @@ def panels_of(codes: NDArray[Any], *, out: NDArray[np.uint8] | None = None) -> N
 
 
 def rows_of(panels: NDArray[Any], *, tokens: int, outputs: int | None = None) -> NDArray[Any]:
-    """Return results [panels, rows, 64] as a new array [tokens, outputs]; extra tokens and rows are dropped."""
+    """Return results [panels, rows, width] as a new array [tokens, outputs]; extra tokens and rows are dropped."""
     outputs = panels.shape[1] if outputs is None else outputs
-    if not 0 <= tokens <= panels.shape[0] * PANEL_TOKENS or not 0 <= outputs <= panels.shape[1]:
+    if not 0 <= tokens <= panels.shape[0] * panels.shape[2] or not 0 <= outputs <= panels.shape[1]:
         raise ValueError(f"panels of shape {panels.shape} do not hold {tokens} tokens of {outputs} outputs")
     rows = panels.transpose(0, 2, 1).reshape(-1, panels.shape[1])
     return np.ascontiguousarray(rows[:tokens, :outputs])

@@ -7,6 +7,8 @@
 Single-thread figures are medians of thread CPU time, which other work on the machine disturbs little; figures for
 several threads are wall time.  Nothing is carried over from another day: measure beside what is compared.
 """
+# mypy: allow-untyped-defs
+# Kernels are typed by Numba, at the first call.
 
 import functools
 import os
@@ -171,7 +173,7 @@ def _processor() -> str:
 
 # --- what is timed ----------------------------------------------------------------------------------------------------
 @kernel
-def _multiply_chain(steps, factor):  # type: ignore[no-untyped-def]
+def _multiply_chain(steps, factor):
     """Run four dependent multiply-and-xor pairs a step: 3 + 1 cycles each on every 64-bit core of note."""
     x = factor
     for _ in range(steps):
@@ -183,7 +185,7 @@ def _multiply_chain(steps, factor):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _read_512(buffer, repeats, sink):  # type: ignore[no-untyped-def]
+def _read_512(buffer, repeats, sink):
     """Read whole 512-byte blocks `repeats` times, eight lines at a time."""
     base, size = buffer.ctypes.data, buffer.nbytes // 512 * 512
     a = b = c = d = load(i32x16, base)
@@ -197,7 +199,7 @@ def _read_512(buffer, repeats, sink):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _read_portable(buffer, repeats, sink):  # type: ignore[no-untyped-def]
+def _read_portable(buffer, repeats, sink):
     total = np.uint64(0)
     for _ in range(repeats):
         for i in range(buffer.size):
@@ -209,7 +211,7 @@ def _chain_of(step: Any, accumulator: Any, operand: Any) -> Any:
     """Assemble a kernel of twelve independent accumulators, the least that hides the latency; no memory inside."""
 
     @kernel
-    def chain(steps, scratch):  # type: ignore[no-untyped-def]
+    def chain(steps, scratch):
         at = scratch.ctypes.data
         u = load(operand, at)
         a0, a1, a2 = load(accumulator, at), load(accumulator, at + 64), load(accumulator, at + 128)
@@ -226,12 +228,12 @@ def _chain_of(step: Any, accumulator: Any, operand: Any) -> Any:
 
 
 @piece
-def _dot_step(a, u):  # type: ignore[no-untyped-def]
+def _dot_step(a, u):
     return dot(a, u, u)
 
 
 @piece
-def _float_step(a, u):  # type: ignore[no-untyped-def]
+def _float_step(a, u):
     return fma(u, u, a)
 
 

@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from sparsefab.errors import LayoutError
 from sparsefab.formats.requantize import Requantizer
 from sparsefab.formats.tensors import PackedTensor
-from sparsefab.kernels_cpu import spmm_avx2, spmm_portable, spmm_vnni
+from sparsefab.kernels_cpu import spmm_avx2, spmm_portable, spmm_vnni, spmm_vnni32
 from sparsefab.kernels_cpu.features import Level, best_level, runs
-from sparsefab.kernels_cpu.panels import PANEL_TOKENS, aligned_empty, aligned_zeros
+from sparsefab.kernels_cpu.layer import filled
+from sparsefab.kernels_cpu.panels import WIDTHS, aligned_empty, aligned_zeros, misaligned
+from sparsefab.kernels_cpu.threads import check_threads, run_threaded, tasks
 
 __all__ = ["BlockWeights", "Codes", "Product", "Reals", "Sums"]
 
+_NO_SCALES = np.zeros(1, np.float32)
 _S32_MAX = (1 << 31) - 1
 
 
@@ -174,9 +177,9 @@ class Product:
                 f"{', '.join(sorted(self.level.needs))}"
             )
         start = _start_values(weights, bias, zero_point)
-        self._dtype, self._parameters, output = _prepared(epilogue, weights)
+        self._dtype, output, self._arrays, constants = _prepared(epilogue, weights)
         if isinstance(epilogue, Codes):  # each sum starts with the half that rounds its shift
-            shifts = self._parameters[0].astype(np.int64)
+            shifts = self._arrays["shifts"].astype(np.int64)
             start += np.where(shifts > 0, np.int64(1) << np.maximum(shifts - 1, 0), 0)
         low, high = weights.reach()
         low, high = np.minimum(low + start, start), np.maximum(high + start, start)
@@ -186,8 +189,15 @@ class Product:
                 f"the sum of row {worst} can reach {max(high[worst], -low[worst])}, beyond 32 bits; "
                 f"split the layer's {weights.columns} inputs"
             )
-        self._start = start.astype(np.int32)
-        self._kernel = _kernel(self.level, output)
+        self._arrays |= {
+            "pointers": weights.ptr,
+            "offsets": weights.offsets,
+            "values": weights.values,
+            "start": start.astype(np.int32),
+            "tables": spmm_vnni32.tables(),
+        }
+        self._layer = filled(**self._arrays, **constants)
+        self._kernels = {width: _kernel(self.level, output, width) for width in WIDTHS}
 
     @property
     def padded_rows(self) -> int:
@@ -200,31 +210,34 @@ class Product:
         *,
         token_scales: NDArray[np.float32] | None = None,
         out: NDArray[Any] | None = None,
+        threads: int = 1,
     ) -> NDArray[Any]:
         """Multiply.
 
         Parameters
         ----------
-        activations : uint8[panels, inputs, 64]     From `panels_of` or another product; inputs >= columns.
-        token_scales : float32[tokens] | None       Only for Reals, where None is 1; up to 64 * panels.
-        out : [panels, padded_rows, 64] | None      Buffer from `aligned_empty`; s32, f32, u8 or s8 by the epilogue.
+        activations : uint8[panels, inputs, width]  From `panels_of` or another product; inputs >= columns.
+        token_scales : float32[tokens] | None       Only for Reals, where None is 1; up to width * panels.
+        out : [panels, padded_rows, width] | None   Buffer from `aligned_empty`; s32, f32, u8 or s8 by the epilogue.
+        threads : int                               At most `available_threads()`.
 
         Returns
         -------
-        [panels, padded_rows, 64]                   `out`, or a new buffer.
+        [panels, padded_rows, width]                `out`, or a new buffer.
 
         Raises
         ------
         TypeError, ValueError    If an array's type, shape, order or alignment does not fit; nothing is written then.
         """
         _check("activations", activations, np.uint8, 3)
-        panels, inputs, tokens = activations.shape
-        if tokens != PANEL_TOKENS or inputs < self.weights.columns:
+        panels, inputs, width = activations.shape
+        if width not in WIDTHS or inputs < self.weights.columns:
             raise ValueError(
-                f"activations must be [panels, {self.weights.columns} or more, {PANEL_TOKENS}], not "
-                f"{list(activations.shape)}"
+                f"activations must be [panels, {self.weights.columns} or more, 64 or 32], not {list(activations.shape)}"
             )
-        shape = (panels, self.padded_rows, PANEL_TOKENS)
+        if threads != 1:
+            check_threads(threads)
+        shape = (panels, self.padded_rows, width)
         if out is None:
             out = aligned_empty(shape, self._dtype)
         else:
@@ -233,45 +246,46 @@ class Product:
                 raise ValueError(f"out must be writable, of shape {list(shape)}, not {list(out.shape)}")
             if np.may_share_memory(out, activations):
                 raise ValueError("out must not overlap activations")
-        parameters = self._parameters
         if isinstance(self.epilogue, Reals):
-            parameters = (*parameters, _padded_scales(token_scales, panels * PANEL_TOKENS))
-        elif token_scales is not None:
+            scales = _padded_scales(token_scales, panels, width)
+        elif token_scales is None:
+            scales = _NO_SCALES
+        else:
             raise ValueError(f"token_scales belong to Reals, not to {type(self.epilogue).__name__}")
-        weights = self.weights
-        scratch = () if self.level is not Level.PORTABLE else (np.empty((4, PANEL_TOKENS), np.int32),)
-        self._kernel(
-            weights.ptr,
-            weights.offsets,
-            weights.values,
-            activations,
-            self._start,
-            parameters,
-            out,
-            (0, panels),
-            (0, weights.groups),
-            *scratch,
-        )
+        layer, groups = self._layer, self.weights.groups
+        if self.level is Level.PORTABLE:
+            scratch = np.empty((tasks(threads, panels, groups), 4, 64), np.int32)
+            layer = layer.copy()
+            layer["scratch"] = scratch.ctypes.data
+        if threads == 1:
+            self._kernels[width](layer, activations, out, scales, 0, 0, panels, 0, groups)
+        else:
+            run_threaded(self._kernels[width], threads, layer, activations, out, scales, groups)
         return out
 
 
-def _kernel(level: Level, output: str) -> Any:
-    if level in (Level.AVX512_VNNI, Level.AVX512):
+def _kernel(level: Level, output: str, width: int) -> Any:
+    """Return a kernel, not compiled yet."""
+    if level is Level.AVX512_VNNI and width == 32:
+        return spmm_vnni32.spmm(output=output)
+    if level in (Level.AVX512_VNNI, Level.AVX512) and width == 64:
         return spmm_vnni.spmm(vnni=level is Level.AVX512_VNNI, output=output)
-    if level in (Level.AVX_VNNI, Level.AVX2):
+    if level is not Level.PORTABLE:
         return spmm_avx2.spmm(vnni=level is Level.AVX_VNNI, output=output)
     return spmm_portable.spmm(output=output)
 
 
-def _prepared(epilogue: Sums | Reals | Codes, weights: BlockWeights) -> tuple[Any, tuple[Any, ...], str]:
-    """Return the result's type, the kernel's parameters and the kernel's name of the output."""
+def _prepared(
+    epilogue: Sums | Reals | Codes, weights: BlockWeights
+) -> tuple[Any, str, dict[str, NDArray[Any]], dict[str, int]]:
+    """Return the result's type, the output's name, and the arrays and constants of the layer's record."""
     if isinstance(epilogue, Sums):
-        return np.int32, (), "s32"
+        return np.int32, "s32", {}, {}
     if isinstance(epilogue, Reals):
         scales = _per_row("row_scales", epilogue.row_scales, np.float32, weights)
         if not np.isfinite(scales).all():
             raise ValueError("row_scales must be finite")
-        return np.float32, (scales,), "f32"
+        return np.float32, "f32", {"row_scales": scales}, {}
     if not isinstance(epilogue, Codes):
         raise TypeError(f"epilogue must be Sums, Reals or Codes, not {type(epilogue).__name__}")
     constants = epilogue.requantizer
@@ -288,14 +302,13 @@ def _prepared(epilogue: Sums | Reals | Codes, weights: BlockWeights) -> tuple[An
     # Shifts of 32 and more leave 0 of any 32-bit sum, as a multiplier of 0 does; to the left, 16 saturate all but 0.
     multipliers[shifts > 31] = 0
     shifts = np.where(shifts > 31, 1, np.maximum(shifts, -16)).astype(np.int32)
-    parameters = (
-        shifts,
-        multipliers.astype(np.int16),
-        64 * int(constants.zero_point) + 32,
-        int(constants.code_min),
-        int(constants.code_max),
-    )
-    return (np.int8, parameters, "s8") if epilogue.signed else (np.uint8, parameters, "u8")
+    arrays: dict[str, NDArray[Any]] = {"shifts": shifts, "multipliers": multipliers.astype(np.int16)}
+    numbers = {
+        "rounding": 64 * int(constants.zero_point) + 32,
+        "code_min": int(constants.code_min),
+        "code_max": int(constants.code_max),
+    }
+    return (np.int8, "s8", arrays, numbers) if epilogue.signed else (np.uint8, "u8", arrays, numbers)
 
 
 def _start_values(weights: BlockWeights, bias: NDArray[np.int64] | None, zero_point: int) -> NDArray[np.int64]:
@@ -322,14 +335,15 @@ def _per_row(name: str, array: NDArray[Any], dtype: Any, weights: BlockWeights) 
     return result
 
 
-def _padded_scales(scales: NDArray[np.float32] | None, tokens: int) -> NDArray[np.float32]:
+def _padded_scales(scales: NDArray[np.float32] | None, panels: int, width: int) -> NDArray[np.float32]:
+    tokens = panels * width
     result = aligned_zeros((tokens,), np.float32)
     if scales is None:
         result.fill(1)
         return result
-    if scales.dtype != np.float32 or scales.ndim != 1 or not tokens - PANEL_TOKENS < scales.size <= tokens:
+    if scales.dtype != np.float32 or scales.ndim != 1 or not tokens - width < scales.size <= tokens:
         raise ValueError(
-            f"token_scales must be float32 with one element a token, at most {tokens}, not {scales.dtype} of "
+            f"token_scales must be float32 with one element a token, {tokens} at most, not {scales.dtype} of "
             f"{scales.shape}"
         )
     if not np.isfinite(scales).all():
@@ -345,7 +359,7 @@ def _check(name: str, array: NDArray[Any], dtype: Any, axes: int) -> None:
         )
     if array.ndim != axes or not array.flags.c_contiguous:
         raise ValueError(f"{name} must be C-contiguous with {axes} axes, not {array.shape}")
-    if array.size and array.ctypes.data % 64:
+    if array.size and misaligned(array):
         raise ValueError(f"{name} must start on a 64-byte boundary; make it with aligned_empty or panels_of")
 
 

@@ -1,11 +1,13 @@
 """4x1 block-sparse s8 weights times u8 activations on 256-bit registers: AVX-VNNI, or plain AVX2 by widening.
 
-    for panel in P, group in M / 4, half in 2:     32 tokens: one 32-byte half of each line
+    for panel in P, group in M / 4, half in 2:     32 tokens: one 32-byte half of each line (or all of a narrow one)
       low sweep, then high sweep over the quads:   4 half lines, 4 unpacks, 4 weight broadcasts, 8 dot products
       epilogue                                     8 accumulators: 4 rows of 16 tokens, in the registers that AVX2 has
 
 The low sweep covers tokens 0-7 and 16-23 of the half, the high sweep 8-15 and 24-31: what unpacks inside lanes give.
 """
+# mypy: allow-untyped-defs
+# Kernels are typed by Numba, at the first call.
 
 import functools
 from typing import Any
@@ -13,9 +15,9 @@ from typing import Any
 from sparsefab.kernels_cpu.intrinsics import (
     broadcast,
     dot,
-    high_lanes,
+    high_halves,
     load,
-    low_lanes,
+    low_halves,
     maximum,
     minimum,
     multiply_add_words,
@@ -26,6 +28,7 @@ from sparsefab.kernels_cpu.intrinsics import (
     read_f32,
     read_i16,
     read_i32,
+    read_i64,
     saturating_add,
     splat,
     store,
@@ -54,8 +57,7 @@ def spmm(*, vnni: bool, output: str) -> Any:
 
     Returns
     -------
-    kernel(ptr, offsets, values, activations, start, parameters, out, panels, groups)
-        As in `spmm_vnni.spmm`.
+    kernel                       With the signature that `layer` describes; panels of 64 or 32 tokens.
     """
     product = dot if vnni else _dot_widened
     return _assemble(_sweep(product, unpack_low_bytes), _sweep(product, unpack_high_bytes), _EPILOGUES[output])
@@ -63,44 +65,52 @@ def spmm(*, vnni: bool, output: str) -> Any:
 
 def _assemble(low_sweep: Any, high_sweep: Any, epilogue: Any) -> Any:
     @kernel
-    def spmm_4x1x32(ptr, offsets, values, activations, start, parameters, out, panels, groups):  # type: ignore[no-untyped-def]
-        panel_bytes, row_bytes, token_bytes = activations.shape[1] * 64, out.itemsize * 64, out.itemsize
-        for panel in range(panels[0], panels[1]):
+    def spmm_4x1_ymm(layers, activations, out, token_scales, task, first_panel, last_panel, first_group, last_group):
+        layer = layers[0]
+        width, token_bytes = activations.shape[2], out.itemsize
+        panel_bytes, row_bytes, scale = activations.shape[1] * width, width * token_bytes, 1 if width == 32 else 0
+        for panel in range(first_panel, last_panel):
             lines = activations.ctypes.data + panel * panel_bytes
-            for group in range(groups[0], groups[1]):
-                row, first, count = 4 * group, ptr[group], ptr[group + 1] - ptr[group]
-                quads, weights = offsets.ctypes.data + 16 * first, values.ctypes.data + 16 * first
-                begin = start.ctypes.data + 4 * row
-                for half in range(0, 64, 32):
+            for group in range(first_group, last_group):
+                row, begin, at = 4 * group, layer.start + 16 * group, layer.pointers + 8 * group
+                first, count = read_i64(at), read_i64(at + 8) - read_i64(at)
+                quads, weights = layer.offsets + 16 * first, layer.values + 16 * first
+                for half in range(0, width, 32):
                     to = out.ctypes.data + (panel * out.shape[1] + row) * row_bytes + half * token_bytes
-                    token = 64 * panel + half
-                    a, b, c, d, e, f, g, h = low_sweep(quads, weights, count, lines + half, begin)
-                    epilogue(to, parameters, token, row, a, b)
-                    epilogue(to + row_bytes, parameters, token, row + 1, c, d)
-                    epilogue(to + 2 * row_bytes, parameters, token, row + 2, e, f)
-                    epilogue(to + 3 * row_bytes, parameters, token, row + 3, g, h)
-                    a, b, c, d, e, f, g, h = high_sweep(quads, weights, count, lines + half, begin)
+                    tokens = token_scales.ctypes.data + 4 * (width * panel + half)
+                    a, b, c, d, e, f, g, h = low_sweep(quads, weights, count, lines + half, scale, begin)
+                    epilogue(to, layer, tokens, row, a, b)
+                    epilogue(to + row_bytes, layer, tokens, row + 1, c, d)
+                    epilogue(to + 2 * row_bytes, layer, tokens, row + 2, e, f)
+                    epilogue(to + 3 * row_bytes, layer, tokens, row + 3, g, h)
+                    a, b, c, d, e, f, g, h = high_sweep(quads, weights, count, lines + half, scale, begin)
                     to += 8 * token_bytes
-                    epilogue(to, parameters, token + 8, row, a, b)
-                    epilogue(to + row_bytes, parameters, token + 8, row + 1, c, d)
-                    epilogue(to + 2 * row_bytes, parameters, token + 8, row + 2, e, f)
-                    epilogue(to + 3 * row_bytes, parameters, token + 8, row + 3, g, h)
+                    epilogue(to, layer, tokens + 32, row, a, b)
+                    epilogue(to + row_bytes, layer, tokens + 32, row + 1, c, d)
+                    epilogue(to + 2 * row_bytes, layer, tokens + 32, row + 2, e, f)
+                    epilogue(to + 3 * row_bytes, layer, tokens + 32, row + 3, g, h)
 
-    return spmm_4x1x32
+    return spmm_4x1_ymm
 
 
 def _sweep(dot: Any, unpack_bytes: Any) -> Any:
     """Make the loop over a group's quads for the tokens that `unpack_bytes` selects; it returns the 8 accumulators."""
 
     @piece
-    def sweep(quads, weights, count, lines, begin):  # type: ignore[no-untyped-def]
+    def sweep(quads, weights, count, lines, scale, begin):
         a = b = splat(i32x8, read_i32(begin))
         c = d = splat(i32x8, read_i32(begin + 4))
         e = f = splat(i32x8, read_i32(begin + 8))
         g = h = splat(i32x8, read_i32(begin + 12))
         for at in range(0, 16 * count, 16):
-            k0, k1 = load(i8x32, lines + read_i32(quads + at)), load(i8x32, lines + read_i32(quads + at + 4))
-            k2, k3 = load(i8x32, lines + read_i32(quads + at + 8)), load(i8x32, lines + read_i32(quads + at + 12))
+            k0, k1 = (
+                load(i8x32, lines + (read_i32(quads + at) >> scale)),
+                load(i8x32, lines + (read_i32(quads + at + 4) >> scale)),
+            )
+            k2, k3 = (
+                load(i8x32, lines + (read_i32(quads + at + 8) >> scale)),
+                load(i8x32, lines + (read_i32(quads + at + 12) >> scale)),
+            )
             k01, k23 = unpack_bytes(k0, k1), unpack_bytes(k2, k3)
             u, v = unpack_low_words(k01, k23), unpack_high_words(k01, k23)
             w = broadcast(i8x32, weights + at)
@@ -117,7 +127,7 @@ def _sweep(dot: Any, unpack_bytes: Any) -> Any:
 
 
 @piece
-def _dot_widened(acc, codes, weights):  # type: ignore[no-untyped-def]
+def _dot_widened(acc, codes, weights):
     """Add four products u8 * s8 a dword without VNNI: bytes widened to words, even and odd apart."""
     eight, byte = splat(i16x16, 8), splat(i16x16, 255)
     u, s = view(i16x16, codes), view(i16x16, weights)
@@ -127,43 +137,41 @@ def _dot_widened(acc, codes, weights):  # type: ignore[no-untyped-def]
 
 
 @piece
-def _store_sums(to, parameters, token, row, x0, x1):  # type: ignore[no-untyped-def]
-    store(to, low_lanes(x0, x1))
-    store(to + 64, high_lanes(x0, x1))
+def _store_sums(to, layer, tokens, row, x0, x1):
+    store(to, low_halves(x0, x1))
+    store(to + 64, high_halves(x0, x1))
 
 
 @piece
-def _store_reals(to, parameters, token, row, x0, x1):  # type: ignore[no-untyped-def]
-    row_scales, token_scales = parameters
-    scale, tokens = splat(f32x8, read_f32(row_scales.ctypes.data + 4 * row)), token_scales.ctypes.data + 4 * token
-    store(to, to_float(low_lanes(x0, x1)) * scale * load(f32x8, tokens))
-    store(to + 64, to_float(high_lanes(x0, x1)) * scale * load(f32x8, tokens + 64))
+def _store_reals(to, layer, tokens, row, x0, x1):
+    scale = splat(f32x8, read_f32(layer.row_scales + 4 * row))
+    store(to, to_float(low_halves(x0, x1)) * scale * load(f32x8, tokens))
+    store(to + 64, to_float(high_halves(x0, x1)) * scale * load(f32x8, tokens + 64))
 
 
 @piece
-def _requantize(parameters, row, x0, x1):  # type: ignore[no-untyped-def]
+def _requantize(layer, row, x0, x1):
     """Return 16 codes as s16, by the house's requantization."""
-    shifts, multipliers, offset, code_min, code_max = parameters
-    shift = read_i32(shifts.ctypes.data + 4 * row)
+    shift = read_i32(layer.shifts + 4 * row)
     if shift >= 0:
         x0, x1 = x0 >> splat(i32x8, shift), x1 >> splat(i32x8, shift)
     else:
         top, bottom, count = splat(i32x8, 32767), splat(i32x8, -32768), splat(i32x8, -shift)
         x0, x1 = maximum(minimum(x0, top), bottom) << count, maximum(minimum(x1, top), bottom) << count
-    y = multiply_round(pack_i16(x0, x1), splat(i16x16, read_i16(multipliers.ctypes.data + 2 * row)))
-    y = saturating_add(y, splat(i16x16, offset)) >> splat(i16x16, 6)
-    return minimum(maximum(y, splat(i16x16, code_min)), splat(i16x16, code_max))
+    y = multiply_round(pack_i16(x0, x1), splat(i16x16, read_i16(layer.multipliers + 2 * row)))
+    y = saturating_add(y, splat(i16x16, layer.rounding)) >> splat(i16x16, 6)
+    return minimum(maximum(y, splat(i16x16, layer.code_min)), splat(i16x16, layer.code_max))
 
 
 @piece
-def _store_u8(to, parameters, token, row, x0, x1):  # type: ignore[no-untyped-def]
-    codes = _requantize(parameters, row, x0, x1)
+def _store_u8(to, layer, tokens, row, x0, x1):
+    codes = _requantize(layer, row, x0, x1)
     store_low_halves(to, pack_u8(codes, codes))
 
 
 @piece
-def _store_s8(to, parameters, token, row, x0, x1):  # type: ignore[no-untyped-def]
-    codes = _requantize(parameters, row, x0, x1)
+def _store_s8(to, layer, tokens, row, x0, x1):
+    codes = _requantize(layer, row, x0, x1)
     store_low_halves(to, pack_i8(codes, codes))
 
 

@@ -1,14 +1,17 @@
 """4x1 block-sparse s8 weights times u8 activations in plain loops: any architecture, the same panels and results.
 
-Loop order as in the vector kernels: panel, group of four rows, quad, row, token; LLVM vectorizes over the 64 tokens.
-Sums live in `sums`, int32[4, 64], given by the caller, because a kernel allocates nothing.
+Loop order as in the vector kernels: panel, group of four rows, quad, row, token; LLVM vectorizes over the tokens.
+Sums live in the layer's scratch, int32[4, 64] a task, because a kernel allocates nothing.
 """
+# mypy: allow-untyped-defs
+# Kernels are typed by Numba, at the first call.
 
 import functools
 from typing import Any
 
 import numpy as np
 
+from sparsefab.kernels_cpu.intrinsics import read_f32, read_i8, read_i16, read_i32, read_i64, write_i32
 from sparsefab.kernels_cpu.kernel import kernel, piece
 
 __all__ = ["spmm"]
@@ -20,65 +23,68 @@ def spmm(*, output: str) -> Any:
 
     Returns
     -------
-    kernel(ptr, offsets, values, activations, start, parameters, out, panels, groups, sums)
-        As in `spmm_vnni.spmm`, and sums int32[4, 64], overwritten.
+    kernel                       With the signature that `layer` describes; panels of any width up to 64.
     """
     return _assemble(_EPILOGUES[output])
 
 
 def _assemble(epilogue: Any) -> Any:
     @kernel
-    def spmm_4x1_portable(ptr, offsets, values, activations, start, parameters, out, panels, groups, sums):  # type: ignore[no-untyped-def]
-        for panel in range(panels[0], panels[1]):
+    def spmm_4x1_portable(
+        layers, activations, out, token_scales, task, first_panel, last_panel, first_group, last_group
+    ):
+        layer = layers[0]
+        width, sums = activations.shape[2], layer.scratch + 1024 * task
+        for panel in range(first_panel, last_panel):
             lines = activations[panel]
-            for group in range(groups[0], groups[1]):
-                row = 4 * group
+            for group in range(first_group, last_group):
                 for r in range(4):
-                    sums[r, :] = start[row + r]
-                for quad in range(ptr[group], ptr[group + 1]):
-                    k0, k1 = lines[offsets[quad, 0] >> 6], lines[offsets[quad, 1] >> 6]
-                    k2, k3 = lines[offsets[quad, 2] >> 6], lines[offsets[quad, 3] >> 6]
+                    begin = read_i32(layer.start + 16 * group + 4 * r)
+                    for t in range(width):
+                        write_i32(sums + 256 * r + 4 * t, begin)
+                at = layer.pointers + 8 * group
+                for quad in range(16 * read_i64(at), 16 * read_i64(at + 8), 16):
+                    at = layer.offsets + quad
+                    k0, k1 = lines[read_i32(at) >> 6], lines[read_i32(at + 4) >> 6]
+                    k2, k3 = lines[read_i32(at + 8) >> 6], lines[read_i32(at + 12) >> 6]
                     for r in range(4):
-                        w0, w1 = np.int32(values[quad, r, 0]), np.int32(values[quad, r, 1])
-                        w2, w3 = np.int32(values[quad, r, 2]), np.int32(values[quad, r, 3])
-                        for t in range(64):
-                            sums[r, t] += (w0 * np.int32(k0[t]) + w1 * np.int32(k1[t])) + (
-                                w2 * np.int32(k2[t]) + w3 * np.int32(k3[t])
-                            )
+                        at = layer.values + quad + 4 * r
+                        w0, w1 = np.int32(read_i8(at)), np.int32(read_i8(at + 1))
+                        w2, w3 = np.int32(read_i8(at + 2)), np.int32(read_i8(at + 3))
+                        for t in range(width):
+                            at = sums + 256 * r + 4 * t
+                            low = w0 * np.int32(k0[t]) + w1 * np.int32(k1[t])
+                            high = w2 * np.int32(k2[t]) + w3 * np.int32(k3[t])
+                            write_i32(at, read_i32(at) + low + high)
                 for r in range(4):
-                    epilogue(out[panel, row + r], parameters, panel, row + r, sums[r])
+                    row = 4 * group + r
+                    epilogue(out[panel, row], layer, token_scales, width * panel, row, sums + 256 * r)
 
     return spmm_4x1_portable
 
 
 @piece
-def _store_sums(to, parameters, panel, row, sums):  # type: ignore[no-untyped-def]
-    for t in range(64):
-        to[t] = sums[t]
+def _store_sums(to, layer, token_scales, token, row, sums):
+    for t in range(to.size):
+        to[t] = read_i32(sums + 4 * t)
 
 
 @piece
-def _store_reals(to, parameters, panel, row, sums):  # type: ignore[no-untyped-def]
-    row_scales, token_scales = parameters
-    scale, first = row_scales[row], 64 * panel
-    for t in range(64):
-        to[t] = np.float32(np.float32(sums[t]) * scale) * token_scales[first + t]
+def _store_reals(to, layer, token_scales, token, row, sums):
+    scale = read_f32(layer.row_scales + 4 * row)
+    for t in range(to.size):
+        to[t] = np.float32(np.float32(read_i32(sums + 4 * t)) * scale) * token_scales[token + t]
 
 
 @piece
-def _code(value, shift, parameters, row):  # type: ignore[no-untyped-def]
-    """Return one code by the house's requantization; the half that rounds the shift is in the sum."""
-    x = np.int64(value)
-    x = x >> shift if shift >= 0 else x << -shift
-    x = ((min(max(x, -32768), 32767) * parameters[1][row] + 16384) >> 15) + parameters[2]
-    return min(max(min(max(x, -32768), 32767) >> 6, parameters[3]), parameters[4])
-
-
-@piece
-def _store_codes(to, parameters, panel, row, sums):  # type: ignore[no-untyped-def]
-    shift = np.int64(parameters[0][row])
-    for t in range(64):
-        to[t] = _code(sums[t], shift, parameters, row)
+def _store_codes(to, layer, token_scales, token, row, sums):
+    """Store codes by the house's requantization; the half that rounds the shift is in the sum."""
+    shift, multiplier = read_i32(layer.shifts + 4 * row), read_i16(layer.multipliers + 2 * row)
+    for t in range(to.size):
+        x = read_i32(sums + 4 * t)
+        x = x >> shift if shift >= 0 else x << -shift
+        y = ((min(max(x, -32768), 32767) * multiplier + 16384) >> 15) + layer.rounding
+        to[t] = min(max(min(max(y, -32768), 32767) >> 6, layer.code_min), layer.code_max)
 
 
 _EPILOGUES = {"s32": _store_sums, "f32": _store_reals, "u8": _store_codes, "s8": _store_codes}

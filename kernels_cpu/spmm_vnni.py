@@ -9,6 +9,8 @@
 The innermost loop holds 16 ``vpdpbusd`` on zmm, 8 ``vpunpck*`` and no spilled register; a test reads the code for it.
 Without VNNI the dot product is two ``vpmaddwd`` on widened bytes, exact too (``vpmaddubsw`` would saturate).
 """
+# mypy: allow-untyped-defs
+# Kernels are typed by Numba, at the first call.
 
 import functools
 from typing import Any
@@ -27,6 +29,7 @@ from sparsefab.kernels_cpu.intrinsics import (
     read_f32,
     read_i16,
     read_i32,
+    read_i64,
     saturating_add,
     splat,
     store,
@@ -55,33 +58,28 @@ def spmm(*, vnni: bool, output: str) -> Any:
 
     Returns
     -------
-    kernel(ptr, offsets, values, activations, start, parameters, out, panels, groups)
-        ptr int64[groups + 1], offsets int32[quads, 4], values int8[quads, 4, 4], activations uint8[P, K, 64], start
-        int32[4 * groups], out [P, 4 * groups or more, 64]; panels and groups are (first, last) ranges to compute.
-        parameters: none for s32 (an empty tuple); (row_scales f32[rows], token_scales f32[P * 64]) for f32;
-        (shifts int32[rows], multipliers int16[rows], offset, code_min, code_max) for codes, shifts -16 to 31, offset =
-        64 * zero_point + 32, and the half that rounds a shift already in start.
+    kernel                       With the signature that `layer` describes; panels of 64 tokens.
     """
     return _assemble(dot if vnni else _dot_widened, _EPILOGUES[output])
 
 
 def _assemble(dot: Any, epilogue: Any) -> Any:
     @kernel
-    def spmm_4x1x64(ptr, offsets, values, activations, start, parameters, out, panels, groups):  # type: ignore[no-untyped-def]
-        panel_bytes = activations.shape[1] * 64
-        lane_bytes = out.itemsize * 64
-        offset_base, value_base = offsets.ctypes.data, values.ctypes.data
-        start_base, out_base = start.ctypes.data, out.ctypes.data
-        for panel in range(panels[0], panels[1]):
+    def spmm_4x1x64(layers, activations, out, token_scales, task, first_panel, last_panel, first_group, last_group):
+        layer = layers[0]
+        panel_bytes, row_bytes = activations.shape[1] * 64, out.itemsize * 64
+        for panel in range(first_panel, last_panel):
             lines = activations.ctypes.data + panel * panel_bytes
-            for group in range(groups[0], groups[1]):
-                row = 4 * group
-                a0 = a1 = a2 = a3 = splat(i32x16, read_i32(start_base + 4 * row))
-                b0 = b1 = b2 = b3 = splat(i32x16, read_i32(start_base + 4 * row + 4))
-                c0 = c1 = c2 = c3 = splat(i32x16, read_i32(start_base + 4 * row + 8))
-                d0 = d1 = d2 = d3 = splat(i32x16, read_i32(start_base + 4 * row + 12))
-                for quad in range(ptr[group], ptr[group + 1]):
-                    at = offset_base + 16 * quad
+            tokens = token_scales.ctypes.data + panel * 256
+            for group in range(first_group, last_group):
+                row, begin = 4 * group, layer.start + 16 * group
+                a0 = a1 = a2 = a3 = splat(i32x16, read_i32(begin))
+                b0 = b1 = b2 = b3 = splat(i32x16, read_i32(begin + 4))
+                c0 = c1 = c2 = c3 = splat(i32x16, read_i32(begin + 8))
+                d0 = d1 = d2 = d3 = splat(i32x16, read_i32(begin + 12))
+                quads = layer.pointers + 8 * group
+                for quad in range(16 * read_i64(quads), 16 * read_i64(quads + 8), 16):
+                    at = layer.offsets + quad
                     k0 = load(i8x64, lines + read_i32(at))
                     k1 = load(i8x64, lines + read_i32(at + 4))
                     k2 = load(i8x64, lines + read_i32(at + 8))
@@ -90,7 +88,7 @@ def _assemble(dot: Any, epilogue: Any) -> Any:
                     low23, high23 = unpack_low_bytes(k2, k3), unpack_high_bytes(k2, k3)
                     v0, v1 = unpack_low_words(low01, low23), unpack_high_words(low01, low23)
                     v2, v3 = unpack_low_words(high01, high23), unpack_high_words(high01, high23)
-                    at = value_base + 16 * quad
+                    at = layer.values + quad
                     w = broadcast(i8x64, at)
                     a0, a1, a2, a3 = dot(a0, v0, w), dot(a1, v1, w), dot(a2, v2, w), dot(a3, v3, w)
                     w = broadcast(i8x64, at + 4)
@@ -99,17 +97,17 @@ def _assemble(dot: Any, epilogue: Any) -> Any:
                     c0, c1, c2, c3 = dot(c0, v0, w), dot(c1, v1, w), dot(c2, v2, w), dot(c3, v3, w)
                     w = broadcast(i8x64, at + 12)
                     d0, d1, d2, d3 = dot(d0, v0, w), dot(d1, v1, w), dot(d2, v2, w), dot(d3, v3, w)
-                to = out_base + (panel * out.shape[1] + row) * lane_bytes
-                epilogue(to, parameters, panel, row, a0, a1, a2, a3)
-                epilogue(to + lane_bytes, parameters, panel, row + 1, b0, b1, b2, b3)
-                epilogue(to + 2 * lane_bytes, parameters, panel, row + 2, c0, c1, c2, c3)
-                epilogue(to + 3 * lane_bytes, parameters, panel, row + 3, d0, d1, d2, d3)
+                to = out.ctypes.data + (panel * out.shape[1] + row) * row_bytes
+                epilogue(to, layer, tokens, row, a0, a1, a2, a3)
+                epilogue(to + row_bytes, layer, tokens, row + 1, b0, b1, b2, b3)
+                epilogue(to + 2 * row_bytes, layer, tokens, row + 2, c0, c1, c2, c3)
+                epilogue(to + 3 * row_bytes, layer, tokens, row + 3, d0, d1, d2, d3)
 
     return spmm_4x1x64
 
 
 @piece
-def _dot_widened(acc, codes, weights):  # type: ignore[no-untyped-def]
+def _dot_widened(acc, codes, weights):
     """Add four products u8 * s8 a dword without VNNI: bytes widened to words, even and odd apart."""
     eight, byte = splat(i16x32, 8), splat(i16x32, 255)
     u, s = view(i16x32, codes), view(i16x32, weights)
@@ -119,7 +117,7 @@ def _dot_widened(acc, codes, weights):  # type: ignore[no-untyped-def]
 
 
 @piece
-def _store_sums(to, parameters, panel, row, x0, x1, x2, x3):  # type: ignore[no-untyped-def]
+def _store_sums(to, layer, tokens, row, x0, x1, x2, x3):
     t0, t1, t2, t3 = transpose_lanes(x0, x1, x2, x3)
     store(to, t0)
     store(to + 64, t1)
@@ -128,10 +126,8 @@ def _store_sums(to, parameters, panel, row, x0, x1, x2, x3):  # type: ignore[no-
 
 
 @piece
-def _store_reals(to, parameters, panel, row, x0, x1, x2, x3):  # type: ignore[no-untyped-def]
-    row_scales, token_scales = parameters
-    scale = splat(f32x16, read_f32(row_scales.ctypes.data + 4 * row))
-    tokens = token_scales.ctypes.data + 256 * panel
+def _store_reals(to, layer, tokens, row, x0, x1, x2, x3):
+    scale = splat(f32x16, read_f32(layer.row_scales + 4 * row))
     t0, t1, t2, t3 = transpose_lanes(x0, x1, x2, x3)
     store(to, to_float(t0) * scale * load(f32x16, tokens))
     store(to + 64, to_float(t1) * scale * load(f32x16, tokens + 64))
@@ -140,10 +136,9 @@ def _store_reals(to, parameters, panel, row, x0, x1, x2, x3):  # type: ignore[no
 
 
 @piece
-def _requantize(parameters, row, x0, x1, x2, x3):  # type: ignore[no-untyped-def]
+def _requantize(layer, row, x0, x1, x2, x3):
     """Return 64 codes as s16 in two vectors, by the house's requantization."""
-    shifts, multipliers, offset, code_min, code_max = parameters
-    shift = read_i32(shifts.ctypes.data + 4 * row)
+    shift = read_i32(layer.shifts + 4 * row)
     if shift >= 0:
         count = splat(i32x16, shift)
         x0, x1, x2, x3 = x0 >> count, x1 >> count, x2 >> count, x3 >> count
@@ -152,22 +147,22 @@ def _requantize(parameters, row, x0, x1, x2, x3):  # type: ignore[no-untyped-def
         top, bottom, count = splat(i32x16, 32767), splat(i32x16, -32768), splat(i32x16, -shift)
         x0, x1 = maximum(minimum(x0, top), bottom) << count, maximum(minimum(x1, top), bottom) << count
         x2, x3 = maximum(minimum(x2, top), bottom) << count, maximum(minimum(x3, top), bottom) << count
-    multiplier, rounding = splat(i16x32, read_i16(multipliers.ctypes.data + 2 * row)), splat(i16x32, offset)
-    six, least, most = splat(i16x32, 6), splat(i16x32, code_min), splat(i16x32, code_max)
+    multiplier, rounding = splat(i16x32, read_i16(layer.multipliers + 2 * row)), splat(i16x32, layer.rounding)
+    six, least, most = splat(i16x32, 6), splat(i16x32, layer.code_min), splat(i16x32, layer.code_max)
     low = saturating_add(multiply_round(pack_i16(x0, x1), multiplier), rounding) >> six
     high = saturating_add(multiply_round(pack_i16(x2, x3), multiplier), rounding) >> six
     return minimum(maximum(low, least), most), minimum(maximum(high, least), most)
 
 
 @piece
-def _store_u8(to, parameters, panel, row, x0, x1, x2, x3):  # type: ignore[no-untyped-def]
-    low, high = _requantize(parameters, row, x0, x1, x2, x3)
+def _store_u8(to, layer, tokens, row, x0, x1, x2, x3):
+    low, high = _requantize(layer, row, x0, x1, x2, x3)
     store(to, pack_u8(low, high))
 
 
 @piece
-def _store_s8(to, parameters, panel, row, x0, x1, x2, x3):  # type: ignore[no-untyped-def]
-    low, high = _requantize(parameters, row, x0, x1, x2, x3)
+def _store_s8(to, layer, tokens, row, x0, x1, x2, x3):
+    low, high = _requantize(layer, row, x0, x1, x2, x3)
     store(to, pack_i8(low, high))
 
 

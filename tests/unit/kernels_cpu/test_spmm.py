@@ -12,6 +12,7 @@ from sparsefab.formats.requantize import Requantizer, requantize_scalar
 from sparsefab.kernels_cpu.features import Level, runs
 from sparsefab.kernels_cpu.panels import aligned_empty, panels_of, rows_of
 from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product, Reals, Sums
+from sparsefab.kernels_cpu.threads import available_threads
 
 INT8 = IntFormat(bits=8, signed=True, symmetric=False)
 LEVELS = [level for level in Level if runs(level)]
@@ -178,6 +179,43 @@ def test_results_feed_the_next_product():
     np.testing.assert_array_equal(
         tokens_of(result, TOKENS, 32), sums_of(second, tokens_of(middle, TOKENS, 32), np.zeros(32, np.int64), 128)
     )
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("output", ["s32", "f32", "u8", "s8"])
+def test_narrow_panels_give_the_same_results(level, pattern, output):
+    tensor, codes, bias = case(pattern, extreme=output == "f32")
+    random = np.random.default_rng(3)
+    scales = random.random(TOKENS, np.float32) if output == "f32" else None
+    low = -128 if output == "s8" else 0
+    requantizer = Requantizer.of(np.exp(random.normal(-7, 3, 24)), low + 99, low, low + 255)
+    epilogue = {
+        "s32": Sums(),
+        "f32": Reals(row_scales=random.random(24, np.float32)),
+        "u8": Codes(requantizer=requantizer),
+        "s8": Codes(requantizer=requantizer, signed=True),
+    }[output]
+    product = Product(weights_of(tensor), epilogue, bias=bias, zero_point=7, level=level)
+    wide = product.run(panels_of(codes), token_scales=scales)
+    narrow = product.run(panels_of(codes, width=32), token_scales=scales)
+    assert narrow.shape == (3, 24, 32)
+    np.testing.assert_array_equal(tokens_of(narrow, TOKENS, 24), tokens_of(wide, TOKENS, 24))
+
+
+@pytest.mark.parametrize("level", [LEVELS[0], Level.PORTABLE])
+@pytest.mark.parametrize("width", [64, 32])
+def test_threads_share_rows_and_panels(level, width):
+    threads = min(3, available_threads())
+    tensor, codes, bias = case("ragged", rows=44)
+    product = Product(weights_of(tensor), Sums(), bias=bias, level=level)
+    for tokens in (5, 64, TOKENS):
+        result = product.run(panels_of(codes[:tokens], width=width), threads=threads)
+        np.testing.assert_array_equal(tokens_of(result, tokens, 44), sums_of(tensor, codes[:tokens], bias, 0))
+    with pytest.raises(ValueError, match="threads must be 1 to"):
+        product.run(panels_of(codes), threads=available_threads() + 1)
+    with pytest.raises(ValueError, match="threads must be 1 to"):
+        product.run(panels_of(codes), threads=0)
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -1,0 +1,41 @@
+"""What a kernel knows of a layer: one record of addresses and constants, filled once, read by every kernel.
+
+A kernel has the signature
+
+    kernel(layers, activations, out, token_scales, task, first_panel, last_panel, first_group, last_group)
+
+with `layers` one record of LAYER; activations uint8[P, K, width]; out [P, rows, width] of the output's type;
+token_scales float32[P * width] (anything where the output is not f32); `task` the caller's number among those at work.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["LAYER", "filled"]
+
+LAYER = np.dtype(
+    [
+        ("pointers", np.int64),  # address of int64[groups + 1]: first quad of each group of four rows
+        ("offsets", np.int64),  # of int32[quads, 4]: 64 * k of each input
+        ("values", np.int64),  # of int8[quads, 4 rows, 4 k]
+        ("start", np.int64),  # of int32[rows]: what each sum starts with
+        ("row_scales", np.int64),  # of float32[rows]
+        ("shifts", np.int64),  # of int32[rows], -16 to 31; the half that rounds a shift is in start
+        ("multipliers", np.int64),  # of int16[rows]
+        ("rounding", np.int64),  # 64 * zero_point + 32
+        ("code_min", np.int64),
+        ("code_max", np.int64),
+        ("tables", np.int64),  # of a kernel's shuffle indices
+        ("scratch", np.int64),  # of int32[tasks, 4, 64], where a kernel keeps sums in memory
+    ]
+)
+
+
+def filled(**fields: NDArray[Any] | int) -> NDArray[np.void]:
+    """Return one record; an array stands for its address, and the caller keeps it alive."""
+    record = np.zeros(1, LAYER)
+    for name, value in fields.items():
+        record[name] = value if isinstance(value, int) else value.ctypes.data
+    return record
