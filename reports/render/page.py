@@ -107,8 +107,8 @@ def _bounds(name: str, intervals: Sequence[Interval | None]) -> dict[str, list[A
 
 
 def _short(value: float) -> float:
-    """Six significant digits are more than a page shows; the Parquet file has them all."""
-    return float(f"{value:.6g}")
+    """Nine significant digits are more than a page shows; the Parquet file has them all."""
+    return float(f"{value:.9g}")
 
 
 def _recommendation(made: Recommendation) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Figures as people write them: three significant digits, a prefix that fits, bounds in brackets."""
 
 import math
+from decimal import ROUND_HALF_UP, Decimal
 
 from sparsefab.reports.points import Interval
 
@@ -18,15 +19,13 @@ def number(value: float) -> str:
     if size >= 1e6 or size < 1e-3:
         return f"{value:.2e}"
     digits = max(0, 2 - math.floor(math.log10(size)))
-    return f"{value:,.{digits}f}"
+    return f"{Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):,}"  # as a browser rounds
 
 
 def quantity(value: float, unit: str) -> str:
     """A value with its unit: seconds and joules with the prefixes of 1000, bytes with those of 1024."""
-    if unit not in _STEPS or value == 0.0:
-        return f"{number(value)} {unit}".strip()
-    scaled, prefix = _scale(value, unit)
-    return f"{number(scaled)} {prefix}{unit}"
+    factor, prefix = _prefix_of(value, unit)
+    return f"{number(value * factor)} {prefix}{unit}".strip()
 
 
 def tick(value: float, unit: str = "") -> str:
@@ -39,10 +38,7 @@ def tick(value: float, unit: str = "") -> str:
 
 def with_bounds(interval: Interval, unit: str = "", *, signed: bool = False) -> str:
     """'3.20 ms [2.90, 3.50]': the bounds in the unit of the value."""
-    factor, prefix = 1.0, ""
-    if unit in _STEPS and interval.value != 0.0:
-        scaled, prefix = _scale(interval.value, unit)
-        factor = scaled / interval.value
+    factor, prefix = _prefix_of(interval.value, unit)
     sign = "+" if signed and interval.value > 0 else ""
     value = f"{sign}{number(interval.value * factor)} {prefix}{unit}".strip()
     if interval.low == interval.value == interval.high:
@@ -50,11 +46,14 @@ def with_bounds(interval: Interval, unit: str = "", *, signed: bool = False) -> 
     return f"{value} [{number(interval.low * factor)}, {number(interval.high * factor)}]"
 
 
-def _scale(value: float, unit: str) -> tuple[float, str]:
+def _prefix_of(value: float, unit: str) -> tuple[float, str]:
+    """The factor and prefix that bring a value near one."""
+    if unit not in _STEPS or value == 0.0:
+        return 1.0, ""
     step = _STEPS[unit]
     prefixes = _PREFIXES[step]
     if step == 1024.0:
         power = min(len(prefixes) - 1, max(0, math.floor(math.log(abs(value), step))))
-        return value / step**power, prefixes[power]
+        return step**-power, prefixes[power]
     power = min(len(prefixes) - 1, max(0, math.ceil(-math.log10(abs(value)) / 3)))
-    return value * step**power, prefixes[power]
+    return step**power, prefixes[power]
