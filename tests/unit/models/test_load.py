@@ -1,0 +1,56 @@
+"""Finding the model of a path, and the tokenizers beside it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from sparsefab.errors import ModelError
+from sparsefab.models.load import load_model
+from sparsefab.models.tokenize import CharacterTokenizer, load_tokenizer
+
+
+def test_a_folder_holds_one_model(llama_folder: Path) -> None:
+    assert load_model(llama_folder).workload.family == "decoder"
+    assert load_model(llama_folder / "model.safetensors").workload.family == "decoder"
+    (llama_folder / "second.safetensors").write_bytes((llama_folder / "model.safetensors").read_bytes())
+    with pytest.raises(ModelError, match=r"holds 2 models \(model\.safetensors, second\.safetensors, \.\.\.\); name one"):
+        load_model(llama_folder)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="holds no model; looked for"):
+        load_model(tmp_path)
+    with pytest.raises(ModelError, match="no such file"):
+        load_model(tmp_path / "absent.onnx")
+    with pytest.raises(ModelError, match="no tokenizer; put tokenizer.json"):
+        load_tokenizer(tmp_path)
+
+
+def test_characters(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"vocabulary": "\n abc"}))
+    tokenizer = load_tokenizer(tmp_path / "model.safetensors")
+    ids = tokenizer.encode("cab a\n")
+    assert ids.tolist() == [4, 2, 3, 1, 2, 0]
+    assert ids.dtype == np.int64
+    assert tokenizer.decode(ids.tolist()) == "cab a\n"
+    with pytest.raises(ModelError, match="no character 'x'"):
+        tokenizer.encode("axe")
+    assert CharacterTokenizer("ab").encode("").tolist() == []
+
+
+def test_tokenizer_json(tmp_path: Path) -> None:
+    vocabulary = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3, "cat": 4, "##s": 5}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]",
+                                                             special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    tokenizer.enable_padding(length=20)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert load_tokenizer(tmp_path).encode("a cats dog").tolist() == [1, 3, 4, 5, 0, 2]
+    assert load_tokenizer(tmp_path, context=4).encode("a cats dog").tolist() == [1, 3, 4, 2]
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_tokenizer(tmp_path)
