@@ -19,7 +19,7 @@ def number(value: float) -> str:
     if size >= 1e6 or size < 1e-3:
         return f"{value:.2e}"
     digits = max(0, 2 - math.floor(math.log10(size)))
-    return f"{Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):,}"  # as a browser rounds
+    return f"{Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):,}"  # as a browser rounds
 
 
 def quantity(value: float, unit: str) -> str:
