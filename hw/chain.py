@@ -16,15 +16,21 @@ __all__ = ["SparseChain", "acts_layout", "sums_layout", "weights_layout"]
 
 def weights_layout(arch: ChainArch) -> StructLayout:
     """One weight beat: the packed bytes of `formats.Chain`, then `last` = end of the tile."""
-    return StructLayout({"weights": ArrayLayout(signed(arch.weight_bits), arch.dsps),
-                         "indices": ArrayLayout(arch.index_bits, arch.dsps), "last": 1})
+    return StructLayout(
+        {
+            "weights": ArrayLayout(signed(arch.weight_bits), arch.dsps),
+            "indices": ArrayLayout(arch.index_bits, arch.dsps),
+            "last": 1,
+        }
+    )
 
 
 def acts_layout(arch: ChainArch) -> StructLayout:
     """One activation beat: word `index` for each DSP of every segment marked in `segments`; `last` = bank complete."""
     pair = ArrayLayout(signed(arch.activation_bits), arch.lanes)
-    return StructLayout({"pairs": ArrayLayout(pair, arch.segment), "index": arch.index_bits, "segments": arch.segments,
-                         "last": 1})
+    return StructLayout(
+        {"pairs": ArrayLayout(pair, arch.segment), "index": arch.index_bits, "segments": arch.segments, "last": 1}
+    )
 
 
 def sums_layout(arch: ChainArch) -> StructLayout:
@@ -49,9 +55,9 @@ class SparseChain(wiring.Component):
 
     Notes
     -----
-    Each DSP has its own bank, so every N:16 pattern and dense run without a change of the hardware: N DSPs hold the same
-    block. Throughput one beat a cycle; latency arch.latency_cycles + 2. The pipeline never stalls: a beat enters when the
-    output FIFO has a place for it, so no path runs from sums.ready into it.
+    Each DSP has its own bank, so every N:16 pattern and dense run without a change of the hardware: N DSPs hold the
+    same block. Throughput one beat a cycle; latency arch.latency_cycles + 2. The pipeline never stalls: a beat enters
+    when the output FIFO has a place for it, so no path runs from sums.ready into it.
     """
 
     weights: stream.Interface
@@ -60,11 +66,13 @@ class SparseChain(wiring.Component):
 
     def __init__(self, *, arch: ChainArch, body: str = "behavioural", placer: Placer | None = None) -> None:
         self.arch, self.body, self.placer = arch, body, placer if placer is not None else Inline()
-        super().__init__({
-            "weights": In(stream.Signature(weights_layout(arch))),
-            "acts": In(stream.Signature(acts_layout(arch))),
-            "sums": Out(stream.Signature(sums_layout(arch))),
-        })
+        super().__init__(
+            {
+                "weights": In(stream.Signature(weights_layout(arch))),
+                "acts": In(stream.Signature(acts_layout(arch))),
+                "sums": Out(stream.Signature(sums_layout(arch))),
+            }
+        )
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
@@ -73,14 +81,17 @@ class SparseChain(wiring.Component):
         m.submodules.reduce = reduce = ReduceTree(arch=arch)
 
         # banks: complete ones may be read, freed ones written
-        read_bank, write_bank = Signal(), Signal()
-        readable, writable = Signal(arch.banks), Signal(arch.banks, init=(1 << arch.banks) - 1)
-        beat, done, filled = Signal(), Signal(), Signal()
+        read_bank, write_bank = Signal(name="read_bank"), Signal(name="write_bank")
+        readable = Signal(arch.banks)
+        writable = Signal(arch.banks, init=(1 << arch.banks) - 1)
+        beat, done, filled = Signal(name="beat"), Signal(name="done"), Signal(name="filled")
         m.d.comb += [
             weights.ready.eq(Mux(read_bank, readable[1], readable[0]) & fifo.available),
             acts.ready.eq(Mux(write_bank, writable[1], writable[0])),
-            beat.eq(weights.valid & weights.ready), done.eq(beat & weights.payload.last),
-            filled.eq(acts.valid & acts.ready & acts.payload.last), fifo.take.eq(beat),
+            beat.eq(weights.valid & weights.ready),
+            done.eq(beat & weights.payload.last),
+            filled.eq(acts.valid & acts.ready & acts.payload.last),
+            fifo.take.eq(beat),
         ]
         m.d.sync += [read_bank.eq(read_bank ^ done), write_bank.eq(write_bank ^ filled)]
         # a freed bank is still read by the skewed DSPs for a segment's length
@@ -96,8 +107,12 @@ class SparseChain(wiring.Component):
 
         # segments: side by side, no skew between them
         for s in range(arch.segments):
-            segment = self.placer.place(m, f"segment{s}", "sparsefab_chain_segment",
-                                        lambda: ChainSegment(arch=arch, body=self.body, placer=self.placer))
+            segment = self.placer.place(
+                m,
+                f"segment{s}",
+                "sparsefab_chain_segment",
+                lambda: ChainSegment(arch=arch, body=self.body, placer=self.placer),
+            )
             here = slice(s * arch.segment, (s + 1) * arch.segment)
             m.d.comb += [
                 segment.weights.eq(Cat(weights.payload.weights[d] for d in range(here.start, here.stop))),

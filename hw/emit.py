@@ -66,8 +66,9 @@ def chain_verilog(arch: ChainArch, *, primitives: str = "vendor") -> dict[str, s
     return {TOP: top} | library.verilog()
 
 
-def emit(arch: ChainArch, out_dir: Path, *, primitives: str = "vendor", seed: int = 0,
-         command: Sequence[str] | None = None) -> EmitManifest:
+def emit(
+    arch: ChainArch, out_dir: Path, *, primitives: str = "vendor", seed: int = 0, command: Sequence[str] | None = None
+) -> EmitManifest:
     """Write <out_dir>/chain-<dsps>-<hash8>/{top.v, manifest.json}.
 
     Parameters
@@ -87,9 +88,17 @@ def emit(arch: ChainArch, out_dir: Path, *, primitives: str = "vendor", seed: in
     digest = hashlib.sha256(text.encode()).hexdigest()
     path = Path(out_dir) / f"chain-{arch.dsps}-{digest[:8]}"
     manifest = EmitManifest(
-        path=path, block="chain", config=asdict(arch), primitives=primitives, modules=tuple(modules), sha256=digest,
-        verilog_bytes=len(text.encode()), seed=seed, command=tuple(command if command is not None else sys.argv),
-        versions=_versions())
+        path=path,
+        block="chain",
+        config=asdict(arch),
+        primitives=primitives,
+        modules=tuple(modules),
+        sha256=digest,
+        verilog_bytes=len(text.encode()),
+        seed=seed,
+        command=tuple(command if command is not None else sys.argv),
+        versions=_versions(),
+    )
     record = {name: value for name, value in asdict(manifest).items() if name != "path"}
     _write_folder(path, {"top.v": text, "manifest.json": json.dumps(record, indent=2) + "\n"})
     return manifest

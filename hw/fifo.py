@@ -39,24 +39,33 @@ class CreditFifo(wiring.Component):
     def __init__(self, *, shape: ShapeLike, body: str, placer: Placer) -> None:
         self.body, self.placer = body, placer
         self.width = Shape.cast(shape).width
-        super().__init__({"take": In(1), "available": Out(1), "push": In(1), "data": In(shape),
-                          "o": Out(stream.Signature(shape))})
+        super().__init__(
+            {"take": In(1), "available": Out(1), "push": In(1), "data": In(shape), "o": Out(stream.Signature(shape))}
+        )
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        store = self.placer.place(m, "store", f"sparsefab_fifo{self.width}",
-                                  lambda: LutRam(width=self.width, body=self.body, placer=self.placer))
-        write, read = Signal(range(2 * _DEPTH)), Signal(range(2 * _DEPTH))
+        store = self.placer.place(
+            m,
+            "store",
+            f"sparsefab_fifo{self.width}",
+            lambda: LutRam(width=self.width, body=self.body, placer=self.placer),
+        )
+        write, read = Signal(range(2 * _DEPTH), name="write"), Signal(range(2 * _DEPTH), name="read")
         # free places less one: negative when none is left
         spare = Signal(range(-1, _DEPTH), init=_DEPTH - 1)
         popped = Signal()
         filled = Signal()
         out = Signal(self.width, reset_less=True)
         m.d.comb += [
-            self.available.eq(spare >= 0), popped.eq(self.o.valid & self.o.ready),
-            store.write_address.eq(write), store.write_data.eq(Value.cast(self.data)), store.write_enable.eq(self.push),
+            self.available.eq(spare >= 0),
+            popped.eq(self.o.valid & self.o.ready),
+            store.write_address.eq(write),
+            store.write_data.eq(Value.cast(self.data)),
+            store.write_enable.eq(self.push),
             store.read_address.eq(read),
-            self.o.valid.eq(filled), Value.cast(self.o.payload).eq(out),
+            self.o.valid.eq(filled),
+            Value.cast(self.o.payload).eq(out),
         ]
         with m.If(self.take & ~popped):
             m.d.sync += spare.eq(spare - 1)

@@ -30,10 +30,12 @@ class ReduceTree(wiring.Component):
 
     def __init__(self, *, arch: ChainArch) -> None:
         self.arch = arch
-        super().__init__({
-            "totals": In(ArrayLayout(segment_bits(arch), arch.segments)),
-            "sums": Out(ArrayLayout(arch.sum_bits, arch.lanes)),
-        })
+        super().__init__(
+            {
+                "totals": In(ArrayLayout(segment_bits(arch), arch.segments)),
+                "sums": Out(ArrayLayout(arch.sum_bits, arch.lanes)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
@@ -43,7 +45,8 @@ class ReduceTree(wiring.Component):
         lower = _tree(m, "lower", [t[:LANE_BITS] for t in totals], 0, arch.segment * high + arch.lane_offset)
         upper = _tree(m, "upper", [t[LANE_BITS:].as_signed() for t in totals], arch.segment * low, arch.segment * high)
         # the offsets of all segments leave in one subtraction, the upper lane waits for it
-        lower_sum, upper_sum = Signal(arch.sum_bits, reset_less=True), Signal(arch.sum_bits, reset_less=True)
+        lower_sum = Signal(arch.sum_bits, reset_less=True)
+        upper_sum = Signal(arch.sum_bits, reset_less=True)
         m.d.sync += [lower_sum.eq(lower - arch.segments * arch.lane_offset), upper_sum.eq(upper)]
         m.d.comb += [self.sums[0].eq(lower_sum), self.sums[1].eq(upper_sum)]
         return m
@@ -58,7 +61,7 @@ def _tree(m: Module, name: str, values: list[Value], low: int, high: int) -> Val
         terms *= 2
         joined: list[Value] = []
         for i in range(0, len(values), 2):
-            pair = values[i:i + 2]
+            pair = values[i : i + 2]
             register = Signal(range(terms * low, terms * high + 1), name=f"s{level}_{name}{i // 2}", reset_less=True)
             m.d.sync += register.eq(pair[0] + pair[1] if len(pair) == 2 else pair[0])
             joined.append(register)

@@ -1,5 +1,7 @@
 """A segment of the chain: DSPs in cascade, each with its own activation bank, fed with skew."""
 
+from typing import Any
+
 from amaranth.hdl import Cat, Const, Elaboratable, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.data import ArrayLayout
@@ -41,28 +43,38 @@ class ChainSegment(wiring.Component):
 
     def __init__(self, *, arch: ChainArch, body: str, placer: Placer) -> None:
         self.arch, self.body, self.placer = arch, body, placer
-        super().__init__({
-            "weights": In(arch.segment * arch.weight_bits),
-            "indices": In(arch.segment * arch.index_bits),
-            "read_bank": In(1),
-            "write_enable": In(1),
-            "write_address": In(1 + arch.index_bits),
-            "pairs": In(ArrayLayout(arch.lanes * arch.activation_bits, arch.segment)),
-            "total": Out(segment_bits(arch)),
-        })
+        super().__init__(
+            {
+                "weights": In(arch.segment * arch.weight_bits),
+                "indices": In(arch.segment * arch.index_bits),
+                "read_bank": In(1),
+                "write_enable": In(1),
+                "write_address": In(1 + arch.index_bits),
+                "pairs": In(ArrayLayout(arch.lanes * arch.activation_bits, arch.segment)),
+                "total": Out(segment_bits(arch)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         arch = self.arch
         # stage 0: take the inputs
-        s0_weights, s0_indices = Signal.like(self.weights, reset_less=True), Signal.like(self.indices, reset_less=True)
-        bank = Signal(reset_less=True, name="s0_bank")
+        s0_weights = Signal.like(self.weights, reset_less=True)
+        s0_indices = Signal.like(self.indices, reset_less=True)
+        s0_address = Signal.like(self.write_address, reset_less=True)
+        s0_pairs = Signal.like(self.pairs, reset_less=True)
         s0_write = Signal()
-        s0_address, s0_pairs = Signal.like(self.write_address, reset_less=True), Signal.like(self.pairs, reset_less=True)
-        m.d.sync += [s0_weights.eq(self.weights), s0_indices.eq(self.indices), bank.eq(self.read_bank),
-                     s0_write.eq(self.write_enable), s0_address.eq(self.write_address), s0_pairs.eq(self.pairs)]
+        bank = Signal(reset_less=True, name="s0_bank")
+        m.d.sync += [
+            s0_weights.eq(self.weights),
+            s0_indices.eq(self.indices),
+            bank.eq(self.read_bank),
+            s0_write.eq(self.write_enable),
+            s0_address.eq(self.write_address),
+            s0_pairs.eq(self.pairs),
+        ]
 
-        previous = None
+        previous: Any = None
         for d in range(arch.segment):
             # skew: DSP d sees a beat d cycles after DSP 0, when its neighbour's sum is there
             weight, index = s0_weights.word_select(d, arch.weight_bits), s0_indices.word_select(d, arch.index_bits)
@@ -73,32 +85,53 @@ class ChainSegment(wiring.Component):
                 bank = _delayed(m, bank, f"s{d}_bank")
 
             # selection: the weight's index reads the bank
-            select = self.placer.place(m, f"select{d}", f"sparsefab_select{len(s0_pairs[d])}",
-                                       lambda: LutRam(width=arch.lanes * arch.activation_bits, body=self.body,
-                                                      placer=self.placer))
-            m.d.comb += [select.read_address.eq(Cat(index, bank)), select.write_address.eq(s0_address),
-                         select.write_data.eq(s0_pairs[d]), select.write_enable.eq(s0_write)]
+            select = self.placer.place(
+                m,
+                f"select{d}",
+                f"sparsefab_select{len(s0_pairs[d])}",
+                lambda: LutRam(width=arch.lanes * arch.activation_bits, body=self.body, placer=self.placer),
+            )
+            m.d.comb += [
+                select.read_address.eq(Cat(index, bank)),
+                select.write_address.eq(s0_address),
+                select.write_data.eq(s0_pairs[d]),
+                select.write_enable.eq(s0_write),
+            ]
             lower, upper = (select.read_data.word_select(lane, arch.activation_bits).as_signed() for lane in range(2))
 
             # multiply and cascade: two products of one weight, added to the neighbour's
             dsp = self.placer.place(m, f"dsp{d}", "sparsefab_dsp48e2", self._make_dsp)
             packed = Cat(Const(0, LANE_BITS), upper)
             m.d.comb += [
-                dsp.A.eq(packed.as_signed()), dsp.D.eq(lower), dsp.B.eq(weight.as_signed()),
+                dsp.A.eq(packed.as_signed()),
+                dsp.D.eq(lower),
+                dsp.B.eq(weight.as_signed()),
                 dsp.INMODE.eq(_INMODE_ADD_D_AND_A),
                 dsp.OPMODE.eq(OPMODE_FIRST_ROUNDED if previous is None else OPMODE_CASCADE),
             ]
             if previous is not None:
                 m.d.comb += dsp.PCIN.eq(previous.PCOUT)
             previous = dsp
-        m.d.comb += self.total.eq(previous.P[:len(self.total)])
+        m.d.comb += self.total.eq(previous.P[: len(self.total)])
         return m
 
     def _make_dsp(self) -> DSP48E2:
         """Every register on the way is used: A1/D, AD, M, P for the activations, B1, B2, M, P for the weight."""
-        return DSP48E2(body=self.body, attributes={
-            "AREG": 1, "ACASCREG": 1, "BREG": 2, "BCASCREG": 2, "DREG": 1, "ADREG": 1, "MREG": 1, "PREG": 1,
-            "AMULTSEL": "AD", "RND": self.arch.lane_offset})
+        return DSP48E2(
+            body=self.body,
+            attributes={
+                "AREG": 1,
+                "ACASCREG": 1,
+                "BREG": 2,
+                "BCASCREG": 2,
+                "DREG": 1,
+                "ADREG": 1,
+                "MREG": 1,
+                "PREG": 1,
+                "AMULTSEL": "AD",
+                "RND": self.arch.lane_offset,
+            },
+        )
 
 
 def segment_bits(arch: ChainArch) -> int:

@@ -1,6 +1,7 @@
 """One DSP's activation bank and selection: distributed RAM written ahead, read by the weight's index."""
 
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from amaranth.hdl import Cat, Elaboratable, Module, Value
 from amaranth.lib import wiring
@@ -37,8 +38,15 @@ class LutRam(wiring.Component):
         if width < 1:
             raise ValueError(f"width must be positive, not {width}")
         self.width, self.body, self.placer = width, body, placer
-        super().__init__({"read_address": In(5), "read_data": Out(width), "write_address": In(5),
-                          "write_data": In(width), "write_enable": In(1)})
+        super().__init__(
+            {
+                "read_address": In(5),
+                "read_data": Out(width),
+                "write_address": In(5),
+                "write_data": In(width),
+                "write_enable": In(1),
+            }
+        )
 
     @property
     def lut_sites(self) -> int:
@@ -53,15 +61,17 @@ class LutRam(wiring.Component):
         m = Module()
         low = 0
         for number, kind in enumerate(self._primitives()):
-            ram = self.placer.place(m, f"ram{number}", f"sparsefab_{kind.primitive.lower()}",
-                                    lambda kind=kind: kind(body=self.body))
+            module = f"sparsefab_{kind.primitive.lower()}"
+            ram: Any = self.placer.place(m, f"ram{number}", module, partial(kind, body=self.body))
             readers = kind.letters[:-1]
             bits = min(2 * len(readers), self.width - low)
             m.d.comb += [getattr(ram, f"ADDR{letter}").eq(self.read_address) for letter in readers]
             m.d.comb += [getattr(ram, f"ADDR{kind.letters[-1]}").eq(self.write_address), ram.WE.eq(self.write_enable)]
             data_in: Value = Cat(getattr(ram, f"DI{letter}") for letter in readers)
             data_out: Value = Cat(getattr(ram, f"DO{letter}") for letter in readers)
-            m.d.comb += [data_in[:bits].eq(self.write_data[low:low + bits]),
-                         self.read_data[low:low + bits].eq(data_out[:bits])]
+            m.d.comb += [
+                data_in[:bits].eq(self.write_data[low : low + bits]),
+                self.read_data[low : low + bits].eq(data_out[:bits]),
+            ]
             low += bits
         return m

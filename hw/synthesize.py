@@ -14,7 +14,15 @@ __all__ = ["Resources", "synthesize"]
 
 # LUT sites of one cell (UG574): a RAM32M16 takes a whole slice's eight LUTs
 _LUT_CELLS: Final = {f"LUT{inputs}": 1 for inputs in range(1, 7)}
-_LUTRAM_CELLS: Final = {"RAM32M16": 8, "RAM32M": 4, "RAM64M8": 8, "RAM64M": 4, "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4}
+_LUTRAM_CELLS: Final = {
+    "RAM32M16": 8,
+    "RAM32M": 4,
+    "RAM64M8": 8,
+    "RAM64M": 4,
+    "RAM32X1D": 2,
+    "RAM64X1D": 2,
+    "RAM128X1D": 4,
+}
 _SHIFT_CELLS: Final = {"SRL16E": 1, "SRLC32E": 1}
 
 
@@ -66,12 +74,14 @@ def synthesize(modules: Mapping[str, str], *, top: str = "top") -> Resources:
         source, report = Path(folder) / "top.v", Path(folder) / "stat.json"
         source.write_text("\n".join(modules.values()))
         design = ys.Design()
-        for step in (f"read_verilog -sv {source}",
-                     f"synth_xilinx -family xcup -top {top} -flatten -noiopad -noclkbuf",
-                     f"tee -q -o {report} stat -json"):
+        for step in (
+            f"read_verilog -sv {source}",
+            f"synth_xilinx -family xcup -top {top} -flatten -noiopad -noclkbuf",
+            f"tee -q -o {report} stat -json",
+        ):
             design.run_pass(f"tee -q {step}")
         text = report.read_text()
-    cells = json.loads(text[text.index("{"):])["design"]["num_cells_by_type"]
+    cells = json.loads(text[text.index("{") :])["design"]["num_cells_by_type"]
     return _count(cells, f"pyosys {version('pyosys')}")
 
 
@@ -80,7 +90,13 @@ def _count(cells: Mapping[str, int], tool: str) -> Resources:
         return sum(sites * cells.get(cell, 0) for cell, sites in table.items())
 
     return Resources(
-        logic_lut=total(_LUT_CELLS), shift_lut=total(_SHIFT_CELLS), ram_lut=total(_LUTRAM_CELLS),
-        ff=sum(count for cell, count in cells.items() if cell.startswith("FD")), carry4=cells.get("CARRY4", 0),
-        dsp=cells.get("DSP48E2", 0), bram36=cells.get("RAMB36E2", 0) + cells.get("RAMB18E2", 0) / 2,
-        uram=cells.get("URAM288", 0), tool=tool)
+        logic_lut=total(_LUT_CELLS),
+        shift_lut=total(_SHIFT_CELLS),
+        ram_lut=total(_LUTRAM_CELLS),
+        ff=sum(count for cell, count in cells.items() if cell.startswith("FD")),
+        carry4=cells.get("CARRY4", 0),
+        dsp=cells.get("DSP48E2", 0),
+        bram36=cells.get("RAMB36E2", 0) + cells.get("RAMB18E2", 0) / 2,
+        uram=cells.get("URAM288", 0),
+        tool=tool,
+    )

@@ -26,7 +26,11 @@ SimulatorName = Literal["verilator", "icarus"]
 
 # name -> (probability that a source idles, probability that the sink stalls)
 MODES: Final[dict[str, tuple[float, float]]] = {
-    "plain": (0.0, 0.0), "idles": (0.4, 0.0), "back-pressure": (0.0, 0.4), "both": (0.3, 0.3)}
+    "plain": (0.0, 0.0),
+    "idles": (0.4, 0.0),
+    "back-pressure": (0.0, 0.4),
+    "both": (0.3, 0.3),
+}
 SLOTS: Final = (0, 1, 2, 4, 8, 16)
 
 
@@ -84,10 +88,18 @@ def simulators(cache_dir: Path) -> dict[SimulatorName, str | None]:
     return found
 
 
-def verify_chain(arch: ChainArch, *, build_dir: Path, simulator: SimulatorName = "verilator", seeds: Sequence[int] = (0,),
-                 beats: int = 1000, packed: PackedTensor | None = None,
-                 activations: NDArray[np.integer[Any]] | None = None, max_beats: int | None = None,
-                 modules: dict[str, str] | None = None) -> VerifyReport:
+def verify_chain(
+    arch: ChainArch,
+    *,
+    build_dir: Path,
+    simulator: SimulatorName = "verilator",
+    seeds: Sequence[int] = (0,),
+    beats: int = 1000,
+    packed: PackedTensor | None = None,
+    activations: NDArray[np.integer[Any]] | None = None,
+    max_beats: int | None = None,
+    modules: dict[str, str] | None = None,
+) -> VerifyReport:
     """Hold the chain's Verilog to the reference: plain, with idles, with back-pressure, with both.
 
     Parameters
@@ -132,14 +144,18 @@ def verify_chain(arch: ChainArch, *, build_dir: Path, simulator: SimulatorName =
     return VerifyReport(block="chain", simulator=simulator, runs=_simulate(runner, build, work))
 
 
-def _plan(arch: ChainArch, sets: list[tuple[str, int, ChainStimuli]], steady: ChainStimuli, work: Path) -> dict[str, Any]:
+def _plan(
+    arch: ChainArch, sets: list[tuple[str, int, ChainStimuli]], steady: ChainStimuli, work: Path
+) -> dict[str, Any]:
     steady.save(work / "steady.npz")
     runs: list[dict[str, Any]] = [{"name": "steady", "seed": 0, "stimuli": "steady.npz", "idle": 0.0, "stall": 0.0}]
     for kind, seed, stimuli in sets:
         file = f"{kind}-{seed}.npz"
         stimuli.save(work / file)
-        runs += [{"name": f"{kind}, {mode}", "seed": seed, "stimuli": file, "idle": idle, "stall": stall}
-                 for mode, (idle, stall) in MODES.items()]
+        runs += [
+            {"name": f"{kind}, {mode}", "seed": seed, "stimuli": file, "idle": idle, "stall": stall}
+            for mode, (idle, stall) in MODES.items()
+        ]
     return {"arch": asdict(arch), "runs": runs}
 
 
@@ -162,8 +178,15 @@ def _build(texts: dict[str, str], build_dir: Path, simulator: SimulatorName) -> 
         for name, text in files.items():
             (build / name).write_text(text)
         try:
-            runner.build(sources=[build / name for name in files], hdl_toplevel=TOP, build_dir=build, always=True,
-                         build_args=arguments, timescale=("1ns", "1ps"), log_file=build / "build.log")
+            runner.build(
+                sources=[build / name for name in files],
+                hdl_toplevel=TOP,
+                build_dir=build,
+                always=True,
+                build_args=arguments,
+                timescale=("1ns", "1ps"),
+                log_file=build / "build.log",
+            )
         except (SystemExit, RuntimeError, OSError) as error:
             raise VerificationError(f"{simulator} cannot build the design, see {build / 'build.log'}") from error
         (build / "built").touch()
@@ -178,9 +201,17 @@ def _simulate(runner: Runner, build: Path, work: Path) -> tuple[RunReport, ...]:
     results_xml.unlink(missing_ok=True)
     results.unlink(missing_ok=True)
     try:
-        runner.test(test_module="sparsefab.sim.benches.bench_chain", hdl_toplevel=TOP, hdl_toplevel_lang="verilog",
-                    build_dir=build, test_dir=work, results_xml=str(results_xml), plusargs=[f"+bench={work / 'plan.json'}"],
-                    log_file=work / "test.log", timescale=("1ns", "1ps"))
+        runner.test(
+            test_module="sparsefab.sim.benches.bench_chain",
+            hdl_toplevel=TOP,
+            hdl_toplevel_lang="verilog",
+            build_dir=build,
+            test_dir=work,
+            results_xml=str(results_xml),
+            plusargs=[f"+bench={work / 'plan.json'}"],
+            log_file=work / "test.log",
+            timescale=("1ns", "1ps"),
+        )
     except (SystemExit, RuntimeError) as error:  # inside pytest the runner raises what get_results counts outside
         if not results.is_file():
             raise VerificationError(f"the simulation did not finish, see {work / 'test.log'}") from error

@@ -60,7 +60,10 @@ def random_stimuli(arch: ChainArch, *, beats: int, slots: tuple[int, ...], seed:
     """
     random = np.random.default_rng(seed)
     low_w, low_a = -(1 << (arch.weight_bits - 1)), -(1 << (arch.activation_bits - 1))
-    weights, indices, tiles, banks = [], [], [], []
+    weights: list[NDArray[np.int64]] = []
+    indices: list[NDArray[np.int64]] = []
+    tiles: list[NDArray[np.int64]] = []
+    banks: list[NDArray[np.int64]] = []
     count = 0
     while count < beats:
         rows = min(int(random.integers(1, 2 * arch.fill_beats())), beats - count)
@@ -84,8 +87,12 @@ def random_stimuli(arch: ChainArch, *, beats: int, slots: tuple[int, ...], seed:
         tiles.append(np.full(rows, len(banks)))
         banks.append(bank)
         count += rows
-    return ChainStimuli(weights=np.concatenate(weights), indices=np.concatenate(indices),
-                        tile_of_beat=np.concatenate(tiles), banks=np.stack(banks))
+    return ChainStimuli(
+        weights=np.concatenate(weights),
+        indices=np.concatenate(indices),
+        tile_of_beat=np.concatenate(tiles),
+        banks=np.stack(banks),
+    )
 
 
 def steady_stimuli(arch: ChainArch, *, tiles: int, seed: int) -> ChainStimuli:
@@ -94,13 +101,16 @@ def steady_stimuli(arch: ChainArch, *, tiles: int, seed: int) -> ChainStimuli:
     rows = 2 * arch.fill_beats()
     shape = (tiles * rows, arch.dsps)
     return ChainStimuli(
-        weights=random.integers(-127, 128, shape), indices=random.integers(0, arch.block, shape),
+        weights=random.integers(-127, 128, shape),
+        indices=random.integers(0, arch.block, shape),
         tile_of_beat=np.repeat(np.arange(tiles), rows),
-        banks=random.integers(-128, 128, (tiles, arch.dsps, arch.block, arch.lanes)))
+        banks=random.integers(-128, 128, (tiles, arch.dsps, arch.block, arch.lanes)),
+    )
 
 
-def packed_stimuli(arch: ChainArch, packed: PackedTensor, activations: NDArray[np.integer],
-                   *, max_beats: int | None = None) -> ChainStimuli:
+def packed_stimuli(
+    arch: ChainArch, packed: PackedTensor, activations: NDArray[np.integer], *, max_beats: int | None = None
+) -> ChainStimuli:
     """Feed a packed weight matrix and activation codes.
 
     Parameters
@@ -122,14 +132,21 @@ def packed_stimuli(arch: ChainArch, packed: PackedTensor, activations: NDArray[n
         raise ValueError(f"activations must be [tokens, {columns}], not {activations.shape}")
     tiles = layout.tiles(columns)
     raw = packed.sections["beats"].reshape(tiles * rows, layout.beat_bytes)
-    weights = raw[:, :layout.dsps].view(np.int8).astype(np.int64)
-    indices = unpack_bits(np.ascontiguousarray(raw[:, layout.dsps:]), 4, layout.dsps).astype(np.int64)
+    weights = raw[:, : layout.dsps].view(np.int8).astype(np.int64)
+    indices = unpack_bits(np.ascontiguousarray(raw[:, layout.dsps :]), 4, layout.dsps).astype(np.int64)
     codes = np.zeros((-(-activations.shape[0] // arch.lanes) * arch.lanes, columns), np.int64)
-    codes[:activations.shape[0]] = activations
+    codes[: activations.shape[0]] = activations
     passes = codes.shape[0] // arch.lanes
     kept = passes * tiles if max_beats is None else max(1, min(passes * tiles, max_beats // rows))
-    banks = np.concatenate([fill_banks(np.ascontiguousarray(pair), layout.slots, arch.dsps, arch.block)
-                            for pair in codes.reshape(passes, arch.lanes, columns)])[:kept]
-    return ChainStimuli(weights=np.tile(weights, (passes, 1))[:kept * rows],
-                        indices=np.tile(indices, (passes, 1))[:kept * rows],
-                        tile_of_beat=np.repeat(np.arange(kept), rows), banks=banks)
+    banks = np.concatenate(
+        [
+            fill_banks(np.ascontiguousarray(pair), layout.slots, arch.dsps, arch.block)
+            for pair in codes.reshape(passes, arch.lanes, columns)
+        ]
+    )[:kept]
+    return ChainStimuli(
+        weights=np.tile(weights, (passes, 1))[: kept * rows],
+        indices=np.tile(indices, (passes, 1))[: kept * rows],
+        tile_of_beat=np.repeat(np.arange(kept), rows),
+        banks=banks,
+    )

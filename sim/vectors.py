@@ -38,7 +38,7 @@ class Vectors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigurationReport:
-    """How many sampled words of one configuration differ in a known bit, by output port; ports that agree are absent."""
+    """How many sampled words of one configuration differ in a known bit, by port; ports that agree are absent."""
 
     configuration: int
     words: int
@@ -108,12 +108,20 @@ def verify_vectors(path: Path) -> VectorReport:
     reports = []
     for index, attributes in enumerate(vectors.attributes):
         want, known = vectors.outputs[index], vectors.known[index]
-        bad = [((got ^ want) & known) != 0
-               for got in (simulate(attributes, vectors.inputs[index]), simulate_twin(attributes, vectors.inputs[index]))]
+        bad = [
+            ((got ^ want) & known) != 0
+            for got in (simulate(attributes, vectors.inputs[index]), simulate_twin(attributes, vectors.inputs[index]))
+        ]
         cycles = np.flatnonzero((bad[0] | bad[1]).any(axis=1))
-        reports.append(ConfigurationReport(
-            configuration=index, words=int(want.size), reference_mismatches=_by_port(bad[0]),
-            twin_mismatches=_by_port(bad[1]), first_cycle=int(cycles[0]) if cycles.size else None))
+        reports.append(
+            ConfigurationReport(
+                configuration=index,
+                words=int(want.size),
+                reference_mismatches=_by_port(bad[0]),
+                twin_mismatches=_by_port(bad[1]),
+                first_cycle=int(cycles[0]) if cycles.size else None,
+            )
+        )
     return VectorReport(path=path.name, configurations=tuple(reports))
 
 
@@ -122,8 +130,10 @@ def simulate_twin(attributes: dict[str, int | str], inputs: NDArray[np.int64]) -
     m = Module()
     m.submodules.dsp = dsp = DSP48E2(attributes=attributes)
     stimulus, response = Signal(sum(INPUTS.values())), Signal(sum(OUTPUTS.values()))
-    m.d.comb += [Cat(getattr(dsp, name) for name in INPUTS).eq(stimulus),
-                 response.eq(Cat(getattr(dsp, name) for name in OUTPUTS))]
+    m.d.comb += [
+        Cat(getattr(dsp, name) for name in INPUTS).eq(stimulus),
+        response.eq(Cat(getattr(dsp, name) for name in OUTPUTS)),
+    ]
     outputs = np.zeros((inputs.shape[0], len(OUTPUTS)), dtype=np.int64)
 
     async def bench(context: Any) -> None:

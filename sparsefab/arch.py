@@ -5,9 +5,10 @@ A chain multiplies weight beats with stationary activations. Per DSP two int8 pr
     pre-adder   a1 << 18 + a0          P = w a1 << 18 + w a0 + offset
                                            '--- upper lane   '--- lower lane, kept in 0 .. 2**18 - 1 by the offset
 
-WP486 adds the lower lane's sign bit back to the upper lane after the sum. Here the first DSP of a segment adds a constant
-through its RND operand instead, so the lower lane never borrows and no correction is left; the constant is subtracted once,
-after all segments are summed. It also makes 8 products of full-range int8 exact, where a signed lane holds 7.
+WP486 adds the lower lane's sign bit back to the upper lane after the sum. Here the first DSP of a segment adds a
+constant through its RND operand instead, so the lower lane never borrows and no correction is left; the constant is
+subtracted once, after all segments are summed. It also makes 8 products of full-range int8 exact, where a signed lane
+holds 7.
 """
 
 from dataclasses import dataclass
@@ -52,24 +53,33 @@ class ChainArch:
         for name in ("block", "lanes", "banks", "fifo_depth"):
             only = {"block": 16, "lanes": 2, "banks": 2, "fifo_depth": 32}[name]
             if getattr(self, name) != only:
-                raise ValueError(f"{name} must be {only}: the banks are 32-deep distributed RAM, not {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be {only}: the banks are 32-deep distributed RAM, not {getattr(self, name)}"
+                )
         for name in ("weight_bits", "activation_bits"):
             if not 2 <= getattr(self, name) <= 8:
                 raise ValueError(f"{name} must be 2 to 8, not {getattr(self, name)}")
         if not 1 <= self.segment <= self.column_dsps:
-            raise ValueError(f"segment must be 1 to {self.column_dsps}, the DSPs of a column inside one SLR, "
-                             f"not {self.segment}")
+            raise ValueError(
+                f"segment must be 1 to {self.column_dsps}, the DSPs of a column inside one SLR, not {self.segment}"
+            )
         if self.segment > self.segment_limit:
-            raise ValueError(f"segment must be at most {self.segment_limit}, the products of s{self.weight_bits} x "
-                             f"s{self.activation_bits} that {LANE_BITS} bits sum exactly, not {self.segment}")
+            raise ValueError(
+                f"segment must be at most {self.segment_limit}, the products of s{self.weight_bits} x "
+                f"s{self.activation_bits} that {LANE_BITS} bits sum exactly, not {self.segment}"
+            )
         if self.dsps < 1 or self.dsps % self.segment:
             raise ValueError(f"dsps must be a positive multiple of segment = {self.segment}, not {self.dsps}")
         if self.latency_cycles + 4 > self.fifo_depth:
-            raise ValueError(f"dsps must keep the latency of {self.latency_cycles} cycles 4 below fifo_depth = "
-                             f"{self.fifo_depth}, not {self.dsps}")
+            raise ValueError(
+                f"dsps must keep the latency of {self.latency_cycles} cycles 4 below fifo_depth = "
+                f"{self.fifo_depth}, not {self.dsps}"
+            )
         if not self.sum_bits <= self.accumulator_bits <= 48:
-            raise ValueError(f"accumulator_bits must be {self.sum_bits} to 48 for {self.dsps} products a beat, "
-                             f"not {self.accumulator_bits}")
+            raise ValueError(
+                f"accumulator_bits must be {self.sum_bits} to 48 for {self.dsps} products a beat, "
+                f"not {self.accumulator_bits}"
+            )
 
     # hardware view
 
@@ -181,8 +191,10 @@ class AcceleratorArch:
         if self.hbm_channels % self.cores:
             raise ValueError(f"hbm_channels must be a multiple of cores = {self.cores}, not {self.hbm_channels}")
         if self.dsps_per_core > self.region_dsps:
-            raise ValueError(f"chains_per_core must be at most {self.region_dsps // self.chain.dsps}, the chains of "
-                             f"{self.chain.dsps} DSPs that fit one SLR of {self.region_dsps}, not {self.chains_per_core}")
+            raise ValueError(
+                f"chains_per_core must be at most {self.region_dsps // self.chain.dsps}, the chains of "
+                f"{self.chain.dsps} DSPs that fit one SLR of {self.region_dsps}, not {self.chains_per_core}"
+            )
 
     @property
     def dsps_per_core(self) -> int:

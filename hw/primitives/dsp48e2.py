@@ -18,9 +18,23 @@ OPMODE_FIRST_ROUNDED: Final = 0b10_000_01_01
 OPMODE_CASCADE: Final = 0b00_001_01_01
 
 _WIDE_ATTRIBUTES: Final = ("RND", "PATTERN", "MASK")
-_INVERSIONS: Final = {"ALUMODE": 4, "CARRYIN": 1, "CLK": 1, "INMODE": 5, "OPMODE": 9, "RSTALLCARRYIN": 1,
-                      "RSTALUMODE": 1, "RSTA": 1, "RSTB": 1, "RSTCTRL": 1, "RSTC": 1, "RSTD": 1, "RSTINMODE": 1,
-                      "RSTM": 1, "RSTP": 1}
+_INVERSIONS: Final = {
+    "ALUMODE": 4,
+    "CARRYIN": 1,
+    "CLK": 1,
+    "INMODE": 5,
+    "OPMODE": 9,
+    "RSTALLCARRYIN": 1,
+    "RSTALUMODE": 1,
+    "RSTA": 1,
+    "RSTB": 1,
+    "RSTCTRL": 1,
+    "RSTC": 1,
+    "RSTD": 1,
+    "RSTINMODE": 1,
+    "RSTM": 1,
+    "RSTP": 1,
+}
 
 
 class DSP48E2(wiring.Component):
@@ -73,8 +87,10 @@ class DSP48E2(wiring.Component):
         return m
 
     def _instance(self) -> Instance:
-        parameters = {f"p_{name}": Const(value, 48) if name in _WIDE_ATTRIBUTES else value
-                      for name, value in self.attributes.items()}
+        parameters = {
+            f"p_{name}": Const(value, 48) if name in _WIDE_ATTRIBUTES else value
+            for name, value in self.attributes.items()
+        }
         parameters |= {f"p_IS_{name}_INVERTED": Const(0, width) for name, width in _INVERSIONS.items()}
         ports = {f"i_{name}": getattr(self, name) for name in INPUTS}
         ports |= {f"o_{name}": getattr(self, name) for name in OUTPUTS}
@@ -124,8 +140,9 @@ class _Twin:
         self.inmode = self._optional("INMODEREG", "inmode", d.INMODE, enable=d.CEINMODE, reset=d.RSTINMODE)
         self.carryin = self._optional("CARRYINREG", "carryin", d.CARRYIN, enable=d.CECARRYIN, reset=d.RSTALLCARRYIN)
 
-    def _input_pair(self, letter: str, source: Value, *, enables: tuple[Value, Value],
-                    reset: Value) -> tuple[Value, Value]:
+    def _input_pair(
+        self, letter: str, source: Value, *, enables: tuple[Value, Value], reset: Value
+    ) -> tuple[Value, Value]:
         """Return what INMODE calls register 1 and register 2 of the A or B input."""
         depth = self.attributes[f"{letter.upper()}REG"]
         if depth == 0:
@@ -189,15 +206,26 @@ class _Twin:
                     m.d.comb += y.eq(value)
         p_shifted = self.p.as_signed() >> 17
         with m.Switch(opmode[4:7]):
-            for code, value in enumerate((Const(0, 48), d.PCIN, self.p, self.c, self.p, d.PCIN.as_signed() >> 17,
-                                          p_shifted, p_shifted)):
+            for code, value in enumerate(
+                (Const(0, 48), d.PCIN, self.p, self.c, self.p, d.PCIN.as_signed() >> 17, p_shifted, p_shifted)
+            ):
                 with m.Case(code):
                     m.d.comb += z.eq(value)
 
         selected = Signal(name="carry_selected")
         with m.Switch(self.carryinsel):
-            for code, value in enumerate((self.carryin, ~d.PCIN[47], d.CARRYCASCIN, d.PCIN[47], self.cascade_carry,
-                                          ~self.p[47], self.rounding, self.p[47])):
+            for code, value in enumerate(
+                (
+                    self.carryin,
+                    ~d.PCIN[47],
+                    d.CARRYCASCIN,
+                    d.PCIN[47],
+                    self.cascade_carry,
+                    ~self.p[47],
+                    self.rounding,
+                    self.p[47],
+                )
+            ):
                 with m.Case(code):
                     m.d.comb += selected.eq(value)
 
@@ -217,7 +245,7 @@ class _Twin:
         for k in range(4):
             low = 12 * k
             below = carries2[low - 1] if k and (low - 1) not in cuts else Const(0, 1)
-            section = self._net(f"section{k}", Cat(below, carries2[low:low + 11]) + sums2[low:low + 12] + carry, 13)
+            section = self._net(f"section{k}", Cat(below, carries2[low : low + 11]) + sums2[low : low + 12] + carry, 13)
             out = self._net(f"out{k}", carries2[low + 11] + section[12] + carries[low + 11], 2)
             carry = section[12] if (low + 11) not in cuts else Const(0, 1)
             sections.append(section[:12])
@@ -231,9 +259,12 @@ class _Twin:
     def _detect(self) -> None:
         attributes = self.attributes
         pattern = self.c if self.has("SEL_PATTERN", "C") else Const(int(attributes["PATTERN"]), 48)
-        mask = {"MASK": Const(int(attributes["MASK"]), 48), "C": self.c,
-                "ROUNDING_MODE1": (~self.c << 1)[:48], "ROUNDING_MODE2": (~self.c << 2)[:48]}[
-                    str(attributes["SEL_MASK"])]
+        mask = {
+            "MASK": Const(int(attributes["MASK"]), 48),
+            "C": self.c,
+            "ROUNDING_MODE1": (~self.c << 1)[:48],
+            "ROUNDING_MODE2": (~self.c << 2)[:48],
+        }[str(attributes["SEL_MASK"])]
         if self.has("USE_PATTERN_DETECT", "NO_PATDET"):
             self.match: Value = Const(1, 1)
             self.match_inverse: Value = Const(1, 1)
@@ -245,10 +276,18 @@ class _Twin:
         if self.has("USE_WIDEXOR", "FALSE"):
             self.xors: Value = Const(0, 8)
         elif self.has("XORSIMD", "XOR12"):
-            self.xors = Cat(s[6 * k:6 * k + 6].xor() for k in range(8))
+            self.xors = Cat(s[6 * k : 6 * k + 6].xor() for k in range(8))
         else:
-            self.xors = Cat(s[:12].xor(), s[:24].xor(), s[12:24].xor(), s.xor(), s[24:36].xor(), s[24:].xor(),
-                            s[36:].xor(), s[42:].xor())
+            self.xors = Cat(
+                s[:12].xor(),
+                s[:24].xor(),
+                s[12:24].xor(),
+                s.xor(),
+                s[24:36].xor(),
+                s[24:].xor(),
+                s[36:].xor(),
+                s[42:].xor(),
+            )
 
     def _outputs(self) -> None:
         m, d = self.m, self.dsp
@@ -263,9 +302,14 @@ class _Twin:
         if self.has("PREG", 0):
             m.d.comb += [port.eq(value) for port, value in zip(ports, now, strict=True)]
             return
-        registers = [self.p if name == "p" else self.cascade_carry if name == "cascade_carry"
-                     else Signal(len(value), name=name, reset_less=True)
-                     for name, value in zip(names, now, strict=True)]
+        registers = [
+            self.p
+            if name == "p"
+            else self.cascade_carry
+            if name == "cascade_carry"
+            else Signal(len(value), name=name, reset_less=True)
+            for name, value in zip(names, now, strict=True)
+        ]
         match, match_inverse = registers[4], registers[5]
         past, past_inverse = Signal(name="past_match", reset_less=True), Signal(name="past_inverse", reset_less=True)
         reset: Value = d.RSTP
@@ -278,5 +322,7 @@ class _Twin:
             m.d.sync += [register.eq(value) for register, value in zip(registers, now, strict=True)]
             m.d.sync += [past.eq(match), past_inverse.eq(match_inverse)]
         m.d.comb += [port.eq(register) for port, register in zip(ports, registers, strict=True)]
-        m.d.comb += [d.OVERFLOW.eq(past & ~match & ~match_inverse),
-                     d.UNDERFLOW.eq(past_inverse & ~match & ~match_inverse)]
+        m.d.comb += [
+            d.OVERFLOW.eq(past & ~match & ~match_inverse),
+            d.UNDERFLOW.eq(past_inverse & ~match & ~match_inverse),
+        ]

@@ -1,4 +1,4 @@
-"""AMD's distributed RAMs RAM32M16 and RAM32M: 32 words, written through the last port's address, read without a clock."""
+"""AMD's distributed RAMs RAM32M16 and RAM32M: 32 words, asynchronous read, written by the last port."""
 
 from typing import Final
 
@@ -24,26 +24,42 @@ class _RAM32(wiring.Component):
         if body not in BODIES:
             raise ValueError(f"body must be one of {BODIES}, not {body!r}")
         self.body = body
-        super().__init__({f"ADDR{letter}": In(5) for letter in self.letters}
-                         | {f"DI{letter}": In(2) for letter in self.letters}
-                         | {f"DO{letter}": Out(2) for letter in self.letters} | {"WE": In(1)})
+        super().__init__(
+            {f"ADDR{letter}": In(5) for letter in self.letters}
+            | {f"DI{letter}": In(2) for letter in self.letters}
+            | {f"DO{letter}": Out(2) for letter in self.letters}
+            | {"WE": In(1)}
+        )
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         if self.body == "vendor":
-            ports = {f"i_{kind}{letter}": getattr(self, kind + letter) for kind in ("ADDR", "DI") for letter in self.letters}
+            ports = {
+                f"i_{kind}{letter}": getattr(self, kind + letter) for kind in ("ADDR", "DI") for letter in self.letters
+            }
             ports |= {f"o_DO{letter}": getattr(self, f"DO{letter}") for letter in self.letters}
             parameters = {f"p_INIT_{letter}": Const(0, 64) for letter in self.letters}
-            m.submodules.ram = Instance(self.primitive, **parameters, p_IS_WCLK_INVERTED=Const(0, 1),
-                                        i_WCLK=ClockSignal(), i_WE=self.WE, **ports)
+            m.submodules.ram = Instance(
+                self.primitive,
+                **parameters,
+                p_IS_WCLK_INVERTED=Const(0, 1),
+                i_WCLK=ClockSignal(),
+                i_WE=self.WE,
+                **ports,
+            )
             return m
         write_address = getattr(self, f"ADDR{self.letters[-1]}")
         for letter in self.letters:
             memory = Memory(shape=2, depth=_DEPTH, init=[])
             m.submodules[f"memory_{letter.lower()}"] = memory
             write, read = memory.write_port(), memory.read_port(domain="comb")
-            m.d.comb += [write.addr.eq(write_address), write.data.eq(getattr(self, f"DI{letter}")), write.en.eq(self.WE),
-                         read.addr.eq(getattr(self, f"ADDR{letter}")), getattr(self, f"DO{letter}").eq(read.data)]
+            m.d.comb += [
+                write.addr.eq(write_address),
+                write.data.eq(getattr(self, f"DI{letter}")),
+                write.en.eq(self.WE),
+                read.addr.eq(getattr(self, f"ADDR{letter}")),
+                getattr(self, f"DO{letter}").eq(read.data),
+            ]
         return m
 
 

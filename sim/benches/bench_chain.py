@@ -1,7 +1,7 @@
 """Runs inside the simulator: the sparse chain against sim.reference, plain, with idles, with back-pressure, with both.
 
-The plan comes as a file, its path as the plusarg `bench`: stimuli and, for each run, probabilities and seed. The outcome
-goes into a file beside it; `sparsefab.sim.run` reads it.
+The plan comes as a file, its path as the plusarg `bench`: stimuli and, for each run, probabilities and seed. The
+outcome goes into a file beside it; `sparsefab.sim.run` reads it.
 """
 
 import json
@@ -71,16 +71,24 @@ async def _run(dut: Any, arch: ChainArch, stimuli: ChainStimuli, run: dict[str, 
         for agent in agents:
             agent.sample(cycle)
     mismatches = compare(expected, sums.received)
-    return {"name": run["name"], "seed": run["seed"], "beats": len(expected), "cycles": cycle,
-            "utilisation": weights.utilisation, "mismatches": len(mismatches),
-            "first": asdict(mismatches[0]) if mismatches else None}
+    return {
+        "name": run["name"],
+        "seed": run["seed"],
+        "beats": len(expected),
+        "cycles": cycle,
+        "utilisation": weights.utilisation,
+        "mismatches": len(mismatches),
+        "first": asdict(mismatches[0]) if mismatches else None,
+    }
 
 
 def weight_payloads(arch: ChainArch, stimuli: ChainStimuli) -> list[int]:
     """Pack weight beats: weights, indices, last, from the lowest bit."""
     fields = [_pack(stimuli.weights, arch.weight_bits), _pack(stimuli.indices, arch.index_bits)]
     shift, top = arch.dsps * arch.weight_bits, arch.dsps * (arch.weight_bits + arch.index_bits)
-    return [weight | index << shift | int(last) << top for weight, index, last in zip(*fields, stimuli.last, strict=True)]
+    return [
+        weight | index << shift | int(last) << top for weight, index, last in zip(*fields, stimuli.last, strict=True)
+    ]
 
 
 def act_payloads(arch: ChainArch, stimuli: ChainStimuli) -> list[int]:
@@ -94,16 +102,22 @@ def act_payloads(arch: ChainArch, stimuli: ChainStimuli) -> list[int]:
     for number, data in enumerate(pairs):
         index, segment = number // arch.segments % arch.block, number % arch.segments
         last = index == arch.block - 1 and segment == arch.segments - 1
-        payloads.append(data | index << low | 1 << (low + arch.index_bits + segment)
-                        | int(last) << (low + arch.index_bits + arch.segments))
+        payloads.append(
+            data
+            | index << low
+            | 1 << (low + arch.index_bits + segment)
+            | int(last) << (low + arch.index_bits + arch.segments)
+        )
     return payloads
 
 
 def sum_payloads(arch: ChainArch, stimuli: ChainStimuli) -> list[int]:
     """Pack the expected sums: lanes, last."""
     top = arch.lanes * arch.sum_bits
-    return [lanes | int(last) << top
-            for lanes, last in zip(_pack(stimuli.expected(), arch.sum_bits), stimuli.last, strict=True)]
+    return [
+        lanes | int(last) << top
+        for lanes, last in zip(_pack(stimuli.expected(), arch.sum_bits), stimuli.last, strict=True)
+    ]
 
 
 def _pack(values: NDArray[np.int64], bits: int) -> list[int]:

@@ -76,20 +76,33 @@ def _parity(value):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _run(cfg, inputs, outputs):  # type: ignore[no-untyped-def]
     areg, acascreg, breg, bcascreg, creg, dreg, adreg, mreg, preg = (
-        cfg[0], cfg[1], cfg[2], cfg[3], cfg[4], cfg[5], cfg[6], cfg[7], cfg[8])
+        cfg[0],
+        cfg[1],
+        cfg[2],
+        cfg[3],
+        cfg[4],
+        cfg[5],
+        cfg[6],
+        cfg[7],
+        cfg[8],
+    )
     opmodereg, alumodereg, inmodereg, carryinreg, carryinselreg = cfg[9], cfg[10], cfg[11], cfg[12], cfg[13]
     a_cascade, b_cascade, amult_ad, bmult_ad, preadd_b = cfg[14], cfg[15], cfg[16], cfg[17], cfg[18]
-    use_mult, simd, rnd, use_patdet, pattern_const, mask_const = (
-        cfg[19], cfg[20], cfg[21], cfg[22], cfg[23], cfg[24])
+    use_mult, simd, rnd, use_patdet, pattern_const, mask_const = (cfg[19], cfg[20], cfg[21], cfg[22], cfg[23], cfg[24])
     sel_mask, sel_pattern, autoreset, autoreset_cep, wide_xor, xor12 = (
-        cfg[25], cfg[26], cfg[27], cfg[28], cfg[29], cfg[30])
+        cfg[25],
+        cfg[26],
+        cfg[27],
+        cfg[28],
+        cfg[29],
+        cfg[30],
+    )
 
     m48 = (1 << 48) - 1
-    m44 = (1 << 44) - 1
     m27 = (1 << 27) - 1
     u_mask = 0x55555555555
     v_mask = 0xAAAAAAAAAAA
-    r_a1 = r_a2 = r_b1 = r_b2 = r_c = r_d = r_ad = r_u = r_v = r_sign = 0
+    r_a1 = r_a2 = r_b1 = r_b2 = r_c = r_d = r_ad = r_u = r_v = 0
     r_opmode = r_alumode = r_inmode = r_carryin = r_carryinsel = r_round = 0
     r_p = r_carryout = r_cascout = r_multsign = r_pd = r_pbd = r_pd_past = r_pbd_past = r_xor = 0
 
@@ -135,13 +148,11 @@ def _run(cfg, inputs, outputs):  # type: ignore[no-untyped-def]
         negative = (product >> 44) & 1
         u_new = (product & u_mask) | (1 << 44)
         v_new = (product & v_mask) | ((1 - negative) << 44)
-        sign_new = negative
         round_new = 1 - (((a_mult >> 26) ^ (b_mult >> 17)) & 1)
         if use_mult == 0:
             u_new = 0
             v_new = 0
-            sign_new = 0
-        u, v, sign = (r_u, r_v, r_sign) if mreg else (u_new, v_new, sign_new)
+        u, v = (r_u, r_v) if mreg else (u_new, v_new)
         rounding = r_round if mreg else round_new
 
         # the four operands
@@ -254,9 +265,16 @@ def _run(cfg, inputs, outputs):  # type: ignore[no-untyped-def]
             for k in range(8):
                 xors |= _parity((s >> (6 * k)) & 0x3F) << k
         elif wide_xor:
-            xors = (_parity(s & 0xFFF) | (_parity(s & 0xFFFFFF) << 1) | (_parity((s >> 12) & 0xFFF) << 2)
-                    | (_parity(s) << 3) | (_parity((s >> 24) & 0xFFF) << 4) | (_parity(s >> 24) << 5)
-                    | (_parity(s >> 36) << 6) | (_parity(s >> 42) << 7))
+            xors = (
+                _parity(s & 0xFFF)
+                | (_parity(s & 0xFFFFFF) << 1)
+                | (_parity((s >> 12) & 0xFFF) << 2)
+                | (_parity(s) << 3)
+                | (_parity((s >> 24) & 0xFFF) << 4)
+                | (_parity(s >> 24) << 5)
+                | (_parity(s >> 36) << 6)
+                | (_parity(s >> 42) << 7)
+            )
 
         if t % 2 == 0:
             rst_p = row[36]
@@ -280,9 +298,9 @@ def _run(cfg, inputs, outputs):  # type: ignore[no-untyped-def]
                 r_pbd = pbd
                 r_xor = xors
             if row[35]:
-                r_u = r_v = r_sign = 0
+                r_u = r_v = 0
             elif row[25]:
-                r_u, r_v, r_sign = u_new, v_new, sign_new
+                r_u, r_v = u_new, v_new
             if row[28]:
                 r_carryin = r_round = 0
             else:

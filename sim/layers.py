@@ -1,0 +1,70 @@
+"""A compressed model's layers as the chain takes them: packed weight beats and signed activation codes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsefab.arch import ChainArch
+from sparsefab.errors import TargetError
+from sparsefab.formats import NM, Chain, PackedTensor, Pattern, pack
+from sparsefab.models.compress import CompressedLayer, CompressedModel
+from sparsefab.models.evaluate import BitTrueRunner
+from sparsefab.models.evaluate.runner import quantize_input
+from sparsefab.models.execute import execute
+
+__all__ = ["chain_layers", "chain_layout", "runs_on_chain"]
+
+TOKENS = 4
+ACTIVATION_LIMIT = 127
+
+
+def chain_layout(pattern: Pattern, arch: ChainArch) -> Chain:
+    """The chain layout of a pattern: N of M inputs as N * 16 / M slots a block, all 16 for every other pattern."""
+    slots = max(pattern.n * arch.block // pattern.m, 1) if isinstance(pattern, NM) else arch.block
+    return Chain(dsps=arch.dsps, slots=slots, block=arch.block)
+
+
+def runs_on_chain(layer: CompressedLayer) -> bool:
+    """Whether weights and activations are integers that fit s8, once a u8 activation is taken less 128."""
+    values = layer.tensor.centred()
+    activations = layer.activations.fixed_point().values
+    span = int(activations.max()) - int(activations.min())
+    return bool(values.min() >= -128 and values.max() <= 127 and span <= 255)
+
+
+def chain_layers(
+    compressed: CompressedModel, feeds: Mapping[str, NDArray[Any]], arch: ChainArch, count: int
+) -> dict[str, tuple[PackedTensor, NDArray[np.int64]]]:
+    """Pack `count` layers, spread over the model, with the activation codes of a few of their real inputs.
+
+    Returns
+    -------
+    {layer: (packed, codes int64[tokens, in])}      u8 codes are less 128, as the chain takes them.
+
+    Raises
+    ------
+    TargetError                 If no layer runs on the chain.
+    """
+    able = [name for name, layer in compressed.layers.items() if runs_on_chain(layer)]
+    if not able:
+        first = next(iter(compressed.layers), "none")
+        raise TargetError(f"no layer of recipe {compressed.recipe.name!r} runs on the int8 chain (first: {first})")
+    picked = [able[i] for i in sorted({round(p) for p in np.linspace(0, len(able) - 1, min(count, len(able)))})]
+    seen: dict[str, NDArray[np.float32]] = {}
+
+    def observe(name: str, x: NDArray[np.float32], /) -> None:
+        if name in picked and x.ndim == 2 and name not in seen:
+            seen[name] = x[:: max(1, len(x) // TOKENS)][:TOKENS].copy()
+
+    execute(compressed.model, feeds, runner=BitTrueRunner(compressed), observer=observe)
+    result = {}
+    for name, x in seen.items():
+        layer = compressed.layers[name]
+        codes = quantize_input(layer, x)
+        values = layer.activations.fixed_point().values[codes.patterns]
+        if int(layer.activations.fixed_point().values.max()) > ACTIVATION_LIMIT:
+            values = values - 128
+        result[name] = (pack(layer.tensor, chain_layout(layer.tensor.pattern, arch)), values)
+    return result

@@ -1,0 +1,56 @@
+"""Emission: reproducible, atomic, and the same netlist with either kind of primitive."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sparsefab.arch import ChainArch
+from sparsefab.errors import StorageError
+from sparsefab.hw import emit as module
+from sparsefab.hw.emit import chain_verilog, emit
+
+_WRAPPERS = {"sparsefab_dsp48e2", "sparsefab_ram32m16", "sparsefab_ram32m"}
+
+
+def test_only_the_wrappers_differ() -> None:
+    arch = ChainArch(dsps=16)
+    vendor, twin = (chain_verilog(arch, primitives=body) for body in ("vendor", "behavioural"))
+    assert list(vendor) == list(twin)
+    assert {name for name in vendor if vendor[name] != twin[name]} == _WRAPPERS
+    for name in _WRAPPERS:
+        header = vendor[name].split(";")[0]
+        assert header == twin[name].split(";")[0], "the wrapper's ports differ"
+    text = "".join(vendor.values())
+    assert "src =" not in text
+    assert text.count("DSP48E2 #(") == 1
+
+
+def test_manifest_and_text_are_reproducible(tmp_path: Path) -> None:
+    arch = ChainArch(dsps=8)
+    first, second = (emit(arch, tmp_path / name, command=["emit", "chain"], seed=7) for name in "ab")
+    assert first.sha256 == second.sha256
+    assert first.path.name == second.path.name
+    assert first.verilog.read_bytes() == second.verilog.read_bytes()
+    record = json.loads((first.path / "manifest.json").read_text())
+    assert record["config"]["dsps"] == 8
+    assert record["command"] == ["emit", "chain"]
+    assert record["seed"] == 7
+    assert {"amaranth", "python", "sparsefab"} <= set(record["versions"])
+    emit(arch, tmp_path / "a", command=["again"])
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == [first.path.name]
+
+
+def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.os, "replace", full)
+    with pytest.raises(StorageError, match="No space left"):
+        emit(ChainArch(dsps=8), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_wrong_primitives() -> None:
+    with pytest.raises(ValueError, match="primitives must be one of"):
+        chain_verilog(ChainArch(dsps=8), primitives="xilinx")
