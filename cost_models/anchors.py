@@ -4,71 +4,91 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from sparsefab.cost_models.attention import AttentionFit, attention_coordinates
 from sparsefab.cost_models.gemm import Curve, Floats, GemmFit, Residual, coordinates
 from sparsefab.errors import ConfigError
 
-__all__ = ["GEMM_FILE", "Calibration", "HeldOut", "load_calibration"]
+__all__ = ["ATTENTION_FILE", "GEMM_FILE", "Calibration", "load_attention", "load_gemm"]
 
-GEMM_FILE = Path(__file__).resolve().parent / "data" / "gpu_gemm.json"
+_DATA = Path(__file__).resolve().parent / "data"
+GEMM_FILE = _DATA / "gpu_gemm.json"
+ATTENTION_FILE = _DATA / "gpu_attention.json"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class HeldOut:
-    """Measured shapes whose (n, k) took no part in the fit: float64[shapes] each."""
-
-    m: Floats
-    n: Floats
-    k: Floats
-    seconds: Floats
+_GEMM_COLUMNS, _ATTENTION_COLUMNS = 3, 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Calibration:
-    """A calibration file: fits and held-out shapes by (device key, kernel family)."""
+    """A calibration file by (device, kernel family); attention has the one family 'attention'.
+
+    held_out : float64[rows, columns + 1]       The table's columns, then measured seconds.
+    """
 
     source: str
     licence: str
     date: str
-    fits: dict[tuple[str, str], GemmFit]
-    held_out: dict[tuple[str, str], HeldOut]
+    gemm: dict[tuple[str, str], GemmFit]
+    attention: dict[str, AttentionFit]
+    held_out: dict[tuple[str, str], Floats]
+
+    @property
+    def citation(self) -> str:
+        """Source, licence and date in one line."""
+        return f"{self.source} ({self.licence}), fitted {self.date}"
 
 
 @lru_cache(maxsize=4)
-def load_calibration(path: Path = GEMM_FILE) -> Calibration:
-    """Read a calibration file written by `calibrate`.
+def load_gemm(path: Path = GEMM_FILE) -> Calibration:
+    """Read the products' calibration; ConfigError names a file that cannot be used and why."""
+    return _load(path, _GEMM_COLUMNS)
 
-    Raises
-    ------
-    ConfigError             If the file is missing, is no JSON, or lacks a part; the message names it.
-    """
+
+@lru_cache(maxsize=4)
+def load_attention(path: Path = ATTENTION_FILE) -> Calibration:
+    """Read decode attention's calibration; ConfigError names a file that cannot be used and why."""
+    return _load(path, _ATTENTION_COLUMNS)
+
+
+def _load(path: Path, columns: int) -> Calibration:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        fits, held_out = {}, {}
+        gemm: dict[tuple[str, str], GemmFit] = {}
+        attention: dict[str, AttentionFit] = {}
+        held_out = {}
         for pair in table["pairs"]:
             key = (str(pair["device"]), str(pair["kernel"]))
-            shapes = np.asarray(pair["anchors"], np.float64)
-            check = np.asarray(pair["held_out"], np.float64)
-            fits[key] = GemmFit(
-                device=key[0],
-                kernel=key[1],
-                curve=Curve(**pair["curve"]),
-                residual=Residual.at(
-                    coordinates(shapes[:, 0], shapes[:, 1], shapes[:, 2]),
-                    shapes[:, 3],
-                    np.asarray(pair["scales"], np.float64),
-                    float(pair["amplitude"]),
-                    float(pair["noise"]),
-                ),
-                bounds={name: (float(low), float(high)) for name, (low, high) in pair["bounds"].items()},
-            )
-            held_out[key] = HeldOut(m=check[:, 0], n=check[:, 1], k=check[:, 2], seconds=check[:, 3])
+            anchors = np.asarray(pair["anchors"], np.float64)
+            shapes, curve, residual = anchors[:, :columns], Curve(**pair["curve"]), anchors[:, columns]
+            bounds = {name: (float(low), float(high)) for name, (low, high) in pair["bounds"].items()}
+            if columns == _GEMM_COLUMNS:
+                points = coordinates(shapes[:, 0], shapes[:, 1], shapes[:, 2])
+                gemm[key] = GemmFit(
+                    device=key[0], kernel=key[1], curve=curve, residual=_residual(points, residual, pair), bounds=bounds
+                )
+            else:
+                points = attention_coordinates(shapes)
+                attention[key[0]] = AttentionFit(
+                    device=key[0], curve=curve, residual=_residual(points, residual, pair), bounds=bounds
+                )
+            held_out[key] = np.asarray(pair["held_out"], np.float64).reshape(-1, columns + 1)
         return Calibration(
-            source=table["source"], licence=table["licence"], date=table["date"], fits=fits, held_out=held_out
+            source=str(table["source"]),
+            licence=str(table["licence"]),
+            date=str(table["date"]),
+            gemm=gemm,
+            attention=attention,
+            held_out=held_out,
         )
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, np.linalg.LinAlgError) as error:
         raise ConfigError(f"{path}: not a calibration file: {type(error).__name__}: {error}") from error
+
+
+def _residual(points: Floats, values: Floats, pair: dict[str, Any]) -> Residual:
+    scales = np.asarray(pair["scales"], np.float64)
+    return Residual.at(points, values, scales, float(pair["amplitude"]), float(pair["noise"]))

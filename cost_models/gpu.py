@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsefab.cost_models.anchors import load_calibration
+from sparsefab.cost_models.anchors import load_attention, load_gemm
 from sparsefab.cost_models.assumptions import assumptions
-from sparsefab.cost_models.attention import decode_attention_seconds
+from sparsefab.cost_models.attention import cache_times
 from sparsefab.cost_models.capability import activation_key, choose_kernel
 from sparsefab.cost_models.gemm import GemmFit
 from sparsefab.cost_models.layers import Options, Uses, assemble, plan_for, shapes_of
@@ -57,9 +57,11 @@ def estimate_gpu(
     memory_s = compute_s = 0.0
     for name in dict.fromkeys(names.tolist()):
         rows = np.flatnonzero(names == name)
-        times, terms, tier, why = product_seconds(device, name, shapes.m[rows], n[rows], k[rows], weight_bytes[rows])
-        memory_s, compute_s = memory_s + float(terms[0].sum()), compute_s + float(terms[1].sum())
-        for position, row in enumerate(rows):
+        table = np.stack([shapes.m[rows], n[rows], k[rows], weight_bytes[rows]], axis=1)
+        distinct, place = np.unique(table, axis=0, return_inverse=True)  # blocks repeat: each shape is priced once
+        times, terms, tier, why = product_seconds(device, name, *distinct.T)
+        memory_s, compute_s = memory_s + float(terms[0][place].sum()), compute_s + float(terms[1][place].sum())
+        for position, row in zip(place, rows, strict=True):
             layer, (_, choice) = shapes.layers[row], choices[row]
             value, low, high = (float(part[position]) for part in times)
             layers[layer.name] = LayerEstimate(
@@ -90,7 +92,6 @@ def estimate_gpu(
         sum(layer.kv_values(phase.context) for layer in workload.attentions() if layer.causal) * kv_bytes * phase.batch
     )
     extra = sum(layer.terms_s.get("hbm", 0.0) for layer in ordered if layer.kind not in ("linear", "convolution"))
-    calibration = load_calibration()
     notes = [
         "framework and scheduling time between kernels is not included",
         "kernel times are those of TensorRT-LLM where calibrated",
@@ -108,7 +109,7 @@ def estimate_gpu(
         ordered,
         uses,
         notes=notes,
-        sources=[f"{calibration.source} ({calibration.licence}), fitted {calibration.date}"],
+        sources=[load_gemm().citation, load_attention().citation],
     )
 
 
@@ -125,7 +126,7 @@ def donors(device: Device, kernel: str, exclude: str | None = None) -> list[tupl
     The device's own fit alone if there is one (and it is not `exclude`d); else the same kernel on other devices; else a
     kernel of the same arithmetic on this device or others. Empty if nothing comparable was measured.
     """
-    fits = load_calibration().fits
+    fits = load_gemm().gemm
     own = device.gpu.calibration if device.gpu else None
     if own != exclude and (own, kernel) in fits:
         return [(fits[str(own), kernel], 1.0)]
@@ -215,7 +216,7 @@ def _attention(device: Device, layer: Attention, phase: Phase, kv_bytes: float) 
     cache_bytes = phase.batch * layer.kv_values(phase.context) * kv_bytes
     constants = assumptions().gpu
     if phase.kind == "decode":
-        figure, tier, note = decode_attention_seconds(device, layer, phase, kv_bytes)
+        figure, tier, note = _decode_attention(device, layer, phase, kv_bytes)
         moved = cache_bytes
     else:
         moved = cache_bytes + 2.0 * OUTPUT_BYTES * phase.tokens * layer.heads * layer.head_dim
@@ -239,6 +240,27 @@ def _attention(device: Device, layer: Attention, phase: Phase, kv_bytes: float) 
         provenance=tier,
         note=note,
     )
+
+
+def _decode_attention(
+    device: Device, layer: Attention, phase: Phase, kv_bytes: float
+) -> tuple[Figure, Provenance, str]:
+    """Time the reading of the cache: the device's own fit, or the measured ones at this device's bandwidth."""
+    fits = load_attention().attention
+    row = [phase.batch, phase.context, 0, layer.heads, layer.kv_heads, layer.head_dim, kv_bytes]
+    table = np.array([row], np.float64)
+    memory_s, compute_s = cache_times(device, table)
+    own = None if device.gpu is None else device.gpu.calibration
+    chosen = [fits[own]] if own in fits else list(fits.values())
+    times = [fit.seconds(table, memory_s, compute_s) for fit in chosen]
+    value, low, high = (float(np.exp(np.mean([np.log(time[part][0]) for time in times]))) for part in range(3))
+    narrow = "" if kv_bytes in (1.0, 2.0) else "; no measured kernel reads this cache format"
+    if own in fits:
+        tier = Provenance.CALIBRATED if not narrow else Provenance.ASSUMED
+        return Figure.of(value, low, high), tier, narrow.removeprefix("; ")
+    spread = assumptions().gpu.transfer_spread.value
+    names = ", ".join(fit.device for fit in chosen)
+    return Figure.of(value, value / spread, value * spread), Provenance.MODELLED, f"from {names}{narrow}"
 
 
 def _elementwise(device: Device, layer: Norm | Activation, phase: Phase) -> LayerEstimate:

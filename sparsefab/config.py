@@ -1,8 +1,8 @@
 """TOML files into frozen dataclasses, checked key by key.
 
 Every file that a user or the project writes (recipes, devices, workloads, search spaces, runs) is read here and only
-here, so that an unknown key, a wrong type or a missing value is always the same kind of error and names the same things:
-the file and the dotted key.
+here, so that an unknown key, a wrong type or a missing value is always the same kind of error and names the same
+things: the file and the dotted key.
 
 Supported field types: bool, int, float (an integer is accepted), str, Path, Literal, `X | None`, unions of those,
 tuple[X, ...], tuple[X, Y], dict[str, X] and other dataclasses. `load` and `dumps` are inverse to one another.
