@@ -2,6 +2,7 @@
 
 from sparsefab.models.zoo.catalog import ZooEntry, entries, get
 from sparsefab.models.zoo.evaluation import (
+    FASHION_FOLDER,
     LabelledImages,
     TextData,
     calibration_images,
@@ -13,6 +14,7 @@ from sparsefab.models.zoo.evaluation import (
 from sparsefab.models.zoo.fetch import locate, read_manifest
 
 __all__ = [
+    "FASHION_FOLDER",
     "LabelledImages",
     "TextData",
     "ZooEntry",
