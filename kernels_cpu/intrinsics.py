@@ -58,6 +58,12 @@ __all__ = [
 _I1, _I8, _I16, _I32 = ir.IntType(1), ir.IntType(8), ir.IntType(16), ir.IntType(32)
 
 
+def _named(name: str, definition: Callable[..., Any]) -> Any:
+    """Make an intrinsic of a function that a factory returned; the cache tells intrinsics apart by their names."""
+    definition.__name__ = definition.__qualname__ = name
+    return intrinsic(definition)
+
+
 # --- memory -----------------------------------------------------------------------------------------------------------
 @intrinsic
 def load(typing_context: Any, kind: Any, address: Any) -> Any:
@@ -120,11 +126,11 @@ def _scalar_read(element: ir.Type, result: Any, align: int) -> Callable[..., Any
     return typed
 
 
-read_i8 = intrinsic(_scalar_read(_I8, types.int64, 1))
-read_i16 = intrinsic(_scalar_read(_I16, types.int64, 2))
-read_i32 = intrinsic(_scalar_read(_I32, types.int64, 4))
-read_i64 = intrinsic(_scalar_read(ir.IntType(64), types.int64, 8))
-read_f32 = intrinsic(_scalar_read(ir.FloatType(), types.float32, 4))
+read_i8 = _named("read_i8", _scalar_read(_I8, types.int64, 1))
+read_i16 = _named("read_i16", _scalar_read(_I16, types.int64, 2))
+read_i32 = _named("read_i32", _scalar_read(_I32, types.int64, 4))
+read_i64 = _named("read_i64", _scalar_read(ir.IntType(64), types.int64, 8))
+read_f32 = _named("read_f32", _scalar_read(ir.FloatType(), types.float32, 4))
 
 
 @intrinsic
@@ -241,7 +247,7 @@ _X86_NAMES = {
 }
 
 
-def _make(name: str, arity: int, shape: Any, document: str) -> Any:
+def _make(public: str, name: str, arity: int, shape: Any, document: str) -> Any:
     body = _call(name, shape)
     # Numba reads the number of arguments from the signature, so each arity is spelled out.
     if arity == 2:
@@ -250,13 +256,13 @@ def _make(name: str, arity: int, shape: Any, document: str) -> Any:
             return body(typing_context, a, b)
 
         two.__doc__ = document
-        return intrinsic(two)
+        return _named(public, two)
 
     def three(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
         return body(typing_context, a, b, c)
 
     three.__doc__ = document
-    return intrinsic(three)
+    return _named(public, three)
 
 
 def _same(first: VectorType) -> Any:
@@ -268,20 +274,27 @@ def _narrowing(element: str) -> Any:
 
 
 dot = _make(
+    "dot",
     "dpbusd",
     3,
     lambda acc: (acc, (acc, acc.of("i8"), acc.of("i8"))),
     "`dot(acc i32, u i8, s i8)`: acc + four products u8 * s8 a dword, wrapping (vpdpbusd).",
 )
-multiply_add_words = _make("maddwd", 2, _narrowing("i32"), "Two products of s16 a dword, added (vpmaddwd).")
-multiply_round = _make("mulhrsw", 2, _same, "(a * b + 2^14) >> 15 of s16 (vpmulhrsw).")
-pack_i16 = _make("packssdw", 2, _narrowing("i16"), "s32 to s16, saturating, inside lanes a then b (vpackssdw).")
-pack_i8 = _make("packsswb", 2, _narrowing("i8"), "s16 to s8, saturating, inside lanes a then b (vpacksswb).")
-pack_u8 = _make("packuswb", 2, _narrowing("i8"), "s16 to u8, saturating, inside lanes a then b (vpackuswb).")
-saturating_add = _make("llvm.sadd.sat.{type}", 2, _same, "a + b, saturating, signed (vpaddsw, vpaddsb).")
-minimum = _make("llvm.smin.{type}", 2, _same, "The smaller of signed integers (vpminsd, vpminsw).")
-maximum = _make("llvm.smax.{type}", 2, _same, "The larger of signed integers (vpmaxsd, vpmaxsw).")
-fma = _make("llvm.fma.{type}", 3, lambda a: (a, (a, a, a)), "a * b + c, rounded once (vfmadd).")
+multiply_add_words = _make(
+    "multiply_add_words", "maddwd", 2, _narrowing("i32"), "Two products of s16 a dword, added (vpmaddwd)."
+)
+multiply_round = _make("multiply_round", "mulhrsw", 2, _same, "(a * b + 2^14) >> 15 of s16 (vpmulhrsw).")
+pack_i16 = _make(
+    "pack_i16", "packssdw", 2, _narrowing("i16"), "s32 to s16, saturating, inside lanes a then b (vpackssdw)."
+)
+pack_i8 = _make("pack_i8", "packsswb", 2, _narrowing("i8"), "s16 to s8, saturating, inside lanes a then b (vpacksswb).")
+pack_u8 = _make("pack_u8", "packuswb", 2, _narrowing("i8"), "s16 to u8, saturating, inside lanes a then b (vpackuswb).")
+saturating_add = _make(
+    "saturating_add", "llvm.sadd.sat.{type}", 2, _same, "a + b, saturating, signed (vpaddsw, vpaddsb)."
+)
+minimum = _make("minimum", "llvm.smin.{type}", 2, _same, "The smaller of signed integers (vpminsd, vpminsw).")
+maximum = _make("maximum", "llvm.smax.{type}", 2, _same, "The larger of signed integers (vpmaxsd, vpmaxsw).")
+fma = _make("fma", "llvm.fma.{type}", 3, lambda a: (a, (a, a, a)), "a * b + c, rounded once (vfmadd).")
 
 
 @intrinsic
@@ -317,10 +330,10 @@ def _unpack(element: str, high: bool) -> Callable[..., Any]:
     return typed
 
 
-unpack_low_bytes = intrinsic(_unpack("i8", False))
-unpack_high_bytes = intrinsic(_unpack("i8", True))
-unpack_low_words = intrinsic(_unpack("i16", False))
-unpack_high_words = intrinsic(_unpack("i16", True))
+unpack_low_bytes = _named("unpack_low_bytes", _unpack("i8", False))
+unpack_high_bytes = _named("unpack_high_bytes", _unpack("i8", True))
+unpack_low_words = _named("unpack_low_words", _unpack("i16", False))
+unpack_high_words = _named("unpack_high_words", _unpack("i16", True))
 
 
 @intrinsic
@@ -370,8 +383,22 @@ def _halves(which: int) -> Callable[..., Any]:
     return typed
 
 
-low_halves = intrinsic(_halves(0))
-high_halves = intrinsic(_halves(1))
+low_halves = _named("low_halves", _halves(0))
+high_halves = _named("high_halves", _halves(1))
+
+
+@intrinsic
+def transpose_bytes(typing_context: Any, value: Any) -> Any:
+    """Transpose the 4 x 4 matrix of bytes in each 128-bit lane (vpshufb)."""
+    _vectors(value)
+    inner = value.of("i8")
+    mask = [16 * (i // 16) + 4 * (i % 4) + i % 16 // 4 for i in range(inner.lanes)]
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        part = builder.bitcast(arguments[0], inner.llvm)
+        return builder.bitcast(_shuffle(builder, (part, part), mask), value.llvm)
+
+    return value(value), emit
 
 
 @intrinsic
@@ -403,9 +430,9 @@ def _permute(element: str, name: str) -> Callable[..., Any]:
 
 
 # An index that is loaded from memory pins these; a constant one lets LLVM choose another shuffle.
-permute_bytes = intrinsic(_permute("i8", "llvm.x86.avx512.permvar.qi.512"))
-permute_words = intrinsic(_permute("i16", "llvm.x86.avx512.permvar.hi.512"))
-permute_dwords = intrinsic(_permute("i32", "llvm.x86.avx512.permvar.si.512"))
+permute_bytes = _named("permute_bytes", _permute("i8", "llvm.x86.avx512.permvar.qi.512"))
+permute_words = _named("permute_words", _permute("i16", "llvm.x86.avx512.permvar.hi.512"))
+permute_dwords = _named("permute_dwords", _permute("i32", "llvm.x86.avx512.permvar.si.512"))
 
 
 @intrinsic

@@ -32,9 +32,7 @@ class _SourceCache(FunctionCache):
     """Numba's function cache, keyed also by the sources and by the pieces that a kernel was assembled from."""
 
     def _index_key(self, signature: Any, codegen: Any) -> tuple[Any, ...]:
-        cells = self._py_func.__closure__ or ()
-        parts = tuple(_identity(cell.cell_contents) for cell in cells)
-        return (signature, codegen.magic_tuple(), sources_digest(), parts)
+        return (signature, codegen.magic_tuple(), sources_digest(), _identity(self._py_func))
 
 
 def kernel(function: Callable[..., Any], *, parallel: bool = False) -> Any:
@@ -54,6 +52,12 @@ def piece(function: Callable[..., Any]) -> Any:
 
 
 def _identity(value: Any) -> str:
-    python = getattr(value, "py_func", value)
-    name = getattr(python, "__qualname__", None) or getattr(python, "__name__", None)
-    return f"{getattr(python, '__module__', '')}.{name}" if name else repr(value)
+    """Name a closed-over value alike in every process: functions by name and by what they close over in turn."""
+    definition = getattr(value, "_defn", None)
+    if definition is not None:  # an intrinsic
+        return f"{definition.__module__}.{definition.__qualname__}"
+    function = getattr(value, "py_func", value)
+    if not hasattr(function, "__qualname__"):
+        return repr(value)
+    inner = ", ".join(_identity(cell.cell_contents) for cell in function.__closure__ or ())
+    return f"{function.__module__}.{function.__qualname__}({inner})"

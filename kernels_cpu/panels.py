@@ -4,6 +4,8 @@
     panels   u8 [ceil(tokens / 64)][inputs][64]     as kernels read and write them; base on a 64-byte boundary
              u8 [ceil(tokens / 32)][inputs][32]     for 32 tokens or fewer
 
+    interleaved  u8 [panels][inputs / 4][4 j][4 lanes][4 i][4 inputs]    for aligned weights; token 16 lane + 4 j + i
+
 s8 codes enter as code + 128, so that the first factor of vpdpbusd is unsigned; the start value of each sum takes the
 128 off again.  Tokens that fill up the last panel are zero bytes; results in their place mean nothing.
 """
@@ -18,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from sparsefab.kernels_cpu.kernel import kernel
 
-__all__ = ["WIDTHS", "aligned_empty", "aligned_zeros", "misaligned", "panels_of", "rows_of"]
+__all__ = ["WIDTHS", "aligned_empty", "aligned_zeros", "interleaved", "misaligned", "panels_of", "rows_of"]
 
 WIDTHS = (64, 32)  # tokens a panel
 _LINE_BYTES = 64
@@ -84,6 +86,33 @@ def panels_of(codes: NDArray[Any], *, width: int = 64, out: NDArray[np.uint8] | 
         out[whole, :, tokens - full :] = 0
     if codes.dtype == np.int8:
         out ^= 0x80
+    return out
+
+
+def interleaved(panels: NDArray[np.uint8], *, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """Return panels of 64 tokens as aligned weights read them: the four inputs of a token side by side.
+
+    Parameters
+    ----------
+    panels : uint8[P, inputs, 64]             Inputs that fill up the last four are zero bytes.
+    out : uint8[P, ceil(inputs / 4), 256] | None  Buffer to fill; None makes one.
+    """
+    count, inputs, width = panels.shape
+    if panels.dtype != np.uint8 or width != 64:
+        raise ValueError(f"panels must be uint8[panels, inputs, 64], not {panels.dtype} of {panels.shape}")
+    shape = (count, -(-inputs // 4), 256)
+    if out is None:
+        out = aligned_empty(shape, np.uint8)
+    elif out.shape != shape or out.dtype != np.uint8:
+        raise ValueError(f"out must be uint8 of shape {shape}, not {out.dtype} of {out.shape}")
+    whole = inputs // 4
+    target = out.reshape(count, -1, 4, 4, 4, 4)  # j, lane, i, input
+    tokens = panels.reshape(count, inputs, 4, 4, 4)  # lane, j, i
+    source = tokens[:, : 4 * whole].reshape(count, whole, 4, 4, 4, 4)
+    target[:, :whole] = source.transpose(0, 1, 4, 3, 5, 2)
+    if rest := inputs - 4 * whole:
+        target[:, whole] = 0
+        target[:, whole, ..., :rest] = tokens[:, 4 * whole :].transpose(0, 3, 2, 4, 1)
     return out
 
 

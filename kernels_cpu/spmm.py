@@ -15,100 +15,18 @@ from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
 from sparsefab.formats.requantize import Requantizer
-from sparsefab.formats.tensors import PackedTensor
 from sparsefab.kernels_cpu import spmm_avx2, spmm_portable, spmm_vnni, spmm_vnni32
 from sparsefab.kernels_cpu.features import Level, best_level, runs
 from sparsefab.kernels_cpu.layer import filled
-from sparsefab.kernels_cpu.panels import WIDTHS, aligned_empty, aligned_zeros, misaligned
+from sparsefab.kernels_cpu.panels import WIDTHS, aligned_empty, aligned_zeros, interleaved, misaligned
 from sparsefab.kernels_cpu.threads import check_threads, run_threaded, tasks
+from sparsefab.kernels_cpu.weights import BlockWeights
 
 __all__ = ["BlockWeights", "Codes", "Product", "Reals", "Sums"]
 
+_WIDE = (Level.AVX512_VNNI, Level.AVX512)
 _NO_SCALES = np.zeros(1, np.float32)
 _S32_MAX = (1 << 31) - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class BlockWeights:
-    """s8 weights in 4x1 blocks: the sections of the Vnni4x1 layout, checked so that no kernel can read astray.
-
-    Attributes
-    ----------
-    rows, columns : int          Shape of the matrix; a last group of fewer than four rows is filled up with zeros.
-    ptr : int64[groups + 1]      First quad of each group of four rows; groups = ceil(rows / 4).
-    offsets : int32[quads, 4]    Byte offset 64 * k of each of the quad's four inputs inside a panel.
-    values : int8[quads, 4, 4]   Weights by row of the group, then input of the quad.
-
-    Raises
-    ------
-    LayoutError                  If the sections do not fit together, or name an input that is not there.
-    """
-
-    rows: int
-    columns: int
-    ptr: NDArray[np.int64]
-    offsets: NDArray[np.int32]
-    values: NDArray[np.int8]
-
-    def __post_init__(self) -> None:
-        if self.rows < 1 or self.columns < 1:
-            raise LayoutError(f"a matrix of {self.rows} x {self.columns} weights holds nothing to multiply")
-        quads = len(self.offsets)
-        for name, array, shape, dtype in (
-            ("ptr", self.ptr, (self.groups + 1,), np.int64),
-            ("offsets", self.offsets, (quads, 4), np.int32),
-            ("values", self.values, (quads, 4, 4), np.int8),
-        ):
-            if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
-                raise LayoutError(
-                    f"section {name} must be C-contiguous {np.dtype(dtype)} of shape {shape}, not "
-                    f"{array.dtype} of {array.shape}"
-                )
-            if array.ctypes.data % array.itemsize:
-                raise LayoutError(f"section {name} is not aligned to its {array.itemsize}-byte elements")
-        if self.ptr[0] != 0 or self.ptr[-1] != quads or np.any(np.diff(self.ptr) < 0):
-            raise LayoutError(f"section ptr must rise from 0 to {quads} quads")
-        if quads and (
-            self.offsets.min() < 0 or self.offsets.max() > 64 * (self.columns - 1) or np.any(self.offsets % 64)
-        ):
-            raise LayoutError(f"section offsets must hold multiples of 64 below {64 * self.columns}")
-
-    @classmethod
-    def from_packed(cls, packed: PackedTensor) -> "BlockWeights":
-        """Read a PackedTensor of the Vnni4x1 layout; sections are viewed, not copied, where alignment allows."""
-        sections = packed.sections
-        missing = [name for name in ("pointers", "offsets", "values") if name not in sections]
-        if missing:
-            raise LayoutError(f"a packed tensor for this kernel needs the section {missing[0]!r}")
-        try:
-            return cls(
-                rows=packed.spec.rows,
-                columns=packed.spec.columns,
-                ptr=_viewed(sections["pointers"], np.int64, ()),
-                offsets=_viewed(sections["offsets"], np.int32, (4,)),
-                values=_viewed(sections["values"], np.int8, (4, 4)),
-            )
-        except ValueError as error:
-            raise LayoutError(f"packed sections are cut short: {error}") from error
-
-    @property
-    def groups(self) -> int:
-        """Groups of four rows."""
-        return -(-self.rows // 4)
-
-    def row_sums(self) -> NDArray[np.int64]:
-        """Sum of each row's weights, int64[4 * groups]."""
-        return self._reduced(self.values.sum(axis=2, dtype=np.int64))
-
-    def reach(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Least and greatest sum of each row over all u8 activations, int64[4 * groups] each."""
-        low = np.minimum(self.values, 0).sum(axis=2, dtype=np.int64)
-        high = np.maximum(self.values, 0).sum(axis=2, dtype=np.int64)
-        return self._reduced(low) * 255, self._reduced(high) * 255
-
-    def _reduced(self, quads: NDArray[np.int64]) -> NDArray[np.int64]:
-        totals = np.vstack([np.zeros((1, 4), np.int64), np.cumsum(quads, axis=0)])
-        return (totals[self.ptr[1:]] - totals[self.ptr[:-1]]).reshape(-1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +54,12 @@ class Codes:
     ----------
     requantizer : Requantizer    Constants of each row, zero point and clamp; see sparsefab.formats.requantize.
     signed : bool                s8 instead of u8.
+    interleaved : bool           Store u8 as aligned weights read them: four rows become four consecutive inputs.
     """
 
     requantizer: Requantizer
     signed: bool = False
+    interleaved: bool = False
 
 
 class Product:
@@ -197,7 +117,9 @@ class Product:
             "tables": spmm_vnni32.tables(),
         }
         self._layer = filled(**self._arrays, **constants)
-        self._kernels = {width: _kernel(self.level, output, width) for width in WIDTHS}
+        self._interleaved = output == "interleaved"
+        widths = (64,) if weights.aligned else WIDTHS
+        self._kernels = {width: _kernel(self.level, output, width, weights.aligned) for width in widths}
 
     @property
     def padded_rows(self) -> int:
@@ -217,27 +139,25 @@ class Product:
         Parameters
         ----------
         activations : uint8[panels, inputs, width]  From `panels_of` or another product; inputs >= columns.
+                      uint8[panels, inputs / 4, 256]    for aligned weights, from `interleaved` or another product.
         token_scales : float32[tokens] | None       Only for Reals, where None is 1; up to width * panels.
         out : [panels, padded_rows, width] | None   Buffer from `aligned_empty`; s32, f32, u8 or s8 by the epilogue.
         threads : int                               At most `available_threads()`.
 
         Returns
         -------
-        [panels, padded_rows, width]                `out`, or a new buffer.
+        [panels, padded_rows, width]                `out`, or a new buffer; interleaved, [panels, padded_rows / 4, 256].
 
         Raises
         ------
         TypeError, ValueError    If an array's type, shape, order or alignment does not fit; nothing is written then.
         """
-        _check("activations", activations, np.uint8, 3)
-        panels, inputs, width = activations.shape
-        if width not in WIDTHS or inputs < self.weights.columns:
-            raise ValueError(
-                f"activations must be [panels, {self.weights.columns} or more, 64 or 32], not {list(activations.shape)}"
-            )
+        panels, width = self._checked_activations(activations)
         if threads != 1:
             check_threads(threads)
         shape = (panels, self.padded_rows, width)
+        if self._interleaved:
+            shape = (panels, self.weights.groups, 256)
         if out is None:
             out = aligned_empty(shape, self._dtype)
         else:
@@ -252,7 +172,34 @@ class Product:
             scales = _NO_SCALES
         else:
             raise ValueError(f"token_scales belong to Reals, not to {type(self.epilogue).__name__}")
-        layer, groups = self._layer, self.weights.groups
+        if self._interleaved and self.level not in _WIDE:
+            plain = aligned_empty((panels, self.padded_rows, width), self._dtype)
+            self._launch(activations, plain, scales, width, threads)
+            return interleaved(plain, out=out)
+        self._launch(activations, out, scales, width, threads)
+        return out
+
+    def _checked_activations(self, activations: NDArray[np.uint8]) -> tuple[int, int]:
+        """Return the number and the width of the panels."""
+        _check("activations", activations, np.uint8, 3)
+        panels, lines, width = activations.shape
+        if self.weights.aligned:
+            least = -(-self.weights.columns // 4)
+            if width != 256 or lines < least:
+                raise ValueError(f"activations must be [panels, {least} or more, 256], not {list(activations.shape)}")
+            return panels, 64
+        if width not in WIDTHS or lines < self.weights.columns:
+            raise ValueError(
+                f"activations must be [panels, {self.weights.columns} or more, 64 or 32], not {list(activations.shape)}"
+            )
+        if width != 64 and self._interleaved:
+            raise ValueError("interleaved results need panels of 64 tokens")
+        return panels, width
+
+    def _launch(
+        self, activations: NDArray[np.uint8], out: NDArray[Any], scales: NDArray[np.float32], width: int, threads: int
+    ) -> None:
+        layer, panels, groups = self._layer, len(activations), self.weights.groups
         if self.level is Level.PORTABLE:
             scratch = np.empty((tasks(threads, panels, groups), 4, 64), np.int32)
             layer = layer.copy()
@@ -261,18 +208,18 @@ class Product:
             self._kernels[width](layer, activations, out, scales, 0, 0, panels, 0, groups)
         else:
             run_threaded(self._kernels[width], threads, layer, activations, out, scales, groups)
-        return out
 
 
-def _kernel(level: Level, output: str, width: int) -> Any:
+def _kernel(level: Level, output: str, width: int, aligned: bool) -> Any:
     """Return a kernel, not compiled yet."""
-    if level is Level.AVX512_VNNI and width == 32:
+    if level in _WIDE and width == 64:
+        return spmm_vnni.spmm(vnni=level is Level.AVX512_VNNI, aligned=aligned, output=output)
+    output = "u8" if output == "interleaved" else output
+    if level is Level.AVX512_VNNI:
         return spmm_vnni32.spmm(output=output)
-    if level in (Level.AVX512_VNNI, Level.AVX512) and width == 64:
-        return spmm_vnni.spmm(vnni=level is Level.AVX512_VNNI, output=output)
     if level is not Level.PORTABLE:
-        return spmm_avx2.spmm(vnni=level is Level.AVX_VNNI, output=output)
-    return spmm_portable.spmm(output=output)
+        return spmm_avx2.spmm(vnni=level is Level.AVX_VNNI, aligned=aligned, output=output)
+    return spmm_portable.spmm(aligned=aligned, output=output)
 
 
 def _prepared(
@@ -308,7 +255,10 @@ def _prepared(
         "code_min": int(constants.code_min),
         "code_max": int(constants.code_max),
     }
-    return (np.int8, "s8", arrays, numbers) if epilogue.signed else (np.uint8, "u8", arrays, numbers)
+    if epilogue.signed and epilogue.interleaved:
+        raise ValueError("interleaved codes are u8")
+    output = "s8" if epilogue.signed else "interleaved" if epilogue.interleaved else "u8"
+    return (np.int8 if epilogue.signed else np.uint8), output, arrays, numbers
 
 
 def _start_values(weights: BlockWeights, bias: NDArray[np.int64] | None, zero_point: int) -> NDArray[np.int64]:
@@ -361,10 +311,3 @@ def _check(name: str, array: NDArray[Any], dtype: Any, axes: int) -> None:
         raise ValueError(f"{name} must be C-contiguous with {axes} axes, not {array.shape}")
     if array.size and misaligned(array):
         raise ValueError(f"{name} must start on a 64-byte boundary; make it with aligned_empty or panels_of")
-
-
-def _viewed(section: NDArray[np.uint8], dtype: Any, inner: tuple[int, ...]) -> NDArray[Any]:
-    flat = np.ascontiguousarray(section)
-    if flat.ctypes.data % np.dtype(dtype).itemsize:
-        flat = flat.copy()
-    return flat.view(dtype).reshape(-1, *inner)

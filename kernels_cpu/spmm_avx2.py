@@ -47,12 +47,13 @@ __all__ = ["spmm"]
 
 
 @functools.cache
-def spmm(*, vnni: bool, output: str) -> Any:
+def spmm(*, vnni: bool, aligned: bool, output: str) -> Any:
     """Return the compiled kernel for one kind of output: 's32', 'f32', 'u8' or 's8'.
 
     Parameters
     ----------
     vnni : bool                  True uses vpdpbusd; False needs AVX2 only.
+    aligned : bool               As in `spmm_vnni.spmm`.
     output : str                 What the epilogue stores.
 
     Returns
@@ -60,30 +61,31 @@ def spmm(*, vnni: bool, output: str) -> Any:
     kernel                       With the signature that `layer` describes; panels of 64 or 32 tokens.
     """
     product = dot if vnni else _dot_widened
-    return _assemble(_sweep(product, unpack_low_bytes), _sweep(product, unpack_high_bytes), _EPILOGUES[output])
+    low, high = (_aligned(0), _aligned(128)) if aligned else (_unpacked(unpack_low_bytes), _unpacked(unpack_high_bytes))
+    return _assemble(_sweep(product, low), _sweep(product, high), _EPILOGUES[output])
 
 
 def _assemble(low_sweep: Any, high_sweep: Any, epilogue: Any) -> Any:
     @kernel
     def spmm_4x1_ymm(layers, activations, out, token_scales, task, first_panel, last_panel, first_group, last_group):
         layer = layers[0]
-        width, token_bytes = activations.shape[2], out.itemsize
-        panel_bytes, row_bytes, scale = activations.shape[1] * width, width * token_bytes, 1 if width == 32 else 0
+        width, token_bytes = out.shape[2], out.itemsize
+        panel_bytes, row_bytes = activations.shape[1] * activations.shape[2], width * token_bytes
+        scale = 1 if width == 32 else 0
         for panel in range(first_panel, last_panel):
             lines = activations.ctypes.data + panel * panel_bytes
             for group in range(first_group, last_group):
                 row, begin, at = 4 * group, layer.start + 16 * group, layer.pointers + 8 * group
-                first, count = read_i64(at), read_i64(at + 8) - read_i64(at)
-                quads, weights = layer.offsets + 16 * first, layer.values + 16 * first
+                first, last = 16 * read_i64(at), 16 * read_i64(at + 8)
                 for half in range(0, width, 32):
                     to = out.ctypes.data + (panel * out.shape[1] + row) * row_bytes + half * token_bytes
                     tokens = token_scales.ctypes.data + 4 * (width * panel + half)
-                    a, b, c, d, e, f, g, h = low_sweep(quads, weights, count, lines + half, scale, begin)
+                    a, b, c, d, e, f, g, h = low_sweep(layer, first, last, lines + half, scale, begin)
                     epilogue(to, layer, tokens, row, a, b)
                     epilogue(to + row_bytes, layer, tokens, row + 1, c, d)
                     epilogue(to + 2 * row_bytes, layer, tokens, row + 2, e, f)
                     epilogue(to + 3 * row_bytes, layer, tokens, row + 3, g, h)
-                    a, b, c, d, e, f, g, h = high_sweep(quads, weights, count, lines + half, scale, begin)
+                    a, b, c, d, e, f, g, h = high_sweep(layer, first, last, lines + half, scale, begin)
                     to += 8 * token_bytes
                     epilogue(to, layer, tokens + 32, row, a, b)
                     epilogue(to + row_bytes, layer, tokens + 32, row + 1, c, d)
@@ -93,26 +95,18 @@ def _assemble(low_sweep: Any, high_sweep: Any, epilogue: Any) -> Any:
     return spmm_4x1_ymm
 
 
-def _sweep(dot: Any, unpack_bytes: Any) -> Any:
-    """Make the loop over a group's quads for the tokens that `unpack_bytes` selects; it returns the 8 accumulators."""
+def _sweep(dot: Any, tokens_of: Any) -> Any:
+    """Make the loop over a group's quads for the 16 tokens that `tokens_of` reads; it returns the 8 accumulators."""
 
     @piece
-    def sweep(quads, weights, count, lines, scale, begin):
+    def sweep(layer, first, last, lines, scale, begin):
         a = b = splat(i32x8, read_i32(begin))
         c = d = splat(i32x8, read_i32(begin + 4))
         e = f = splat(i32x8, read_i32(begin + 8))
         g = h = splat(i32x8, read_i32(begin + 12))
-        for at in range(0, 16 * count, 16):
-            k0, k1 = (
-                load(i8x32, lines + (read_i32(quads + at) >> scale)),
-                load(i8x32, lines + (read_i32(quads + at + 4) >> scale)),
-            )
-            k2, k3 = (
-                load(i8x32, lines + (read_i32(quads + at + 8) >> scale)),
-                load(i8x32, lines + (read_i32(quads + at + 12) >> scale)),
-            )
-            k01, k23 = unpack_bytes(k0, k1), unpack_bytes(k2, k3)
-            u, v = unpack_low_words(k01, k23), unpack_high_words(k01, k23)
+        offsets, weights = layer.offsets, layer.values
+        for at in range(first, last, 16):
+            u, v = tokens_of(lines, offsets, at, scale)
             w = broadcast(i8x32, weights + at)
             a, b = dot(a, u, w), dot(b, v, w)
             w = broadcast(i8x32, weights + at + 4)
@@ -124,6 +118,33 @@ def _sweep(dot: Any, unpack_bytes: Any) -> Any:
         return a, b, c, d, e, f, g, h
 
     return sweep
+
+
+def _unpacked(unpack_bytes: Any) -> Any:
+    """Make the reader of a quad's four half lines, from the byte unpack that selects the tokens."""
+
+    @piece
+    def tokens_of(lines, offsets, quad, scale):
+        at = offsets + quad
+        k0 = load(i8x32, lines + (read_i32(at) >> scale))
+        k1 = load(i8x32, lines + (read_i32(at + 4) >> scale))
+        k2 = load(i8x32, lines + (read_i32(at + 8) >> scale))
+        k3 = load(i8x32, lines + (read_i32(at + 12) >> scale))
+        k01, k23 = unpack_bytes(k0, k1), unpack_bytes(k2, k3)
+        return unpack_low_words(k01, k23), unpack_high_words(k01, k23)
+
+    return tokens_of
+
+
+def _aligned(first: int) -> Any:
+    """Make the reader of interleaved activations: registers 0 and 1 (from byte 0) or 2 and 3 (from byte 128)."""
+
+    @piece
+    def tokens_of(lines, offsets, quad, scale):
+        at = lines + read_i32(offsets + (quad >> 2)) + first
+        return load(i8x32, at), load(i8x32, at + 64)
+
+    return tokens_of
 
 
 @piece

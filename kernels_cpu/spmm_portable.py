@@ -1,4 +1,4 @@
-"""4x1 block-sparse s8 weights times u8 activations in plain loops: any architecture, the same panels and results.
+"""Block-sparse s8 weights times u8 activations in plain loops: any architecture, the same panels and results.
 
 Loop order as in the vector kernels: panel, group of four rows, quad, row, token; LLVM vectorizes over the tokens.
 Sums live in the layer's scratch, int32[4, 64] a task, because a kernel allocates nothing.
@@ -18,23 +18,26 @@ __all__ = ["spmm"]
 
 
 @functools.cache
-def spmm(*, output: str) -> Any:
+def spmm(*, aligned: bool, output: str) -> Any:
     """Return the compiled kernel for one kind of output: 's32', 'f32', 'u8' or 's8'.
+
+    Parameters
+    ----------
+    aligned : bool               As in `spmm_vnni.spmm`.
+    output : str                 What the epilogue stores.
 
     Returns
     -------
     kernel                       With the signature that `layer` describes; panels of any width up to 64.
     """
-    return _assemble(_EPILOGUES[output])
+    return _assemble(_add_aligned if aligned else _add_lines, _EPILOGUES[output])
 
 
-def _assemble(epilogue: Any) -> Any:
+def _assemble(add: Any, epilogue: Any) -> Any:
     @kernel
-    def spmm_4x1_portable(
-        layers, activations, out, token_scales, task, first_panel, last_panel, first_group, last_group
-    ):
+    def spmm_portable(layers, activations, out, token_scales, task, first_panel, last_panel, first_group, last_group):
         layer = layers[0]
-        width, sums = activations.shape[2], layer.scratch + 1024 * task
+        width, sums = out.shape[2], layer.scratch + 1024 * task
         for panel in range(first_panel, last_panel):
             lines = activations[panel]
             for group in range(first_group, last_group):
@@ -44,23 +47,41 @@ def _assemble(epilogue: Any) -> Any:
                         write_i32(sums + 256 * r + 4 * t, begin)
                 at = layer.pointers + 8 * group
                 for quad in range(16 * read_i64(at), 16 * read_i64(at + 8), 16):
-                    at = layer.offsets + quad
-                    k0, k1 = lines[read_i32(at) >> 6], lines[read_i32(at + 4) >> 6]
-                    k2, k3 = lines[read_i32(at + 8) >> 6], lines[read_i32(at + 12) >> 6]
-                    for r in range(4):
-                        at = layer.values + quad + 4 * r
-                        w0, w1 = np.int32(read_i8(at)), np.int32(read_i8(at + 1))
-                        w2, w3 = np.int32(read_i8(at + 2)), np.int32(read_i8(at + 3))
-                        for t in range(width):
-                            at = sums + 256 * r + 4 * t
-                            low = w0 * np.int32(k0[t]) + w1 * np.int32(k1[t])
-                            high = w2 * np.int32(k2[t]) + w3 * np.int32(k3[t])
-                            write_i32(at, read_i32(at) + low + high)
+                    add(sums, lines, layer, quad, width)
                 for r in range(4):
                     row = 4 * group + r
                     epilogue(out[panel, row], layer, token_scales, width * panel, row, sums + 256 * r)
 
-    return spmm_4x1_portable
+    return spmm_portable
+
+
+@piece
+def _add_lines(sums, lines, layer, quad, width):
+    """Add a quad of four lines, in order of tokens."""
+    at = layer.offsets + quad
+    k0, k1 = lines[read_i32(at) >> 6], lines[read_i32(at + 4) >> 6]
+    k2, k3 = lines[read_i32(at + 8) >> 6], lines[read_i32(at + 12) >> 6]
+    for r in range(4):
+        at = layer.values + quad + 4 * r
+        w0, w1 = np.int32(read_i8(at)), np.int32(read_i8(at + 1))
+        w2, w3 = np.int32(read_i8(at + 2)), np.int32(read_i8(at + 3))
+        for t in range(width):
+            at = sums + 256 * r + 4 * t
+            low = w0 * np.int32(k0[t]) + w1 * np.int32(k1[t])
+            write_i32(at, read_i32(at) + low + (w2 * np.int32(k2[t]) + w3 * np.int32(k3[t])))
+
+
+@piece
+def _add_aligned(sums, lines, layer, quad, width):
+    """Add four consecutive inputs: dword 16 j + 4 L + i of a line holds token 16 L + 4 j + i."""
+    line = lines[read_i32(layer.offsets + (quad >> 2)) >> 8]
+    for r in range(4):
+        at = layer.values + quad + 4 * r
+        w0, w1, w2, w3 = read_i8(at), read_i8(at + 1), read_i8(at + 2), read_i8(at + 3)
+        for t in range(width):
+            k = 4 * (16 * (t % 16 // 4) + 4 * (t // 16) + t % 4)
+            at = sums + 256 * r + 4 * t
+            write_i32(at, read_i32(at) + w0 * line[k] + w1 * line[k + 1] + w2 * line[k + 2] + w3 * line[k + 3])
 
 
 @piece

@@ -16,7 +16,7 @@ from sparsefab.kernels_cpu.layer import filled
 zeros = np.zeros(256, np.int64)
 layer = filled(pointers=zeros, start=zeros, shifts=zeros, multipliers=zeros, scratch=zeros)
 for output, dtype in (("s32", np.int32), ("u8", np.uint8)):
-    kernel = spmm_portable.spmm(output=output)
+    kernel = spmm_portable.spmm(aligned=False, output=output)
     kernel(layer, np.zeros((1, 1, 64), np.uint8), np.zeros((1, 4, 64), dtype), np.zeros(1, np.float32), 0, 0, 1, 0, 1)
     print(sum(kernel.stats.cache_hits.values()), end="")
 """

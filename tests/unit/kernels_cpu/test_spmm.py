@@ -10,7 +10,7 @@ from sparsefab.errors import LayoutError
 from sparsefab.formats import Block, IntFormat, QuantTensor, Vnni4x1, pack
 from sparsefab.formats.requantize import Requantizer, requantize_scalar
 from sparsefab.kernels_cpu.features import Level, runs
-from sparsefab.kernels_cpu.panels import aligned_empty, panels_of, rows_of
+from sparsefab.kernels_cpu.panels import aligned_empty, interleaved, panels_of, rows_of
 from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product, Reals, Sums
 from sparsefab.kernels_cpu.threads import available_threads
 
@@ -322,3 +322,50 @@ def test_wrong_epilogues_are_refused():
         product.run(panels_of(codes), token_scales=np.ones(64, np.float32))
     with pytest.raises(ValueError, match="token_scales must be finite"):
         product.run(panels_of(codes), token_scales=np.full(TOKENS, np.inf, np.float32))
+
+
+def aligned_case(rows=24, columns=30, seed=2, density=0.4):
+    """Weights in aligned 4x4 blocks, codes [TOKENS, columns], a bias."""
+    random = np.random.default_rng(seed)
+    blocks = random.random((-(-rows // 4), -(-columns // 4))) < density
+    mask = np.repeat(np.repeat(blocks, 4, axis=0), 4, axis=1)[:rows, :columns]
+    matrix = np.where(mask, random.integers(-128, 128, (rows, columns)), 0).astype(np.int8)
+    return matrix, random.integers(0, 256, (TOKENS, columns)).astype(np.uint8), random.integers(-9999, 9999, rows)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("rows", "columns", "density"), [(24, 30, 0.4), (24, 32, 1), (5, 3, 1), (8, 8, 0)])
+def test_aligned_weights_equal_numpy(level, rows, columns, density):
+    matrix, codes, bias = aligned_case(rows, columns, density=density)
+    weights = BlockWeights.from_matrix(matrix)
+    assert len(weights.offsets) == (density == 1) * -(-rows // 4) * -(-columns // 4) or density == 0.4
+    result = Product(weights, Sums(), bias=bias, zero_point=9, level=level).run(interleaved(panels_of(codes)))
+    np.testing.assert_array_equal(
+        tokens_of(result, TOKENS, rows), bias + (codes.astype(int) - 9) @ matrix.T.astype(int)
+    )
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("aligned", [False, True])
+def test_interleaved_results_are_the_plain_ones_in_another_order(level, aligned):
+    matrix, codes, bias = aligned_case()
+    random = np.random.default_rng(1)
+    if aligned:
+        weights, panels = BlockWeights.from_matrix(matrix), interleaved(panels_of(codes))
+    else:
+        weights, panels = weights_of(case("random", columns=30)[0]), panels_of(codes)
+    requantizer = Requantizer.of(np.exp(random.normal(-7, 3, 24)), 99, 3, 250)
+    plain = Product(weights, Codes(requantizer=requantizer), bias=bias, level=level).run(panels)
+    other = Product(weights, Codes(requantizer=requantizer, interleaved=True), bias=bias, level=level).run(panels)
+    np.testing.assert_array_equal(other, interleaved(plain))
+
+
+def test_interleaving_puts_four_inputs_of_a_token_side_by_side():
+    codes = np.random.default_rng(0).integers(0, 256, (TOKENS, 7)).astype(np.uint8)
+    result = interleaved(panels_of(codes))
+    assert result.shape == (2, 2, 256)
+    for token in range(TOKENS):
+        lane, j, i = token % 64 // 16, token % 16 // 4, token % 4
+        dword = 16 * j + 4 * lane + i
+        padded = np.append(codes[token], 0).reshape(2, 4)
+        np.testing.assert_array_equal(result[token // 64, :, 4 * dword : 4 * dword + 4], padded)

@@ -1,0 +1,124 @@
+"""Weights as kernels read them: quads of four inputs for groups of four rows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsefab.errors import LayoutError
+from sparsefab.formats.tensors import PackedTensor
+
+__all__ = ["BlockWeights"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BlockWeights:
+    """s8 weights in blocks of four rows, checked so that no kernel can read astray.
+
+    Attributes
+    ----------
+    rows, columns : int          Shape of the matrix; a last group of fewer than four rows is filled up with zeros.
+    ptr : int64[groups + 1]      First quad of each group of four rows; groups = ceil(rows / 4).
+    aligned : bool               A quad is four consecutive inputs, read from interleaved panels; else any four.
+    offsets : int32[quads, 4]    Byte offset 64 * k of each of the quad's four inputs inside a panel;
+              int32[quads]       of aligned weights, 256 * (k / 4) of its first input.
+    values : int8[quads, 4, 4]   Weights by row of the group, then input of the quad.
+
+    Raises
+    ------
+    LayoutError                  If the sections do not fit together, or name an input that is not there.
+    """
+
+    rows: int
+    columns: int
+    ptr: NDArray[np.int64]
+    offsets: NDArray[np.int32]
+    values: NDArray[np.int8]
+    aligned: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 1:
+            raise LayoutError(f"a matrix of {self.rows} x {self.columns} weights holds nothing to multiply")
+        quads = len(self.offsets)
+        for name, array, shape, dtype in (
+            ("ptr", self.ptr, (self.groups + 1,), np.int64),
+            ("offsets", self.offsets, (quads,) if self.aligned else (quads, 4), np.int32),
+            ("values", self.values, (quads, 4, 4), np.int8),
+        ):
+            if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+                raise LayoutError(
+                    f"section {name} must be C-contiguous {np.dtype(dtype)} of shape {shape}, not "
+                    f"{array.dtype} of {array.shape}"
+                )
+            if array.ctypes.data % array.itemsize:
+                raise LayoutError(f"section {name} is not aligned to its {array.itemsize}-byte elements")
+        if self.ptr[0] != 0 or self.ptr[-1] != quads or np.any(np.diff(self.ptr) < 0):
+            raise LayoutError(f"section ptr must rise from 0 to {quads} quads")
+        step, lines = (256, -(-self.columns // 4)) if self.aligned else (64, self.columns)
+        if quads and (self.offsets.min() < 0 or self.offsets.max() > step * (lines - 1) or np.any(self.offsets % step)):
+            raise LayoutError(f"section offsets must hold multiples of {step} below {step * lines}")
+
+    @classmethod
+    def from_packed(cls, packed: PackedTensor) -> "BlockWeights":
+        """Read a PackedTensor of the Vnni4x1 layout; sections are viewed, not copied, where alignment allows."""
+        sections = packed.sections
+        missing = [name for name in ("pointers", "offsets", "values") if name not in sections]
+        if missing:
+            raise LayoutError(f"a packed tensor for this kernel needs the section {missing[0]!r}")
+        try:
+            return cls(
+                rows=packed.spec.rows,
+                columns=packed.spec.columns,
+                ptr=_viewed(sections["pointers"], np.int64, ()),
+                offsets=_viewed(sections["offsets"], np.int32, (4,)),
+                values=_viewed(sections["values"], np.int8, (4, 4)),
+            )
+        except ValueError as error:
+            raise LayoutError(f"packed sections are cut short: {error}") from error
+
+    @classmethod
+    def from_matrix(cls, matrix: NDArray[np.int8]) -> "BlockWeights":
+        """Cut a matrix int8[rows, columns] into aligned 4x4 blocks and keep those that are not all zero."""
+        if matrix.dtype != np.int8 or matrix.ndim != 2:
+            raise LayoutError(f"matrix must be int8[rows, columns], not {matrix.dtype} of {matrix.shape}")
+        rows, columns = matrix.shape
+        groups, lines = -(-rows // 4), -(-columns // 4)
+        blocks = np.zeros((4 * groups, 4 * lines), np.int8)
+        blocks[:rows, :columns] = matrix
+        blocks = blocks.reshape(groups, 4, lines, 4).transpose(0, 2, 1, 3)
+        kept = blocks.any(axis=(2, 3))
+        return cls(
+            rows=rows,
+            columns=columns,
+            ptr=np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int64),
+            offsets=(256 * np.nonzero(kept)[1]).astype(np.int32),
+            values=np.ascontiguousarray(blocks[kept]),
+            aligned=True,
+        )
+
+    @property
+    def groups(self) -> int:
+        """Groups of four rows."""
+        return -(-self.rows // 4)
+
+    def row_sums(self) -> NDArray[np.int64]:
+        """Sum of each row's weights, int64[4 * groups]."""
+        return self._reduced(self.values.sum(axis=2, dtype=np.int64))
+
+    def reach(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Least and greatest sum of each row over all u8 activations, int64[4 * groups] each."""
+        low = np.minimum(self.values, 0).sum(axis=2, dtype=np.int64)
+        high = np.maximum(self.values, 0).sum(axis=2, dtype=np.int64)
+        return self._reduced(low) * 255, self._reduced(high) * 255
+
+    def _reduced(self, quads: NDArray[np.int64]) -> NDArray[np.int64]:
+        totals = np.vstack([np.zeros((1, 4), np.int64), np.cumsum(quads, axis=0)])
+        return (totals[self.ptr[1:]] - totals[self.ptr[:-1]]).reshape(-1)
+
+
+def _viewed(section: NDArray[np.uint8], dtype: Any, inner: tuple[int, ...]) -> NDArray[Any]:
+    flat = np.ascontiguousarray(section)
+    if flat.ctypes.data % np.dtype(dtype).itemsize:
+        flat = flat.copy()
+    return flat.view(dtype).reshape(-1, *inner)
