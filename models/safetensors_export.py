@@ -4,7 +4,7 @@
     LAYER.scales        float32 [out]
     LAYER.multipliers   uint16 [out, groups]        Only with group scales
     LAYER.zero_points   int16 [out, groups]         Only if asymmetric
-    LAYER.mask          uint8 [out, ceil(in / 8)]   Only if sparse; bit i of byte j tells whether weight 8 j + i is stored
+    LAYER.mask          uint8 [out, ceil(in / 8)]   Only if sparse; bit i of byte j: is weight 8 j + i stored?
     LAYER.bias          float32 [out]               LAYER.weight float32 [out, in]: a layer that is not compressed
 
 The header's metadata holds, under 'layers', a JSON object: layer -> format, pattern, group_size. A weight is
@@ -74,14 +74,14 @@ def read_tensors(path: Path) -> dict[str, QuantTensor]:
         if f"{name}.mask" in file:
             packed = np.asarray(file[f"{name}.mask"], np.uint8)
             mask = np.unpackbits(packed, axis=1, count=codes.shape[1], bitorder="little").astype(np.bool_)
-        optional = {part: file.get(f"{name}.{part}") for part in ("multipliers", "zero_points")}
+        multipliers, zero_points = (file.get(f"{name}.{part}") for part in ("multipliers", "zero_points"))
         tensors[name] = QuantTensor(
             codes=codes,
             format=get_format(entry["format"]),
             row_scales=np.asarray(file[f"{name}.scales"], np.float32),
             group_size=int(entry["group_size"]),
-            group_multipliers=None if optional["multipliers"] is None else np.asarray(optional["multipliers"], np.uint16),
-            zero_points=None if optional["zero_points"] is None else np.asarray(optional["zero_points"], np.int16),
+            group_multipliers=None if multipliers is None else np.asarray(multipliers, np.uint16),
+            zero_points=None if zero_points is None else np.asarray(zero_points, np.int16),
             pattern=parse_pattern(entry["pattern"]),
             mask=mask,
         )

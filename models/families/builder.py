@@ -56,8 +56,8 @@ class Builder:
     def add(self, op: str, inputs: Sequence[str], name: str, attributes: Mapping[str, Attribute] | None = None,
             layer: str | None = None) -> str:
         """Add a node with one output; the node bears the output's name, without '.output' at its end."""
-        self.nodes.append(Node(op=op, name=name.removesuffix(".output"), inputs=tuple(inputs), outputs=(name,), attributes=attributes or {},
-                               layer=layer))
+        self.nodes.append(Node(op=op, name=name.removesuffix(".output"), inputs=tuple(inputs), outputs=(name,),
+                               attributes=attributes or {}, layer=layer))
         return name
 
     def linear(self, name: str, x: str, weight: NDArray[np.float32], bias: NDArray[np.float32] | None = None,

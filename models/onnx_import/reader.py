@@ -71,7 +71,7 @@ def nodes_of(path: Path, protos: Any) -> tuple[Node, ...]:
 
 
 def _modern(node: Node, opset: int, constants: Constants) -> Node:
-    """Give a reduction of an older operator set its axes as an input, so that the graph can be written in a newer one."""
+    """Give a reduction of an older operator set its axes as an input, as the newer ones have it."""
     axes = node.attributes.get("axes")
     if opset >= 18 or axes is None or not node.op.startswith("Reduce"):
         return node

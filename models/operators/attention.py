@@ -1,5 +1,7 @@
 """Attention and rotary positions, as in operator set 23."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from sparsefab.models.operators.attributes import (
@@ -12,9 +14,11 @@ from sparsefab.models.operators.attributes import (
     optional,
     required,
 )
-from sparsefab.models.operators.reduction import softmax
 
 __all__ = ["ATTENTION"]
+
+_ROWS = 128
+"""Queries computed at once: a causal product skips the keys after them, and the scores stay in the cache."""
 
 _ATTENTION_ATTRIBUTES = {"is_causal", "kv_num_heads", "q_num_heads", "scale", "softcap", "softmax_precision"}
 
@@ -53,23 +57,54 @@ def _attention(inputs: Inputs, attributes: Attributes) -> Array | tuple[Array, .
     v = _split_heads(value, integer(attributes, "kv_num_heads", 0))
     if past_key is not None and past_value is not None:
         k, v = np.concatenate([past_key, k], 2), np.concatenate([past_value, v], 2)
-    batch, heads, queries, width = q.shape
-    kv_heads, keys = k.shape[1:3]
-    scale = np.float32(number(attributes, "scale", width ** -0.5))
-    grouped = (q * scale).reshape(batch, kv_heads, heads // kv_heads * queries, width)
-    scores = np.matmul(grouped, k.transpose(0, 1, 3, 2)).reshape(batch, heads, queries, keys)
-    cap = np.float32(number(attributes, "softcap", 0.0))
-    if cap:
-        scores = np.tanh(scores / cap) * cap
-    if integer(attributes, "is_causal", 0):
-        future = np.arange(keys) > np.arange(queries)[:, None] + (keys - queries if past_key is not None else 0)
-        np.copyto(scores, -np.inf, where=future)
-    if mask is not None:
-        scores = _masked(scores, mask)
-    weights = softmax(scores)
-    products = np.matmul(weights.reshape(batch, kv_heads, -1, keys), v).reshape(batch, heads, queries, -1)
-    y = _join_heads(products) if query.ndim == 3 else products
-    return y, k, v
+    scores = _Scores(
+        scale=np.float32(number(attributes, "scale", q.shape[-1] ** -0.5)),
+        cap=np.float32(number(attributes, "softcap", 0.0)),
+        mask=mask,
+        past=k.shape[2] - q.shape[2] if past_key is not None else 0,
+        causal=bool(integer(attributes, "is_causal", 0)),
+    )
+    y = np.empty((q.shape[0], q.shape[2], q.shape[1], v.shape[-1]), np.float32)
+    for start in range(0, q.shape[2], _ROWS):
+        rows = slice(start, min(start + _ROWS, q.shape[2]))
+        y[:, rows] = scores.attend(q, k, v, rows).transpose(0, 2, 1, 3)
+    joined = y.reshape(*y.shape[:2], -1) if query.ndim == 3 else y.transpose(0, 2, 1, 3)
+    return joined, k, v
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scores:
+    """How the scores of queries and keys come about."""
+
+    scale: np.float32
+    cap: np.float32
+    mask: Array | None
+    past: int
+    causal: bool
+
+    def attend(self, q: Array, k: Array, v: Array, rows: slice) -> Array:
+        """Attend from some rows of queries: [batch, heads, rows, head]; keys that none of them sees are left out."""
+        batch, heads, _, width = q.shape
+        kv_heads, count = k.shape[1], rows.stop - rows.start
+        keys = min(k.shape[2], rows.stop + self.past) if self.causal else k.shape[2]
+        shared = (batch, kv_heads, heads // kv_heads * count)  # the queries that read one key/value head, in a row
+        scaled = (q[:, :, rows] * self.scale).reshape(*shared, width)
+        scores = np.matmul(scaled, k[:, :, :keys].transpose(0, 1, 3, 2)).reshape(batch, heads, count, keys)
+        if self.cap:
+            scores = np.tanh(scores / self.cap) * self.cap
+        if self.causal:
+            future = np.arange(keys) > np.arange(rows.start, rows.stop)[:, None] + self.past
+            np.copyto(scores, -np.inf, where=future)
+        if self.mask is not None:
+            mask = self.mask if self.mask.shape[-2] == 1 else self.mask[..., rows, :]
+            scores = _masked(scores, mask[..., :keys])
+        top = scores.max(-1, keepdims=True)
+        scores -= np.where(np.isneginf(top), np.float32(0), top)
+        np.exp(scores, out=scores)
+        total = scores.sum(-1, keepdims=True)
+        products = np.matmul(scores.reshape(*shared, keys), v[:, :, :keys]).reshape(batch, heads, count, -1)
+        products /= np.where(total == 0, np.float32(1), total)
+        return np.asarray(products)
 
 
 def _masked(scores: Array, mask: Array) -> Array:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sparsefab.errors import ModelError
 from sparsefab.models.execute import execute
 from sparsefab.models.families.builder import Builder
-from sparsefab.models.graph import Graph, Node, Value
+from sparsefab.models.graph import Attribute, Graph, Node, Value
 from sparsefab.models.model import Model
 from sparsefab.models.operators.convolution import Geometry
 from sparsefab.workload import Convolution, Linear, Workload
@@ -33,7 +33,7 @@ def conv_model(groups: int, kernel: int = 3) -> Model:
     """One convolution of 6 to 12 channels with a bias."""
     weights = RNG.standard_normal((12, 6 // groups * kernel * kernel), np.float32)
     bias = RNG.standard_normal(12, np.float32)
-    attributes = {"kernel_shape": (kernel, kernel), "pads": (1, 0, 1, 2), "strides": (2, 1), "group": groups}
+    attributes: dict[str, Attribute] = {"kernel_shape": (kernel, kernel), "pads": (1, 0, 1, 2), "strides": (2, 1), "group": groups}
     size = Geometry.of(attributes, 7, 8).size
     layer = Convolution(name="conv", out_channels=12, in_channels=6, kernel=(kernel, kernel), groups=groups,
                         padding=(1, 0, 1, 2), stride=(2, 1), out_height=size[0], out_width=size[1], bias=True)

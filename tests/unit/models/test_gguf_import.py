@@ -103,12 +103,12 @@ def test_damaged_files(llama_tensors: Tensors, tmp_path: Path, length: int) -> N
 def test_other_architectures_and_missing_keys(llama_tensors: Tensors, tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     write_gguf(path, llama_tensors, architecture="qwen2")
-    with pytest.raises(ModelError, match="architecture 'qwen2' is not supported, only 'llama'"):
+    with pytest.raises(ModelError, match=r"architecture 'qwen2' is not supported, only 'llama'"):
         load_model(path)
     write_gguf(path, llama_tensors, leave_out="feed_forward_length")
-    with pytest.raises(ModelError, match="the metadata lacks llama.feed_forward_length"):
+    with pytest.raises(ModelError, match=r"the metadata lacks llama\.feed_forward_length"):
         load_model(path)
     del llama_tensors["model.layers.1.mlp.up_proj.weight"]
     write_gguf(path, llama_tensors)
-    with pytest.raises(ModelError, match="'model.layers.1.mlp.up_proj.weight' is missing"):
+    with pytest.raises(ModelError, match=r"'model\.layers\.1\.mlp\.up_proj\.weight' is missing"):
         load_model(path)

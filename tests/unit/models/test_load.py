@@ -16,7 +16,7 @@ def test_a_folder_holds_one_model(llama_folder: Path) -> None:
     assert load_model(llama_folder).workload.family == "decoder"
     assert load_model(llama_folder / "model.safetensors").workload.family == "decoder"
     (llama_folder / "second.safetensors").write_bytes((llama_folder / "model.safetensors").read_bytes())
-    with pytest.raises(ModelError, match=r"holds 2 models \(model\.safetensors, second\.safetensors, \.\.\.\); name one"):
+    with pytest.raises(ModelError, match=r"holds 2 models \(model\.safetensors, second\.safetensors, .*\); name one"):
         load_model(llama_folder)
 
 
@@ -25,7 +25,7 @@ def test_nothing_there(tmp_path: Path) -> None:
         load_model(tmp_path)
     with pytest.raises(ModelError, match="no such file"):
         load_model(tmp_path / "absent.onnx")
-    with pytest.raises(ModelError, match="no tokenizer; put tokenizer.json"):
+    with pytest.raises(ModelError, match=r"no tokenizer; put tokenizer\.json"):
         load_tokenizer(tmp_path)
 
 

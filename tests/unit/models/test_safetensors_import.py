@@ -107,8 +107,8 @@ def test_llama_workload(llama_folder: Path) -> None:
     assert len(names) == 15
     head = next(layer for layer in workload.layers if layer.name == "lm_head")
     assert head == Linear(name="lm_head", out_features=29, in_features=32, head=True)
-    assert list(workload.attentions())[0] == Attention(name="model.layers.0.self_attn", heads=4, kv_heads=2, head_dim=8,
-                                                       causal=True)
+    assert next(workload.attentions()) == Attention(
+        name="model.layers.0.self_attn", heads=4, kv_heads=2, head_dim=8, causal=True)
 
 
 def test_what_stays_in_float_is_listed(llama_folder: Path) -> None:

@@ -39,7 +39,7 @@ def torch_names(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
     def rebuild(*arguments: Any) -> None: ...
 
-    rebuild.__module__, rebuild.__qualname__, rebuild.__name__ = "torch._utils", "_rebuild_tensor_v2", "_rebuild_tensor_v2"
+    rebuild.__module__, rebuild.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
     utils._rebuild_tensor_v2 = rebuild  # type: ignore[attr-defined]
     for name in STORAGES.values():
         setattr(torch, name, type(name, (), {"__module__": "torch"}))
@@ -150,7 +150,7 @@ class _Evil:
 
 def test_code_is_refused_and_not_run(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "net.pth", {"x": _Evil()})
-    with pytest.raises(ModelError, match=r"holds (builtins|__builtin__)\.print, not only tensors; save model.state_dict"):
+    with pytest.raises(ModelError, match=r"holds \w+\.print, not only tensors; save model\.state_dict"):
         read_torch_tensors(tmp_path / "net.pth")
     assert capsys.readouterr().out == ""
 
@@ -160,9 +160,9 @@ def test_damaged_files(write: Write, tmp_path: Path, length: int) -> None:
     path = tmp_path / "net.pth"
     write(path, {"x": _Pickled("0", np.arange(240, dtype=np.float32))})
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(ModelError, match="truncated|not a PyTorch|not an ONNX"):
+    with pytest.raises(ModelError, match=r"truncated|not a PyTorch|not an ONNX"):
         load_model(path)
-    with pytest.raises(ModelError, match="truncated|not a PyTorch"):
+    with pytest.raises(ModelError, match=r"truncated|not a PyTorch"):
         read_torch_tensors(path)
 
 
