@@ -6,6 +6,7 @@ the next run. The order of the result is that of the jobs and the cases, whateve
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,8 @@ from sparsefab.reports.workers import run_all
 __all__ = ["CostFunction", "EvaluateFunction", "ProgressFunction", "RefineFunction", "explore"]
 
 log = logging.getLogger(__name__)
+
+_UNSTORED_S = 0.5  # priced points are stored together at least this often: pricing is faster than writing a file
 
 EvaluateFunction = Callable[[Job], Accuracy]
 CostFunction = Callable[[Evaluation, Case], Cost]
@@ -71,9 +74,21 @@ def _explore(jobs: Sequence[Job], evaluate: EvaluateFunction, cases: Sequence[Ca
              workers: int, stage: str, report: ProgressFunction) -> dict[str, list[Point]]:
     """Points by the key of their job."""
     evaluations = _evaluate_all(jobs, evaluate, store, workers, stage, report)
+    known = {point.key: point for point in store.points() if point.status != "failed"}
     points: dict[str, list[Point]] = {}
+    fresh: list[Point] = []
+    stored_s = time.monotonic()
     for done, job in enumerate(jobs, start=1):
-        points[job.key] = _price(evaluations[job.key], cases, cost, store)
+        points[job.key] = []
+        for case in cases:
+            point = known.get(case.key(job))
+            if point is None:
+                point = _price(evaluations[job.key], case, cost)
+                fresh.append(point)
+            points[job.key].append(replace(point, recipe=job.recipe))
+        if time.monotonic() - stored_s > _UNSTORED_S or done == len(jobs):
+            store.put_points(fresh)
+            fresh, stored_s = [], time.monotonic()
         report("price", done, len(jobs))
     return points
 
@@ -117,27 +132,17 @@ class _Step:
         return evaluation
 
 
-def _price(evaluation: Evaluation, cases: Sequence[Case], cost: CostFunction, store: Store) -> list[Point]:
-    job = evaluation.job
-    stored = None if evaluation.failed else store.points_of(job, cases)
-    if stored is not None and all(point.status != "failed" for point in stored):
-        return [replace(point, recipe=job.recipe) for point in stored]
-    points = [Point.of(evaluation, case, _cost_of(evaluation, case, cost)) for case in cases]
-    store.put_points(job, cases, points)
-    return points
-
-
-def _cost_of(evaluation: Evaluation, case: Case, cost: CostFunction) -> Cost:
+def _price(evaluation: Evaluation, case: Case, cost: CostFunction) -> Point:
     if evaluation.failed:
-        return Cost(status="failed", reason=evaluation.reason)
+        return Point.of(evaluation, case, Cost(status="failed", reason=evaluation.reason))
     try:
-        return cost(evaluation, case)
+        return Point.of(evaluation, case, cost(evaluation, case))
     except StorageError:
         raise
     except Exception as error:  # whatever one recipe's pricing does, the sweep goes on and says so
         log.warning("no cost of recipe %s on %s: %s", evaluation.job.recipe, case.target, error)
         log.debug("the cost function raised", exc_info=error)
-        return Cost(status="failed", reason=_reason(error))
+        return Point.of(evaluation, case, Cost(status="failed", reason=_reason(error)))
 
 
 def _reason(error: BaseException) -> str:

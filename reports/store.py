@@ -1,7 +1,7 @@
 """The store of an exploration: every finished evaluation in a file of its own, named by its content key.
 
     STORE/evaluations/KEY.parquet     one evaluation; KEY = hash(model, recipe, data slice, evaluator, fidelity, seed)
-    STORE/points/KEY.parquet          the points of one evaluation in one set of cases; KEY = hash(their keys)
+    STORE/points/KEY.parquet          points that were priced together; KEY = hash(their keys)
 
 Files appear whole or not at all, so any number of processes share a store without locks, and a run that is killed has
 lost only what it had not finished. What cannot be read (another version, a damaged file) is passed over with a log
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from sparsefab.errors import StorageError
-from sparsefab.reports.atomic import clear_leftovers, make_folder, write_atomic
-from sparsefab.reports.points import Case, Evaluation, Job, Point, content_key
+from sparsefab.storage import clear_leftovers, make_folder, write_atomic
+from sparsefab.reports.points import Evaluation, Job, Point, content_key
 from sparsefab.reports.schema import (
     SchemaError,
     decode_evaluations,
@@ -62,23 +62,17 @@ class Store:
         """Every readable evaluation, by key."""
         return _read_all(self._evaluations, decode_evaluations)
 
-    def points_of(self, job: Job, cases: Sequence[Case]) -> list[Point] | None:
-        """The stored points of a job in exactly these cases, or None."""
-        return _read(self._points / f"{_batch_key(job, cases)}.parquet", decode_points) or None
-
-    def put_points(self, job: Job, cases: Sequence[Case], points: Sequence[Point]) -> None:
-        """Keep the points of a job, one a case; raises StorageError, and then the store is as it was."""
-        write_atomic(self._points / f"{_batch_key(job, cases)}.parquet", encode_points(points))
+    def put_points(self, points: Sequence[Point]) -> None:
+        """Keep points in one file; raises StorageError, and then the store is as it was."""
+        if points:
+            name = content_key(points=[point.key for point in points])
+            write_atomic(self._points / f"{name}.parquet", encode_points(points))
 
     def points(self) -> list[Point]:
         """Every readable point, each key once, by key; one that failed in one run and not in another did not fail."""
         found = sorted(_read_all(self._points, decode_points), key=lambda point: point.status != "failed")
         unique = {point.key: point for point in found}
         return [unique[key] for key in sorted(unique)]
-
-
-def _batch_key(job: Job, cases: Sequence[Case]) -> str:
-    return content_key(points=[case.key(job) for case in cases])
 
 
 def _read(path: Path, decode: Callable[[bytes, str], list[Item]]) -> list[Item]:

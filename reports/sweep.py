@@ -7,20 +7,22 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from sparsefab.cost_models.estimate import Estimate, Figure, LayerPlan, Options, estimate
+from sparsefab.cost_models.estimate import Estimate, Figure, Options, estimate
 from sparsefab.errors import TargetError
-from sparsefab.formats import TensorSpec, pack, storage_layout
+from sparsefab.formats import pack, storage_layout
 from sparsefab.models.compress import CompressedModel, Recipe, compress
 from sparsefab.models.compress.recipe import recipe_from_text
 from sparsefab.models.evaluate import BitTrueRunner, RecordCache, Slice, calibrate, code_version, executor, judge, task_for
+from sparsefab.models.evaluate.evaluation import Progress
 from sparsefab.models.evaluate.tasks import Task
 from sparsefab.models.model import Model
 from sparsefab.models.source import Source
+from sparsefab.reports.plans import plans_json, plans_of
 from sparsefab.reports.points import Accuracy, Case, Cost, Evaluation, Interval, Job, Provenance, Support
 from sparsefab.targets import Device
 from sparsefab.workload import Phase, Workload
 
-__all__ = ["Pricer", "RecipeEvaluator", "cases_for", "full_job", "jobs_for", "open_model", "plans_of", "weight_bytes"]
+__all__ = ["Pricer", "RecipeEvaluator", "cases_for", "full_job", "jobs_for", "open_model", "weight_bytes"]
 
 FLOAT_BYTES = 2  # weights that no recipe compresses are counted as fp16
 
@@ -64,8 +66,14 @@ class RecipeEvaluator:
             weight_bytes=stored,
             bits_per_weight=stored * 8 / model.workload.parameters,
             float_layers=tuple(name for name in model.weights if name not in compressed.layers),
-            details={"plans": _plans_json(compressed), "notes": [list(note) for note in compressed.notes]},
+            details={"plans": plans_json(compressed), "notes": [list(note) for note in compressed.notes]},
         )
+
+    def baseline(self, job: Job, progress: Progress | None = None) -> None:
+        """Compute and keep the float baseline, at full length."""
+        model = open_model(self.source)
+        task = self.task(model, "full")
+        RecordCache(self.records).records(self._key(job, "baseline", task), task, executor(model), progress)
 
     def task(self, model: Model, fidelity: str) -> Task:
         """The task at one fidelity; the screen's samples are the first of the full ones."""
@@ -94,24 +102,6 @@ def weight_bytes(compressed: CompressedModel) -> int:
         else:
             total += pack(layer.tensor, storage_layout(layer.tensor.spec)).nbytes
     return total
-
-
-def _plans_json(compressed: CompressedModel) -> dict[str, object]:
-    return {
-        name: {"spec": layer.tensor.spec.to_json(), "activation": layer.activations.name}
-        for name, layer in compressed.layers.items()
-    }
-
-
-def plans_of(details: Mapping[str, object]) -> dict[str, LayerPlan]:
-    """Read a cost model's plans back from an evaluation's details."""
-    plans = details["plans"]
-    if not isinstance(plans, dict):
-        raise TypeError("details['plans'] must be a table by layer name")
-    return {
-        name: LayerPlan(spec=TensorSpec.from_json(plan["spec"]), activation=plan["activation"])
-        for name, plan in plans.items()
-    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,12 @@
 
 from sparsefab.models.compress.apply import CompressedLayer, CompressedModel, compress
 from sparsefab.models.compress.assign import Assignment, LayerRecipe, assign
-from sparsefab.models.compress.builtin import BUILTIN, builtin_recipes, find_recipe
+from sparsefab.models.compress.builtin import BUILTIN, PUBLISHED, builtin_recipes, find_recipe
 from sparsefab.models.compress.prune import magnitude_mask
 from sparsefab.models.compress.recipe import Recipe, Rule, load_recipe
 from sparsefab.models.compress.rtn import METHODS, round_to_nearest
 
 __all__ = [
-    "BUILTIN", "METHODS", "Assignment", "CompressedLayer", "CompressedModel", "LayerRecipe", "Recipe", "Rule", "assign",
+    "BUILTIN", "METHODS", "PUBLISHED", "Assignment", "CompressedLayer", "CompressedModel", "LayerRecipe", "Recipe", "Rule", "assign",
     "builtin_recipes", "compress", "find_recipe", "load_recipe", "magnitude_mask", "round_to_nearest",
 ]

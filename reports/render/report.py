@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparsefab import config
 from sparsefab.errors import StorageError
-from sparsefab.reports.atomic import make_folder, write_atomic
+from sparsefab.storage import make_folder, write_atomic
 from sparsefab.reports.points import Point
 from sparsefab.reports.render.figures import pareto_figure, to_png, to_svg
 from sparsefab.reports.render.page import page

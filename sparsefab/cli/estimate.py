@@ -1,0 +1,67 @@
+"""`sparsefab estimate MODEL --target T`: what a model costs on a device, decode beside prefill."""
+
+import argparse
+from pathlib import Path
+
+from sparsefab.cli.options import Verbs, add_common, positive
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser("estimate", help="cost of a model on a target", description=__doc__)
+    parser.add_argument("model", metavar="MODEL", help="a model, a file, or a workload known by shape (llama2-7b, ...)")
+    parser.add_argument("--target", required=True, metavar="T", help="a device, a TOML file, or 'host'")
+    parser.add_argument("--recipe", metavar="R", help="a built-in recipe or a TOML file; absent: float weights")
+    parser.add_argument("--batch", type=positive, default=1, metavar="N", help="sequences (default: 1)")
+    parser.add_argument("--context", type=positive, default=128, metavar="N", help="tokens a sequence (default: 128)")
+    parser.add_argument("--arch", type=Path, metavar="FILE", help="accelerator parameters in TOML, for FPGAs")
+    parser.add_argument("--layers", action="store_true", help="show every layer")
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print both phases."""
+    from sparsefab import config
+    from sparsefab.arch import AcceleratorArch
+    from sparsefab.cli.output import figure_text, print_json, print_table, si
+    from sparsefab.cost_models.estimate import report_json
+    from sparsefab.session import Session
+
+    arch = None if options.arch is None else config.load(options.arch, AcceleratorArch)
+    decode, prefill = Session(options.cache_dir).estimate(
+        options.model, options.recipe, options.target, batch=options.batch, context=options.context, arch=arch
+    )
+    if options.json:
+        print_json(report_json(decode, prefill, layers=options.layers))
+        return 0
+    phases = [phase for phase in (decode, prefill) if phase is not None]
+    rows = []
+    for label, unit, name in (
+        ("latency", "s", "latency_s"), ("throughput", "token/s", "throughput_tokens_per_s"),
+        ("energy a token", "J", "energy_per_token_j"), ("power", "W", "power_w"), ("memory", "B", "memory_bytes"),
+        ("price of 1M tokens", "USD", "price_per_million_tokens_usd"),
+    ):
+        cells = []
+        for phase in phases:
+            figure = getattr(phase, name)
+            cells.append(figure_text(None if figure is None else figure.to_json(), unit))
+        rows.append([label, *cells])
+    for term in sorted({term for phase in phases for term in phase.terms_s}):
+        rows.append([f"  busy: {term}", *(si(phase.terms_s.get(term), "s") for phase in phases)])
+    rows.append(["provenance", *(phase.provenance.value for phase in phases)])
+    title = f"{options.model} on {options.target}, recipe {options.recipe or 'none'}, batch {options.batch}, context " \
+            f"{options.context}"
+    print_table(title, ["", *(phase.phase.kind for phase in phases)], rows)
+    first = phases[0]
+    if first.resources:
+        print("resources: " + ", ".join(f"{name} {si(figure.value)}" for name, figure in first.resources.items()))
+    if options.layers:
+        print_table("layers", ["layer", "kind", "support", "kernel", "latency", "bound", "note"],
+                    [[layer.name, layer.kind, layer.support.value, layer.kernel, si(layer.latency_s.value, "s"),
+                      layer.bound, layer.note] for layer in first.layers], right=["latency"])
+    for note in first.notes:
+        print(f"  {note}")
+    return 0

@@ -1,0 +1,368 @@
+"""What the verbs and a Python user do with a model: open, compress, evaluate, estimate, verify, explore.
+
+    from sparsefab.session import Session
+    session = Session()
+    result = session.evaluate("char-llama", "w4g32")
+    print(result.evaluation.delta)
+    frame = session.explore("char-llama", recipes=["w8", "w4g32"], targets=["u280", "host"], out="runs/first")
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparsefab.arch import AcceleratorArch, ChainArch
+from sparsefab.cost_models.estimate import Estimate, LayerPlan, Options, estimate
+from sparsefab.models.compress import BUILTIN, PUBLISHED, CompressedModel, Recipe, compress, find_recipe
+from sparsefab.models.evaluate import (
+    BitTrueRunner,
+    Evaluation,
+    LayerAgreement,
+    RecordCache,
+    Slice,
+    agreement,
+    calibrate,
+    executor,
+    judge,
+    task_for,
+)
+from sparsefab.models.evaluate.evaluation import Progress
+from sparsefab.models.model import Model
+from sparsefab.models.source import Source, resolve
+from sparsefab.models.zoo import get
+from sparsefab.reports.plans import shape_plans
+from sparsefab.targets import Device, load_cpu_measurements, load_device, measured_device
+from sparsefab.workload import Phase, Workload
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sparsefab.hw.emit import EmitManifest
+    from sparsefab.reports.points import Point
+    from sparsefab.reports.render.run_info import RunInfo
+    from sparsefab.reports.sweep import RecipeEvaluator
+    from sparsefab.sim.run import SimulatorName, VerifyReport
+
+__all__ = ["Evaluated", "Explored", "Session"]
+
+log = logging.getLogger(__name__)
+
+HOST = "host"
+DEFAULT_TARGETS = ("u280", HOST, "h200")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Evaluated:
+    """A compressed model, what it is worth, and the check of its layers against the reference."""
+
+    compressed: CompressedModel
+    evaluation: Evaluation
+    agreement: tuple[LayerAgreement, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Explored:
+    """Points of an exploration and the files of its report."""
+
+    points: "tuple[Point, ...]"
+    files: dict[str, Path]
+
+    @property
+    def frame(self) -> "pd.DataFrame":
+        """One row a point."""
+        import pandas as pd
+
+        from sparsefab.reports.schema import row
+
+        return pd.DataFrame([row(point) for point in self.points])
+
+
+class Session:
+    """Holds the cache folder and the seed; every method may be called on its own.
+
+    Parameters
+    ----------
+    cache_dir : Path | None         Models, records and measurements; default ~/.cache/sparsefab.
+    seed : int                      Of everything random.
+    """
+
+    def __init__(self, cache_dir: Path | None = None, seed: int = 0) -> None:
+        self.cache_dir = Path.home() / ".cache" / "sparsefab" if cache_dir is None else cache_dir
+        self.seed = seed
+
+    # models and recipes
+
+    def source(self, model: str) -> Source:
+        """Find a model by catalogue name or path."""
+        return resolve(model, self.cache_dir)
+
+    def compress(self, model: Model, recipe: str | Recipe, progress: Callable[[str], None] | None = None
+                 ) -> CompressedModel:
+        """Compress a loaded model by a recipe, a built-in recipe's name or a file; activations are not calibrated."""
+        return compress(model, recipe if isinstance(recipe, Recipe) else find_recipe(recipe), progress)
+
+    def evaluate(self, model: str, recipe: str | Recipe, part: Slice | None = None, data: Path | None = None,
+                 check_tokens: int = 2, progress: Progress | None = None) -> Evaluated:
+        """Judge a recipe bit-true against the float baseline, and check every layer against the reference.
+
+        check_tokens : tokens (output pixels) of each layer that are recomputed by `sim.reference`; 0 checks none.
+        """
+        source = self.source(model)
+        loaded = source.load()
+        task = task_for(source, loaded, self.cache_dir, part or Slice(), data)
+        compressed = calibrate(self.compress(loaded, recipe), task.calibration_feeds())
+        cache = RecordCache(None)
+        baseline = cache.records("baseline", task, executor(loaded), progress)
+        records = cache.records("recipe", task, executor(loaded, BitTrueRunner(compressed)), progress)
+        checked: tuple[LayerAgreement, ...] = ()
+        if check_tokens:
+            feed = next(iter(task.calibration_feeds()))
+            checked = tuple(agreement(compressed, feed, tokens=check_tokens))
+        return Evaluated(
+            compressed=compressed, evaluation=judge(task, baseline, records, compressed.notes, self.seed),
+            agreement=checked,
+        )
+
+    def export(self, compressed: CompressedModel, source: Source, out: Path) -> dict[str, Path]:
+        """Write a compressed model for others to read: weights.safetensors, model.onnx (QDQ), recipe.toml, manifest.json.
+
+        Raises
+        ------
+        StorageError                If a file cannot be written; each is there whole or not at all.
+        """
+        import json
+
+        from sparsefab.models.onnx_export import export_onnx
+        from sparsefab.models.safetensors_export import export_safetensors
+        from sparsefab.storage import make_folder, write_atomic
+
+        make_folder(out)
+        names = ("weights.safetensors", "model.onnx", "recipe.toml", "manifest.json")
+        files = {name: out / name for name in names}
+        tensors = {name: layer.tensor for name, layer in compressed.layers.items()}
+        export_safetensors(compressed.model, files["weights.safetensors"], tensors)
+        notes = export_onnx(compressed.model, files["model.onnx"], tensors)
+        write_atomic(files["recipe.toml"], compressed.recipe.text.encode())
+        manifest = {
+            "model": source.name, "model_sha256": source.sha256, "recipe": compressed.recipe.name,
+            "layers": {name: tensor.spec.to_json() for name, tensor in tensors.items()},
+            "notes": [list(note) for note in compressed.notes], "onnx_notes": [list(note) for note in notes],
+            "versions": {name: _version(name) for name in ("sparsefab", "numpy", "onnx")},
+        }
+        write_atomic(files["manifest.json"], (json.dumps(manifest, indent=2) + "\n").encode())
+        return files
+
+    # costs
+
+    def target(self, name: str, arch: AcceleratorArch | None = None, calibration: str | None = None
+               ) -> tuple[Device, Options]:
+        """Load a target: a device by name or TOML file; 'host' is this machine, measured once and kept.
+
+        Raises
+        ------
+        TargetError                 If there is no such device.
+        """
+        if name != HOST:
+            device = load_device(name)
+            return device, Options(arch=arch if device.kind == "fpga" else None, calibration=calibration)
+        path = self.host_measurements()
+        measured = load_cpu_measurements(path)
+        return measured_device(measured), Options(measured=measured)
+
+    def host_measurements(self) -> Path:
+        """Return the file with this machine's measured peaks, measuring once (about 15 s) if it is not there."""
+        from sparsefab import config
+        from sparsefab.host import machine_key, measure_host
+        from sparsefab.storage import make_folder, write_atomic
+
+        path = self.cache_dir / "measured" / f"cpu-{machine_key()}.toml"
+        if not path.is_file():
+            log.info("measuring this machine's peaks into %s", path)
+            text = config.dumps(measure_host(datetime.now(UTC).date().isoformat()))
+            make_folder(path.parent)
+            write_atomic(path, text.encode())
+        return path
+
+    def workload(self, model: str) -> Workload:
+        """Return the layers and shapes of a catalogue model, a file, or a model known by shape alone."""
+        from sparsefab.workloads import load_workload, workload_names
+
+        if model in workload_names():
+            return load_workload(model)
+        return self.source(model).load().workload
+
+    def estimate(self, model: str, recipe: str | Recipe | None, target: str, *, batch: int = 1, context: int = 128,
+                 arch: AcceleratorArch | None = None) -> tuple[Estimate | None, Estimate]:
+        """Estimate decode (None for models without it) and prefill of a model on a target, from shapes alone.
+
+        Raises
+        ------
+        TargetError                 If the target has no kernel for the recipe's formats.
+        """
+        workload = self.workload(model)
+        chosen = recipe if isinstance(recipe, Recipe) or recipe is None else find_recipe(recipe)
+        plans: dict[str, LayerPlan] = {} if chosen is None else shape_plans(workload, chosen)
+        published = chosen.name if chosen is not None and chosen.name in PUBLISHED else None
+        device, options = self.target(target, arch, published)
+        prefill = estimate(workload, plans, device, Phase(kind="prefill", batch=batch, context=context), options)
+        if workload.family != "decoder":
+            return None, prefill
+        return estimate(workload, plans, device, Phase(kind="decode", batch=batch, context=context), options), prefill
+
+    # exploration
+
+    def explore(
+        self, model: str, *, out: Path, recipes: Sequence[str | Recipe] | None = None, budget: int | None = None,
+        targets: Sequence[str] = DEFAULT_TARGETS, batch: int = 1, context: int = 128, screen: Slice | None = None,
+        full: Slice | None = None, data: Path | None = None, workers: int = 2, command: Sequence[str] | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Explored:
+        """Judge recipes, price them on targets, judge the fronts again at full length, and write the report.
+
+        Parameters
+        ----------
+        out : Path                  Folder of the report and of the store: the same call goes on where it was ended.
+        recipes                     Names, files or recipes; None: the built-in ones.
+        budget : int | None         At most so many recipes.
+        batch, context : int        Of the costs.
+        screen, full : Slice        Data of the first look and of the front's second.
+
+        Raises
+        ------
+        TargetError                 If a target is unknown.
+        """
+        from sparsefab.reports.explore import explore
+        from sparsefab.reports.render.report import write_report
+        from sparsefab.reports.store import Store
+        from sparsefab.reports.sweep import Pricer, RecipeEvaluator, cases_for, full_job, jobs_for, open_model
+
+        chosen = [r if isinstance(r, Recipe) else find_recipe(r) for r in recipes or BUILTIN][:budget]
+        if not chosen:
+            raise ValueError("an exploration needs at least one recipe")
+        priced = {name: self.target(name) for name in targets}
+        source = self.source(model)
+        defaults = _default_slices(source)
+        evaluator = RecipeEvaluator(
+            source=source, cache_dir=self.cache_dir, records=out / "store" / "records", data=data,
+            screen=screen or defaults[0], full=full or defaults[1], seed=self.seed,
+        )
+        loaded = open_model(source)
+        task = evaluator.task(loaded, "full")
+        jobs = jobs_for(evaluator, chosen, source.sha256, task.protocol.data_sha256)
+        store = Store(out / "store")
+        # the baseline serves every recipe: computed here once, on all cores, before the workers start
+        report = progress or _silent
+        evaluator.baseline(jobs[0], lambda done, total: report("baseline", done, total))
+        points = explore(
+            jobs, evaluator, cases_for(loaded.workload, priced, batch, context),
+            Pricer(workload=loaded.workload, targets=priced), store, workers=workers,
+            refine=None if evaluator.screen == evaluator.full else lambda job: full_job(evaluator, job),
+            progress=progress,
+        )
+        run = _run_info(source, command, self.seed, chosen, targets, batch, context, evaluator)
+        return Explored(points=tuple(points), files=write_report(out, points, run))
+
+
+    # hardware
+
+    def emit(self, out: Path, arch: ChainArch | None = None, primitives: str = "vendor",
+             command: Sequence[str] | None = None) -> "EmitManifest":
+        """Write the Verilog of a chain (default: 64 DSPs) and its manifest under `out`."""
+        from sparsefab.hw.emit import emit
+
+        return emit(arch or ChainArch(dsps=64), out, primitives=primitives, seed=self.seed, command=command)
+
+    def verify_chain(
+        self, arch: ChainArch | None = None, *, simulator: "SimulatorName" = "verilator", beats: int = 500,
+        verilog: Path | None = None,
+    ) -> "VerifyReport":
+        """Run random beats that reach the corners, every N of N:16, through a chain's Verilog."""
+        from sparsefab.sim.run import verify_chain
+
+        return verify_chain(arch or ChainArch(dsps=64), build_dir=self.cache_dir / "sim", simulator=simulator,
+                            seeds=(self.seed,), beats=beats, modules=_modules(verilog))
+
+    def verify_model(
+        self, model: str, recipe: str | Recipe, arch: ChainArch | None = None, *, simulator: "SimulatorName" = "verilator",
+        layers: int = 2, beats: int = 256, verilog: Path | None = None, progress: Callable[[str], None] | None = None,
+    ) -> "dict[str, VerifyReport]":
+        """Run a model's own packed weights and activations through the chain's Verilog, layer by layer.
+
+        Parameters
+        ----------
+        layers : int                The first and the last so many layers that fit the chain, evenly spread.
+        beats : int                 Weight beats of each.
+        verilog : Path | None       Verilog under test; None emits it.
+
+        Raises
+        ------
+        TargetError                 If no layer's format runs on the chain.
+        """
+        from sparsefab.sim.layers import chain_layers
+        from sparsefab.sim.run import verify_chain
+
+        chain = arch or ChainArch(dsps=64)
+        source = self.source(model)
+        loaded = source.load()
+        task = task_for(source, loaded, self.cache_dir, Slice(), None)
+        compressed = calibrate(self.compress(loaded, recipe), task.calibration_feeds())
+        chosen = chain_layers(compressed, next(iter(task.calibration_feeds())), chain, count=layers)
+        reports = {}
+        for name, (packed, codes) in chosen.items():
+            if progress is not None:
+                progress(name)
+            reports[name] = verify_chain(
+                chain, build_dir=self.cache_dir / "sim", simulator=simulator, packed=packed, activations=codes,
+                max_beats=beats, seeds=(self.seed,), modules=_modules(verilog),
+            )
+        return reports
+
+
+def _modules(verilog: Path | None) -> dict[str, str] | None:
+    """The Verilog under test by file, as the simulator's runner takes it."""
+    return None if verilog is None else {"top": verilog.read_text()}
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
+
+
+def _default_slices(source: Source) -> tuple[Slice, Slice]:
+    """First look and second look; a small model is judged whole at once."""
+    if source.known and get(source.name).evaluation == "wikipedia":
+        return Slice(windows=16, context=512), Slice(windows=64, context=512)
+    return Slice(), Slice()
+
+
+def _run_info(
+    source: Source, command: Sequence[str] | None, seed: int, recipes: Sequence[Recipe], targets: Sequence[str],
+    batch: int, context: int, evaluator: "RecipeEvaluator",
+) -> "RunInfo":
+    from sparsefab.reports.render.run_info import RecipeText, RunInfo
+
+    names = {recipe.name for recipe in recipes}
+    return RunInfo(
+        model=source.name,
+        command=tuple(sys.argv if command is None else command),
+        seed=seed,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={name: _version(name) for name in ("sparsefab", "numpy", "numba", "amaranth", "pyosys", "cocotb")},
+        settings={
+            "targets": ", ".join(targets), "batch": str(batch), "context": str(context),
+            "screen": str(evaluator.screen), "full": str(evaluator.full),
+        },
+        reference="float" if "float" in names else "",
+        recipes=tuple(RecipeText(name=recipe.name, text=recipe.text) for recipe in recipes),
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
