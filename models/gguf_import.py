@@ -2,54 +2,21 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor, dequantize
 from numpy.typing import NDArray
 
 from sparsefab.errors import ModelError
 from sparsefab.models.families.llama import LlamaConfig, build_llama
+from sparsefab.models.gguf_file import GgufFile
 from sparsefab.models.model import Model
 
-__all__ = ["GgufFile", "import_gguf"]
+__all__ = ["import_gguf"]
 
 _BLOCK = {"attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
           "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
           "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
 _TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-
-
-class GgufFile:
-    """The metadata and tensors of one file.
-
-    fields : values by key, as GGUF names them ('llama.block_count', 'tokenizer.ggml.tokens', ...).
-    """
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._reader = GGUFReader(path)
-            self.tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in self._reader.tensors}
-        except (OSError, ValueError, IndexError, KeyError, OverflowError) as error:
-            raise ModelError(f"{path}: not a GGUF file, or truncated ({error}); fetch it again") from error
-        self.path = path
-
-    def field(self, key: str, default: Any = None) -> Any:
-        """The value of a metadata key; an error names a key that is missing and has no default."""
-        entry = self._reader.get_field(key)
-        if entry is None:
-            if default is None:
-                raise ModelError(f"{self.path}: the metadata lacks {key}")
-            return default
-        return entry.contents()
-
-    def quantization(self) -> str:
-        """The quantization types of the tensors, the one with most weights first."""
-        sizes: dict[str, int] = {}
-        for tensor in self.tensors.values():
-            kind = GGMLQuantizationType(tensor.tensor_type).name
-            sizes[kind] = sizes.get(kind, 0) + int(tensor.n_elements)
-        return ", ".join(sorted(sizes, key=lambda kind: -sizes[kind]))
 
 
 class _LlamaTensors(Mapping[str, NDArray[np.generic]]):
@@ -68,9 +35,7 @@ class _LlamaTensors(Mapping[str, NDArray[np.generic]]):
 
     def __getitem__(self, name: str) -> NDArray[np.generic]:
         place = self._places[name]
-        tensor = self._file.tensors[place]
-        array = np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
-        array = array.reshape([int(length) for length in tensor.shape[::-1]])
+        array = self._file.tensors[place].dequantize()
         heads = self._heads.get(place.split(".")[2] if place.startswith("blk.") else "")
         if heads is not None:  # GGUF interleaves the two halves that a rotation pairs, row by row
             array = array.reshape(heads, -1, 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)

@@ -23,7 +23,7 @@ from sparsefab.formats import IntFormat, QuantTensor
 from sparsefab.models.graph import Graph, Node, Value
 from sparsefab.models.model import Model, Skipped
 from sparsefab.models.operators.attributes import integers
-from sparsefab.models.storage import write_file
+from sparsefab.storage import write_atomic
 
 __all__ = ["export_onnx"]
 
@@ -68,7 +68,7 @@ def export_onnx(model: Model, path: Path, tensors: Mapping[str, QuantTensor] | N
         raise StorageError(f"{path}: the model exceeds the 2 GB of one ONNX file") from error
     if len(content) > _LARGEST_BYTES:
         raise StorageError(f"{path}: the model exceeds the 2 GB of one ONNX file")
-    write_file(path, content)
+    write_atomic(path, content)
     return tuple(writer.notes)
 
 

@@ -23,7 +23,7 @@ from sparsefab.errors import ModelError
 from sparsefab.formats import QuantTensor, get_format, parse_pattern
 from sparsefab.models.model import Model
 from sparsefab.models.safetensors_import import SafetensorsFile
-from sparsefab.models.storage import write_file
+from sparsefab.storage import write_atomic
 
 __all__ = ["export_safetensors", "read_tensors"]
 
@@ -54,7 +54,7 @@ def export_safetensors(model: Model, path: Path, tensors: Mapping[str, QuantTens
         parts.update((f"{name}.{part}", array) for part, array in _parts(tensor).items())
         layers[name] = {"format": tensor.format.name, "pattern": tensor.pattern.name, "group_size": tensor.group_size}
     metadata = {"format": _VERSION, "model": model.name, "layers": json.dumps(layers)}
-    write_file(path, save(parts, metadata))
+    write_atomic(path, save(parts, metadata))
 
 
 def read_tensors(path: Path) -> dict[str, QuantTensor]:

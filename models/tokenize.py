@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from sparsefab.errors import ModelError
-from sparsefab.models.gguf_import import GgufFile
+from sparsefab.models.gguf_file import GgufFile
 from sparsefab.models.safetensors_import import read_json
 
 __all__ = ["CharacterTokenizer", "SubwordTokenizer", "TextTokenizer", "load_tokenizer"]

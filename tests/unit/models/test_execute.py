@@ -33,7 +33,8 @@ def conv_model(groups: int, kernel: int = 3) -> Model:
     """One convolution of 6 to 12 channels with a bias."""
     weights = RNG.standard_normal((12, 6 // groups * kernel * kernel), np.float32)
     bias = RNG.standard_normal(12, np.float32)
-    attributes: dict[str, Attribute] = {"kernel_shape": (kernel, kernel), "pads": (1, 0, 1, 2), "strides": (2, 1), "group": groups}
+    attributes: dict[str, Attribute] = {"kernel_shape": (kernel, kernel), "pads": (1, 0, 1, 2), "strides": (2, 1),
+                                        "group": groups}
     size = Geometry.of(attributes, 7, 8).size
     layer = Convolution(name="conv", out_channels=12, in_channels=6, kernel=(kernel, kernel), groups=groups,
                         padding=(1, 0, 1, 2), stride=(2, 1), out_height=size[0], out_width=size[1], bias=True)

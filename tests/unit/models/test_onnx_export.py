@@ -148,11 +148,11 @@ def test_a_layer_that_is_not_there(llama_folder: Path, tmp_path: Path) -> None:
 
 def test_nothing_is_left_behind_where_nothing_can_be_written(llama_folder: Path, tmp_path: Path) -> None:
     model = load_model(llama_folder)
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(StorageError, match="cannot write"):
         export_onnx(model, tmp_path / "missing" / "q.onnx")
     place = tmp_path / "q.onnx"
     place.mkdir()
-    with pytest.raises(StorageError, match=r"q\.onnx: cannot be written"):
+    with pytest.raises(StorageError, match=r"cannot write .*q\.onnx"):
         export_onnx(model, place)
     assert {path.name for path in tmp_path.iterdir()} == {"tiny", "q.onnx"}
 
