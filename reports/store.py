@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from sparsefab.errors import StorageError
-from sparsefab.storage import clear_leftovers, make_folder, write_atomic
 from sparsefab.reports.points import Evaluation, Job, Point, content_key
 from sparsefab.reports.schema import (
     SchemaError,
@@ -23,6 +22,7 @@ from sparsefab.reports.schema import (
     encode_evaluations,
     encode_points,
 )
+from sparsefab.storage import clear_leftovers, make_folder, write_atomic
 
 __all__ = ["Store"]
 

@@ -5,6 +5,7 @@ the browser from fetching whatever the data may contain.
 """
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def _data(view: View, run: RunInfo, recommendations: Sequence[Recommendation]) -
         "terms": [json.dumps(s.point.terms, allow_nan=False) for s in view.standings],
     }
     return {
-        "model": run.model, "command": " ".join(run.command), "seed": run.seed, "created": run.created,
+        "model": run.model, "command": shlex.join(run.command), "seed": run.seed, "created": run.created,
         "commit": run.commit, "versions": run.versions, "settings_given": run.settings,
         "metric": view.metric, "better": view.better, "loss_label": view.loss_label,
         "linear_width": view.loss_scale.linear_width, "limits": limits_in_words(run),

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from sparsefab import config
 from sparsefab.errors import StorageError
-from sparsefab.storage import make_folder, write_atomic
 from sparsefab.reports.points import Point
 from sparsefab.reports.render.figures import pareto_figure, to_png, to_svg
 from sparsefab.reports.render.page import page
@@ -17,6 +16,7 @@ from sparsefab.reports.render.run_info import RunInfo
 from sparsefab.reports.render.summary import summary
 from sparsefab.reports.render.view import View
 from sparsefab.reports.schema import POINT_COLUMNS, decode_points, encode_points, row
+from sparsefab.storage import make_folder, write_atomic
 
 __all__ = ["rebuild_report", "write_report"]
 

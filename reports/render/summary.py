@@ -1,5 +1,6 @@
 """The summary in words and tables, as Markdown."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 
@@ -128,7 +129,7 @@ def _without_figures(view: View) -> str:
 
 
 def _repeat(run: RunInfo) -> str:
-    return "\n".join(["## To repeat it", "", "```", " ".join(run.command), "```", "",
+    return "\n".join(["## To repeat it", "", "```", shlex.join(run.command), "```", "",
                       f"Seed {run.seed}, {run.created}" + (f", commit {run.commit}" if run.commit else "")
                       + ". Versions, settings and recipes are in `run.toml`."])
 

@@ -47,9 +47,9 @@ def test_every_recipe_is_priced_for_every_case_in_order(tmp_path: Path) -> None:
 def test_a_second_run_evaluates_nothing_and_finds_the_same(tmp_path: Path) -> None:
     log = tmp_path / "log"
     first = run(tmp_path / "store", evaluate=toy.LoggedEvaluation(log))
-    assert len(log.read_text().split()) == 8
+    assert len(noted(tmp_path, "begun")) == 8
     second = run(tmp_path / "store", evaluate=toy.LoggedEvaluation(log))
-    assert len(log.read_text().split()) == 8
+    assert len(noted(tmp_path, "begun")) == 8
     assert second == first
     assert encode_points(second) == encode_points(run(tmp_path / "other store"))
 
@@ -100,7 +100,7 @@ def test_the_front_is_evaluated_again_and_replaces_the_first_points(tmp_path: Pa
     points = run(tmp_path / "store", count=14, evaluate=toy.LoggedEvaluation(log), refine=toy.refine)
     assert {point.recipe for point in points if point.fidelity == "full"} == best
     assert len(points) == len(screened)
-    assert len(log.read_text().split()) == 14 + len(best)
+    assert len(noted(tmp_path, "begun")) == 14 + len(best)
     assert {standing.point.fidelity for standing in standings(points) if standing.on_front} == {"full"}
 
 
@@ -125,9 +125,11 @@ def stored(folder: Path) -> set[str]:
     return {path.stem for path in (folder / "store" / "evaluations").glob("*.parquet")}
 
 
-def begun(folder: Path) -> list[str]:
+def noted(folder: Path, what: str) -> list[str]:
+    """Keys of the jobs that were 'begun' or 'done', from the toy evaluation's own notes."""
     log = folder / "log"
-    return log.read_text().split() if log.exists() else []
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [line.removeprefix(f"{what} ") for line in lines if line.startswith(what)]
 
 
 def wait_until_gone(session: int) -> None:
@@ -139,31 +141,35 @@ def wait_until_gone(session: int) -> None:
         except ProcessLookupError:
             return
         time.sleep(0.02)
+    os.killpg(session, signal.SIGKILL)
     raise AssertionError(f"processes of session {session} outlived their driver")
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_killed_run_loses_and_repeats_no_finished_point(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
-    kills = 0
-    while len(stored(tmp_path)) < EVALUATIONS - 4 and kills < 5:
-        before, already_begun = stored(tmp_path), len(begun(tmp_path))
+    for kill in range(1, 5):
+        before, already_begun = stored(tmp_path), len(noted(tmp_path, "begun"))
         driver = start(tmp_path, pause_s=0.05)
-        while len(stored(tmp_path)) == len(before) and driver.poll() is None:
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0.0, 0.4))
+        wanted = already_begun + chance.randint(1, 6)
+        while len(noted(tmp_path, "begun")) < wanted:
+            assert driver.poll() is None
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0.0, 0.1))
         driver.kill()
-        driver.communicate()
+        driver.wait()
         wait_until_gone(driver.pid)
-        kills += 1
+        driver.communicate()
         assert before <= stored(tmp_path)
-        assert before.isdisjoint(begun(tmp_path)[already_begun:])
-    finished, already_begun = stored(tmp_path), len(begun(tmp_path))
+        assert before.isdisjoint(noted(tmp_path, "begun")[already_begun:])
+        between = set(noted(tmp_path, "done")) - stored(tmp_path)  # done, but the worker ended before it had stored it
+        assert len(between) <= 2 * kill
+    finished, already_begun = stored(tmp_path), len(noted(tmp_path, "begun"))
+    assert 4 <= len(finished) < EVALUATIONS
     last = start(tmp_path, pause_s=0.0)
     output, errors = last.communicate(timeout=60)
     assert last.returncode == 0, errors
-    assert kills > 0
-    assert finished.isdisjoint(begun(tmp_path)[already_begun:])
+    assert finished.isdisjoint(noted(tmp_path, "begun")[already_begun:])
     points = Store(tmp_path / "store").points()
     assert output.strip() == str(len(points))
     assert points == sorted(expected(EVALUATIONS), key=lambda point: point.key)

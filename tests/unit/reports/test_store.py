@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sparsefab.errors import StorageError
-from sparsefab.reports.atomic import write_atomic
 from sparsefab.reports.points import Evaluation, Job, Point
 from sparsefab.reports.store import Store
+from sparsefab.storage import write_atomic
 from tests.unit.reports import toy
 
 
@@ -32,13 +33,12 @@ def test_an_evaluation_is_found_by_content(tmp_path: Path) -> None:
     assert again.evaluations() == [evaluated(job)]
 
 
-def test_points_are_found_by_their_cases_and_each_key_once(tmp_path: Path) -> None:
+def test_each_point_is_there_once_and_what_succeeded_did_not_fail(tmp_path: Path) -> None:
     store, job, cases = Store(tmp_path), toy.make_job(4, 0.5), toy.make_cases()
     points = [Point.of(evaluated(job), case, toy.cost(evaluated(job), case)) for case in cases]
-    store.put_points(job, cases, points)
-    store.put_points(job, cases[:2], points[:2])
-    assert store.points_of(job, cases) == points
-    assert store.points_of(job, cases[:1]) is None
+    failed = [replace(point, status="failed", reason="no disk") for point in points]
+    for batch in (failed, points, failed[:2], points[:2], []):
+        store.put_points(batch)
     assert store.points() == sorted(points, key=lambda point: point.key)
 
 
@@ -83,7 +83,7 @@ def test_a_full_disk_names_the_path_and_leaves_the_old_file(tmp_path: Path) -> N
         import resource, sys
         from pathlib import Path
         from sparsefab.errors import StorageError
-        from sparsefab.reports.atomic import write_atomic
+        from sparsefab.storage import write_atomic
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         try:
             write_atomic(Path(sys.argv[1]), bytes(100_000))

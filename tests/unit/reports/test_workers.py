@@ -45,6 +45,11 @@ def test_numeric_libraries_in_a_worker_have_one_thread_and_the_driver_keeps_its_
     assert dict(os.environ) == before
 
 
+def test_an_interrupt_of_the_terminal_does_not_reach_a_worker() -> None:
+    assert dict(run_all(toy.blocks, [signal.SIGINT], 1)) == {signal.SIGINT: True}
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_no_tasks_and_no_workers() -> None:
     assert list(run_all(invert, [], 2)) == []
     with pytest.raises(ValueError, match="workers must be positive"):

@@ -75,16 +75,20 @@ def refine(job: Job) -> Job:
 
 @dataclass(frozen=True)
 class LoggedEvaluation:
-    """Evaluate slowly, and note the key of each job begun in a file."""
+    """Evaluate slowly, and note in a file when each job began and when it was done."""
 
     log: Path
     pause_s: float = 0.0
 
     def __call__(self, job: Job) -> Accuracy:
-        with open(self.log, "a") as stream:
-            stream.write(job.key + "\n")
+        self._note("begun", job)
         time.sleep(self.pause_s)
+        self._note("done", job)
         return accuracy(job)
+
+    def _note(self, what: str, job: Job) -> None:
+        with open(self.log, "a") as stream:
+            stream.write(f"{what} {job.key}\n")
 
 
 @dataclass(frozen=True)
@@ -111,3 +115,8 @@ class TroubledEvaluation:
 def thread_limits(name: str) -> str | None:
     """In a worker: what the numeric libraries see."""
     return os.environ.get(name)
+
+
+def blocks(number: signal.Signals) -> bool:
+    """In a worker: whether a signal is kept from it."""
+    return number in signal.pthread_sigmask(signal.SIG_BLOCK, [])
