@@ -91,8 +91,8 @@ class GgufFile:
         block, block_bytes = GGML_QUANT_SIZES[type_]
         end = start + prod(shape) // block * block_bytes
         if end > len(self._bytes):
-            raise ModelError(f"{self.path}: not a whole GGUF file, {end - len(self._bytes)} bytes of {name!r} are missing; "
-                             "fetch it again")
+            missing = end - len(self._bytes)
+            raise ModelError(f"{self.path}: not a whole GGUF file, {name!r} lacks {missing} bytes; fetch it again")
         return GgufTensor(shape=shape, kind=type_, data=self._bytes[start:end])
 
 
@@ -100,7 +100,7 @@ class _Cursor:
     """Reads one value after another."""
 
     def __init__(self, content: NDArray[np.uint8]) -> None:
-        self._view = memoryview(content)
+        self._view = content.data
         self.place = 0
 
     def header(self) -> tuple[int, int]:

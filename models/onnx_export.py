@@ -7,6 +7,9 @@ A quantized layer's weights are stored as codes and dequantized in the graph:
 
     codes [out, in] --DequantizeLinear(scale per row, or per row and group)--> Transpose --> MatMul --> Add bias
 
+Activations with a calibrated scale pass through QuantizeLinear and DequantizeLinear before the layer. Scales found for
+each token as it comes have no such form: these activations stay in float32.
+
 Absent weights of a sparse layer are stored as the code of zero: ONNX has no sparse weights.
 """
 
@@ -19,7 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from sparsefab.errors import ModelError, StorageError
-from sparsefab.formats import IntFormat, QuantTensor
+from sparsefab.formats import Format, IntFormat, QuantTensor, StaticScale
 from sparsefab.models.graph import Graph, Node, Value
 from sparsefab.models.model import Model, Skipped
 from sparsefab.models.operators.attributes import integers
@@ -34,25 +37,28 @@ _TYPES = {(True, 4): TensorProto.INT4, (False, 4): TensorProto.UINT4, (True, 8):
           (False, 8): TensorProto.UINT8, (True, 16): TensorProto.INT16, (False, 16): TensorProto.UINT16}
 
 
-def export_onnx(model: Model, path: Path, tensors: Mapping[str, QuantTensor] | None = None) -> tuple[Skipped, ...]:
+def export_onnx(model: Model, path: Path, tensors: Mapping[str, QuantTensor] | None = None,
+                activations: Mapping[str, tuple[Format, StaticScale]] | None = None) -> tuple[Skipped, ...]:
     """Write a model.
 
     Parameters
     ----------
     tensors : QuantTensor by layer name     Layers to store as codes; the others keep their float32 weights.
+    activations : format and scale by layer name
+                                            Layers whose input is quantized with a calibrated scale.
 
     Returns
     -------
     (layer, note)                           Layers whose format ONNX cannot hold: their dequantized weights are stored
-                                            as float32.
+                                            as float32, their activations left in float32.
 
     Raises
     ------
     ModelError                              If a tensor names no layer, or the file would exceed 2 GB.
     StorageError                            If the file cannot be written.
     """
-    tensors = tensors or {}
-    unknown = sorted(set(tensors) - set(model.weights))
+    tensors, activations = tensors or {}, activations or {}
+    unknown = sorted({*tensors, *activations} - set(model.weights))
     if unknown:
         raise ModelError(f"model {model.name!r} has no weight layer {unknown[0]!r}")
     writer = _Writer(model)
@@ -60,7 +66,7 @@ def export_onnx(model: Model, path: Path, tensors: Mapping[str, QuantTensor] | N
         if node.layer is None:
             writer.plain(node)
         else:
-            writer.layer(node, tensors.get(node.layer))
+            writer.layer(node, tensors.get(node.layer), activations.get(node.layer))
     proto = writer.proto(model.graph)
     try:
         content = proto.SerializeToString()
@@ -80,6 +86,7 @@ class _Writer:
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
         self.notes: list[Skipped] = []
+        self._quantized: set[str] = set()
         self._places = {id(array): name for name, array in model.initializers.items()}
         read = {name for node in model.graph.nodes for name in node.inputs} | {
             value.name for value in model.graph.outputs}
@@ -92,20 +99,21 @@ class _Writer:
                       for key, value in node.attributes.items()}
         self.nodes.append(helper.make_node(node.op, node.inputs, node.outputs, node.name, **attributes))
 
-    def layer(self, node: Node, tensor: QuantTensor | None) -> None:
-        """Write a weight layer: its weights, the product, the bias."""
+    def layer(self, node: Node, tensor: QuantTensor | None, activations: tuple[Format, StaticScale] | None) -> None:
+        """Write a weight layer: its activations and weights, the product, the bias."""
         name = str(node.layer)
+        x = node.inputs[0] if activations is None else self._activations(name, node.inputs[0], *activations)
         if node.op == "Conv":
             shape = self._kernel_shape(node)
             weight = self._weights(name, tensor, shape)
-            self.nodes.append(helper.make_node("Conv", [node.inputs[0], weight, *node.inputs[1:]], node.outputs,
+            self.nodes.append(helper.make_node("Conv", [x, weight, *node.inputs[1:]], node.outputs,
                                                node.name, **node.attributes))
             return
         turned = self._free(f"{name}.weight")
         self.nodes.append(helper.make_node("Transpose", [self._weights(name, tensor, None)], [turned],
                                            f"{name}.transpose", perm=[1, 0]))
         product = f"{node.outputs[0]}.product" if node.inputs[1:] else node.outputs[0]
-        self.nodes.append(helper.make_node("MatMul", [node.inputs[0], turned], [product], node.name))
+        self.nodes.append(helper.make_node("MatMul", [x, turned], [product], node.name))
         if node.inputs[1:]:
             self.nodes.append(helper.make_node("Add", [product, node.inputs[1]], node.outputs, f"{node.name}.bias"))
 
@@ -117,6 +125,21 @@ class _Writer:
                                    [_value(value) for value in graph.outputs], list(self.constants.values()))
         return helper.make_model(inside, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSION,
                                  producer_name="sparsefab")
+
+    def _activations(self, name: str, x: str, fmt: Format, static: StaticScale) -> str:
+        """Quantize and dequantize a layer's input; once for all layers that read it with the same scale."""
+        if not isinstance(fmt, IntFormat) or fmt.bits != 8 or fmt.symmetric:
+            self.notes.append((name, f"activations {fmt.name}: only int8 and uint8 are written; left in float32"))
+            return x
+        output = f"{x}.{fmt.name}.{static.scale!r}.{static.zero_point}"
+        if output not in self._quantized:
+            self._quantized.add(output)
+            scale = self._tensor(f"{output}.scale", np.asarray(static.scale, np.float32), TensorProto.FLOAT)
+            zero = self._tensor(f"{output}.zero", np.asarray(static.zero_point), _TYPES[fmt.signed, 8])
+            for op, source, target in (("QuantizeLinear", x, f"{output}.codes"),
+                                       ("DequantizeLinear", f"{output}.codes", output)):
+                self.nodes.append(helper.make_node(op, [source, scale, zero], [target], f"{target}.{op}"))
+        return output
 
     def _weights(self, name: str, tensor: QuantTensor | None, shape: tuple[int, ...] | None) -> str:
         """Store a layer's weights and return the float tensor: [out, in], or a convolution's four axes."""

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sparsefab.errors import ModelError, StorageError
-from sparsefab.formats import NM, Block, QuantTensor, get_format
+from sparsefab.formats import NM, Block, IntFormat, QuantTensor, StaticScale, get_format, quantize_static
 from sparsefab.models.compress import magnitude_mask, round_to_nearest
 from sparsefab.models.execute import execute
 from sparsefab.models.load import load_model
@@ -25,12 +25,12 @@ MASK = np.array([[1] * 8, [1] * 5 + [0] * 3])
 def run(path: Path, feeds: dict[str, NDArray[np.generic]]) -> list[NDArray[np.float32]]:
     """All outputs by ONNX Runtime, after ONNX's own check of the file.
 
-    Left alone, ONNX Runtime replaces a dequantization and a product by a kernel that rounds the activations to 8 bits;
-    level 1 keeps them in float32.
+    Left alone, ONNX Runtime replaces a dequantization and a product by kernels that round more than the graph says;
+    this setting has it compute the graph as it stands.
     """
     onnx.checker.check_model(str(path), full_check=True)
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     return list(onnxruntime.InferenceSession(str(path), options).run(None, feeds))
 
 
@@ -104,6 +104,29 @@ def test_quantized_convolutions(group_size: int | None, tmp_path: Path) -> None:
     compare(rounded, path, {"image": np.random.default_rng(0).random((3, 1, 28, 28), np.float32)})
     if group_size is None:
         assert path.stat().st_size < 0.4 * CNN.stat().st_size
+
+
+@pytest.mark.skipif(not CNN.is_file(), reason="the embedded CNN is not there")
+def test_calibrated_activations_pass_through_codes(tmp_path: Path) -> None:
+    model, path = load_model(CNN), tmp_path / "q.onnx"
+    feeds = {"image": np.random.default_rng(0).random((40, 1, 28, 28), np.float32)}
+    ranges: dict[str, tuple[float, float]] = {}
+    execute(model, feeds, observer=lambda layer, x: ranges.update({layer: (float(x.min()), float(x.max()))}))
+    uint8 = IntFormat(bits=8, signed=False)
+    scales = {layer: StaticScale.of_range(*bounds, uint8) for layer, bounds in ranges.items()}
+
+    def run_quantized(layer: str, x: NDArray[np.float32], /) -> NDArray[np.float32]:
+        codes = quantize_static(x, uint8, scales[layer]).integers.astype(np.float32) * np.float32(scales[layer].scale)
+        return np.asarray(codes @ model.weights[layer].T)
+
+    assert export_onnx(model, path, activations={layer: (uint8, scale) for layer, scale in scales.items()}) == ()
+    (theirs,), ours = run(path, feeds), execute(model, feeds, run_quantized)["logits"]
+    assert np.abs(theirs - execute(model, feeds)["logits"]).max() > 0.02  # the rounding is there
+    assert np.median(np.abs(theirs - ours)) < 1e-5
+    assert np.abs(theirs - ours).max() < 0.05  # a value at a tie may round the other way
+    first = next(iter(scales))
+    notes = export_onnx(model, path, activations={first: (IntFormat(bits=6, signed=False), scales[first])})
+    assert notes == ((first, "activations uint6: only int8 and uint8 are written; left in float32"),)
 
 
 def test_four_bits_take_half_a_byte(llama_folder: Path, tmp_path: Path) -> None:
