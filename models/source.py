@@ -41,7 +41,7 @@ class Source:
         digest = hashlib.sha256()
         for path in sorted({file, *beside}):
             with path.open("rb") as stream:
-                for block in iter(lambda: stream.read(1 << 22), b""):  # noqa: B023  (consumed inside the loop)
+                for block in iter(lambda: stream.read(1 << 22), b""):
                     digest.update(block)
         return digest.hexdigest()
 

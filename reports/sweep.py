@@ -12,7 +12,16 @@ from sparsefab.errors import TargetError
 from sparsefab.formats import pack, storage_layout
 from sparsefab.models.compress import CompressedModel, Recipe, compress
 from sparsefab.models.compress.recipe import recipe_from_text
-from sparsefab.models.evaluate import BitTrueRunner, RecordCache, Slice, calibrate, code_version, executor, judge, task_for
+from sparsefab.models.evaluate import (
+    BitTrueRunner,
+    RecordCache,
+    Slice,
+    calibrate,
+    code_version,
+    executor,
+    judge,
+    task_for,
+)
 from sparsefab.models.evaluate.evaluation import Progress
 from sparsefab.models.evaluate.tasks import Task
 from sparsefab.models.model import Model
@@ -129,7 +138,7 @@ def _cost(result: Estimate, workload: Workload) -> Cost:
     blocks = {name: _interval(figure) for name, figure in result.resources.items()}
     supports = {layer.support.value for layer in result.layers}
     order: list[Support] = ["emulated", "dequantized", "native"]
-    provenance: Provenance = result.provenance.value  # type: ignore[assignment]
+    provenance: Provenance = result.provenance.value
     return Cost(
         item="image" if workload.family == "cnn" else "token",
         latency_s=_interval(result.latency_s),
@@ -138,7 +147,10 @@ def _cost(result: Estimate, workload: Workload) -> Cost:
         power_w=_interval(result.power_w),
         price_per_million_tokens_usd=None if price is None else _interval(price),
         memory_bytes=_interval(result.memory_bytes),
-        lut=blocks.get("lut"), ff=blocks.get("ff"), dsp=blocks.get("dsp"), bram18=blocks.get("bram18"),
+        lut=blocks.get("lut"),
+        ff=blocks.get("ff"),
+        dsp=blocks.get("dsp"),
+        bram18=blocks.get("bram18"),
         uram=blocks.get("uram"),
         support=next((name for name in order if name in supports), "native"),
         provenance=provenance,
@@ -156,8 +168,15 @@ def jobs_for(evaluator: RecipeEvaluator, recipes: Sequence[Recipe], model_hash: 
     """One screening job a recipe."""
     version = code_version()
     return [
-        Job(model=evaluator.source.name, model_hash=model_hash, recipe=recipe.name, recipe_text=recipe.text,
-            data_hash=f"{data_hash}:{_slice_text(evaluator.screen)}", evaluator=version, seed=evaluator.seed)
+        Job(
+            model=evaluator.source.name,
+            model_hash=model_hash,
+            recipe=recipe.name,
+            recipe_text=recipe.text,
+            data_hash=f"{data_hash}:{_slice_text(evaluator.screen)}",
+            evaluator=version,
+            seed=evaluator.seed,
+        )
         for recipe in recipes
     ]
 
@@ -176,10 +195,17 @@ def cases_for(
     workload: Workload, targets: Mapping[str, tuple[Device, Options]], batch: int, context: int
 ) -> list[Case]:
     """Every target in every phase that the workload has: prefill beside decode for decoders."""
+    context = 1 if workload.family == "cnn" else context  # an image is what a CNN's phase counts
     phases: tuple[str, ...] = ("decode", "prefill") if workload.family == "decoder" else ("prefill",)
     return [
-        Case(target=name, device=device.kind, phase=phase, batch=batch, context=context,  # type: ignore[arg-type]
-             cost_hash=hashlib.sha256(f"{device!r}{options!r}{_cost_version()}".encode()).hexdigest()[:16])
+        Case(
+            target=name,
+            device=device.kind,
+            phase=phase,
+            batch=batch,
+            context=context,  # type: ignore[arg-type]
+            cost_hash=hashlib.sha256(f"{device!r}{options!r}{_cost_version()}".encode()).hexdigest()[:16],
+        )
         for name, (device, options) in targets.items()
         for phase in phases
     ]

@@ -1,7 +1,16 @@
 """Errors for bad input files and impossible requests; a bad argument is a plain ValueError or TypeError."""
 
-__all__ = ["SparseFabError", "ConfigError", "FormatError", "LayoutError", "ModelError", "MissingToolError", "StorageError",
-           "TargetError", "VerificationError"]
+__all__ = [
+    "ConfigError",
+    "FormatError",
+    "LayoutError",
+    "MissingToolError",
+    "ModelError",
+    "SparseFabError",
+    "StorageError",
+    "TargetError",
+    "VerificationError",
+]
 
 
 class SparseFabError(Exception):

@@ -33,12 +33,22 @@ def measure_host(date: str, seconds: float = 2.0) -> MeasuredCpu:
     else:
         # all threads together do no less than one: a lower figure says that the machine was busy
         gain = max(dot_all / dot, 1.0) if dot and dot_all else float(peaks.threads)
-        rows = (single, CpuPeaks(
-            threads=peaks.threads, int8_op_per_s=2 * (dot or flops) * gain, fp32_op_per_s=2 * flops * gain,
-            memory_bytes_per_s=max(peaks.read_bytes_per_s_all_threads, peaks.read_bytes_per_s),
-        ))
+        rows = (
+            single,
+            CpuPeaks(
+                threads=peaks.threads,
+                int8_op_per_s=2 * (dot or flops) * gain,
+                fp32_op_per_s=2 * flops * gain,
+                memory_bytes_per_s=max(peaks.read_bytes_per_s_all_threads, peaks.read_bytes_per_s),
+            ),
+        )
     return MeasuredCpu(
-        name=_title(peaks), date=date, isa=peaks.level, cores=peaks.threads, memory_bytes=_memory_bytes(), peaks=rows,
+        name=_title(peaks),
+        date=date,
+        isa=peaks.level,
+        cores=peaks.threads,
+        memory_bytes=_memory_bytes(),
+        peaks=rows,
         last_level_cache_bytes=_last_level_cache_bytes(),
     )
 

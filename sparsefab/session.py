@@ -1,16 +1,16 @@
 """What the verbs and a Python user do with a model: open, compress, evaluate, estimate, verify, explore.
 
-    from sparsefab.session import Session
-    session = Session()
-    result = session.evaluate("char-llama", "w4g32")
-    print(result.evaluation.delta)
-    frame = session.explore("char-llama", recipes=["w8", "w4g32"], targets=["u280", "host"], out="runs/first")
+from sparsefab.session import Session
+session = Session()
+result = session.evaluate("char-llama", "w4g32")
+print(result.evaluation.delta)
+frame = session.explore("char-llama", recipes=["w8", "w4g32"], targets=["u280", "host"], out="runs/first")
 """
 
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from sparsefab.arch import AcceleratorArch, ChainArch
 from sparsefab.cost_models.estimate import Estimate, LayerPlan, Options, estimate
+from sparsefab.errors import ModelError
 from sparsefab.models.compress import BUILTIN, PUBLISHED, CompressedModel, Recipe, compress, find_recipe
 from sparsefab.models.evaluate import (
     BitTrueRunner,
@@ -81,6 +82,18 @@ class Explored:
 
         return pd.DataFrame([row(point) for point in self.points])
 
+    def best_on(self, device: str) -> "Point | None":
+        """The point of a device kind that a user would build first: decode if there is one, on the front, loss at most
+        1 % of the baseline, least latency; if none is that good, the least loss."""
+        from sparsefab.reports.pareto import standings
+
+        found = [p for p in (place.point for place in standings(self.points) if place.on_front) if p.device == device]
+        found = [p for p in found if p.phase == "decode"] or found
+        allowed = [p for p in found if p.loss and p.baseline and p.loss.value <= 0.01 * abs(p.baseline)]
+        if allowed:
+            return min(allowed, key=lambda p: p.latency_s.value if p.latency_s else float("inf"))
+        return min(found, key=lambda p: p.loss.value if p.loss else float("inf"), default=None)
+
 
 class Session:
     """Holds the cache folder and the seed; every method may be called on its own.
@@ -101,13 +114,21 @@ class Session:
         """Find a model by catalogue name or path."""
         return resolve(model, self.cache_dir)
 
-    def compress(self, model: Model, recipe: str | Recipe, progress: Callable[[str], None] | None = None
-                 ) -> CompressedModel:
+    def compress(
+        self, model: Model, recipe: str | Recipe, progress: Callable[[str], None] | None = None
+    ) -> CompressedModel:
         """Compress a loaded model by a recipe, a built-in recipe's name or a file; activations are not calibrated."""
         return compress(model, recipe if isinstance(recipe, Recipe) else find_recipe(recipe), progress)
 
-    def evaluate(self, model: str, recipe: str | Recipe, part: Slice | None = None, data: Path | None = None,
-                 check_tokens: int = 2, progress: Progress | None = None) -> Evaluated:
+    def evaluate(
+        self,
+        model: str,
+        recipe: str | Recipe,
+        part: Slice | None = None,
+        data: Path | None = None,
+        check_tokens: int = 2,
+        progress: Progress | None = None,
+    ) -> Evaluated:
         """Judge a recipe bit-true against the float baseline, and check every layer against the reference.
 
         check_tokens : tokens (output pixels) of each layer that are recomputed by `sim.reference`; 0 checks none.
@@ -124,12 +145,13 @@ class Session:
             feed = next(iter(task.calibration_feeds()))
             checked = tuple(agreement(compressed, feed, tokens=check_tokens))
         return Evaluated(
-            compressed=compressed, evaluation=judge(task, baseline, records, compressed.notes, self.seed),
+            compressed=compressed,
+            evaluation=judge(task, baseline, records, compressed.notes, self.seed),
             agreement=checked,
         )
 
     def export(self, compressed: CompressedModel, source: Source, out: Path) -> dict[str, Path]:
-        """Write a compressed model for others to read: weights.safetensors, model.onnx (QDQ), recipe.toml, manifest.json.
+        """Write a compressed model for others: weights.safetensors, model.onnx (QDQ), recipe.toml, manifest.json.
 
         Raises
         ------
@@ -149,9 +171,12 @@ class Session:
         notes = export_onnx(compressed.model, files["model.onnx"], tensors)
         write_atomic(files["recipe.toml"], compressed.recipe.text.encode())
         manifest = {
-            "model": source.name, "model_sha256": source.sha256, "recipe": compressed.recipe.name,
+            "model": source.name,
+            "model_sha256": source.sha256,
+            "recipe": compressed.recipe.name,
             "layers": {name: tensor.spec.to_json() for name, tensor in tensors.items()},
-            "notes": [list(note) for note in compressed.notes], "onnx_notes": [list(note) for note in notes],
+            "notes": [list(note) for note in compressed.notes],
+            "onnx_notes": [list(note) for note in notes],
             "versions": {name: _version(name) for name in ("sparsefab", "numpy", "onnx")},
         }
         write_atomic(files["manifest.json"], (json.dumps(manifest, indent=2) + "\n").encode())
@@ -159,8 +184,9 @@ class Session:
 
     # costs
 
-    def target(self, name: str, arch: AcceleratorArch | None = None, calibration: str | None = None
-               ) -> tuple[Device, Options]:
+    def target(
+        self, name: str, arch: AcceleratorArch | None = None, calibration: str | None = None
+    ) -> tuple[Device, Options]:
         """Load a target: a device by name or TOML file; 'host' is this machine, measured once and kept.
 
         Raises
@@ -190,14 +216,32 @@ class Session:
 
     def workload(self, model: str) -> Workload:
         """Return the layers and shapes of a catalogue model, a file, or a model known by shape alone."""
-        from sparsefab.workloads import load_workload, workload_names
+        from sparsefab.models.zoo import entries
+        from sparsefab.workloads import WORKLOADS, load_workload
 
-        if model in workload_names():
+        known = {entry.name for entry in entries()}
+        if model in WORKLOADS and (model not in known or not self._is_here(model)):
             return load_workload(model)
-        return self.source(model).load().workload
+        source = self.source(model)
+        return replace(source.load().workload, name=source.name)
 
-    def estimate(self, model: str, recipe: str | Recipe | None, target: str, *, batch: int = 1, context: int = 128,
-                 arch: AcceleratorArch | None = None) -> tuple[Estimate | None, Estimate]:
+    def _is_here(self, model: str) -> bool:
+        try:
+            self.source(model)
+        except ModelError:
+            return False
+        return True
+
+    def estimate(
+        self,
+        model: str,
+        recipe: str | Recipe | None,
+        target: str,
+        *,
+        batch: int = 1,
+        context: int = 128,
+        arch: AcceleratorArch | None = None,
+    ) -> tuple[Estimate | None, Estimate]:
         """Estimate decode (None for models without it) and prefill of a model on a target, from shapes alone.
 
         Raises
@@ -209,6 +253,7 @@ class Session:
         plans: dict[str, LayerPlan] = {} if chosen is None else shape_plans(workload, chosen)
         published = chosen.name if chosen is not None and chosen.name in PUBLISHED else None
         device, options = self.target(target, arch, published)
+        context = 1 if workload.family == "cnn" else context  # an image is what a CNN's phase counts
         prefill = estimate(workload, plans, device, Phase(kind="prefill", batch=batch, context=context), options)
         if workload.family != "decoder":
             return None, prefill
@@ -217,9 +262,20 @@ class Session:
     # exploration
 
     def explore(
-        self, model: str, *, out: Path, recipes: Sequence[str | Recipe] | None = None, budget: int | None = None,
-        targets: Sequence[str] = DEFAULT_TARGETS, batch: int = 1, context: int = 128, screen: Slice | None = None,
-        full: Slice | None = None, data: Path | None = None, workers: int = 2, command: Sequence[str] | None = None,
+        self,
+        model: str,
+        *,
+        out: Path,
+        recipes: Sequence[str | Recipe] | None = None,
+        budget: int | None = None,
+        targets: Sequence[str] = DEFAULT_TARGETS,
+        batch: int = 1,
+        context: int = 128,
+        screen: Slice | None = None,
+        full: Slice | None = None,
+        data: Path | None = None,
+        workers: int = 2,
+        command: Sequence[str] | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Explored:
         """Judge recipes, price them on targets, judge the fronts again at full length, and write the report.
@@ -248,8 +304,13 @@ class Session:
         source = self.source(model)
         defaults = _default_slices(source)
         evaluator = RecipeEvaluator(
-            source=source, cache_dir=self.cache_dir, records=out / "store" / "records", data=data,
-            screen=screen or defaults[0], full=full or defaults[1], seed=self.seed,
+            source=source,
+            cache_dir=self.cache_dir,
+            records=out / "store" / "records",
+            data=data,
+            screen=screen or defaults[0],
+            full=full or defaults[1],
+            seed=self.seed,
         )
         loaded = open_model(source)
         task = evaluator.task(loaded, "full")
@@ -259,37 +320,60 @@ class Session:
         report = progress or _silent
         evaluator.baseline(jobs[0], lambda done, total: report("baseline", done, total))
         points = explore(
-            jobs, evaluator, cases_for(loaded.workload, priced, batch, context),
-            Pricer(workload=loaded.workload, targets=priced), store, workers=workers,
+            jobs,
+            evaluator,
+            cases_for(loaded.workload, priced, batch, context),
+            Pricer(workload=loaded.workload, targets=priced),
+            store,
+            workers=workers,
             refine=None if evaluator.screen == evaluator.full else lambda job: full_job(evaluator, job),
             progress=progress,
         )
         run = _run_info(source, command, self.seed, chosen, targets, batch, context, evaluator)
         return Explored(points=tuple(points), files=write_report(out, points, run))
 
-
     # hardware
 
-    def emit(self, out: Path, arch: ChainArch | None = None, primitives: str = "vendor",
-             command: Sequence[str] | None = None) -> "EmitManifest":
+    def emit(
+        self, out: Path, arch: ChainArch | None = None, primitives: str = "vendor", command: Sequence[str] | None = None
+    ) -> "EmitManifest":
         """Write the Verilog of a chain (default: 64 DSPs) and its manifest under `out`."""
         from sparsefab.hw.emit import emit
 
         return emit(arch or ChainArch(dsps=64), out, primitives=primitives, seed=self.seed, command=command)
 
     def verify_chain(
-        self, arch: ChainArch | None = None, *, simulator: "SimulatorName" = "verilator", beats: int = 500,
+        self,
+        arch: ChainArch | None = None,
+        *,
+        simulator: "SimulatorName" = "verilator",
+        beats: int = 500,
         verilog: Path | None = None,
     ) -> "VerifyReport":
         """Run random beats that reach the corners, every N of N:16, through a chain's Verilog."""
         from sparsefab.sim.run import verify_chain
 
-        return verify_chain(arch or ChainArch(dsps=64), build_dir=self.cache_dir / "sim", simulator=simulator,
-                            seeds=(self.seed,), beats=beats, modules=_modules(verilog))
+        return verify_chain(
+            arch or ChainArch(dsps=64),
+            build_dir=self.cache_dir / "sim",
+            simulator=simulator,
+            seeds=(self.seed,),
+            beats=beats,
+            modules=_modules(verilog),
+        )
 
     def verify_model(
-        self, model: str, recipe: str | Recipe, arch: ChainArch | None = None, *, simulator: "SimulatorName" = "verilator",
-        layers: int = 2, beats: int = 256, verilog: Path | None = None, progress: Callable[[str], None] | None = None,
+        self,
+        model: str,
+        recipe: str | Recipe,
+        arch: ChainArch | None = None,
+        *,
+        simulator: "SimulatorName" = "verilator",
+        layers: int = 2,
+        beats: int = 256,
+        verilog: Path | None = None,
+        data: Path | None = None,
+        progress: Callable[[str], None] | None = None,
     ) -> "dict[str, VerifyReport]":
         """Run a model's own packed weights and activations through the chain's Verilog, layer by layer.
 
@@ -309,7 +393,7 @@ class Session:
         chain = arch or ChainArch(dsps=64)
         source = self.source(model)
         loaded = source.load()
-        task = task_for(source, loaded, self.cache_dir, Slice(), None)
+        task = task_for(source, loaded, self.cache_dir, Slice(), data)
         compressed = calibrate(self.compress(loaded, recipe), task.calibration_feeds())
         chosen = chain_layers(compressed, next(iter(task.calibration_feeds())), chain, count=layers)
         reports = {}
@@ -317,8 +401,14 @@ class Session:
             if progress is not None:
                 progress(name)
             reports[name] = verify_chain(
-                chain, build_dir=self.cache_dir / "sim", simulator=simulator, packed=packed, activations=codes,
-                max_beats=beats, seeds=(self.seed,), modules=_modules(verilog),
+                chain,
+                build_dir=self.cache_dir / "sim",
+                simulator=simulator,
+                packed=packed,
+                activations=codes,
+                max_beats=beats,
+                seeds=(self.seed,),
+                modules=_modules(verilog),
             )
         return reports
 
@@ -333,15 +423,24 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 
 def _default_slices(source: Source) -> tuple[Slice, Slice]:
-    """First look and second look; a small model is judged whole at once."""
-    if source.known and get(source.name).evaluation == "wikipedia":
+    """First look and second look; images and documents are all used at once."""
+    evaluation = get(source.name).evaluation if source.known else ""
+    if evaluation == "wikipedia":
         return Slice(windows=16, context=512), Slice(windows=64, context=512)
+    if evaluation == "char-text":
+        return Slice(windows=64, context=256), Slice(windows=256, context=256)
     return Slice(), Slice()
 
 
 def _run_info(
-    source: Source, command: Sequence[str] | None, seed: int, recipes: Sequence[Recipe], targets: Sequence[str],
-    batch: int, context: int, evaluator: "RecipeEvaluator",
+    source: Source,
+    command: Sequence[str] | None,
+    seed: int,
+    recipes: Sequence[Recipe],
+    targets: Sequence[str],
+    batch: int,
+    context: int,
+    evaluator: "RecipeEvaluator",
 ) -> "RunInfo":
     from sparsefab.reports.render.run_info import RecipeText, RunInfo
 
@@ -353,8 +452,11 @@ def _run_info(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={name: _version(name) for name in ("sparsefab", "numpy", "numba", "amaranth", "pyosys", "cocotb")},
         settings={
-            "targets": ", ".join(targets), "batch": str(batch), "context": str(context),
-            "screen": str(evaluator.screen), "full": str(evaluator.full),
+            "targets": ", ".join(targets),
+            "batch": str(batch),
+            "context": str(context),
+            "screen": str(evaluator.screen),
+            "full": str(evaluator.full),
         },
         reference="float" if "float" in names else "",
         recipes=tuple(RecipeText(name=recipe.name, text=recipe.text) for recipe in recipes),

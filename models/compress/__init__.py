@@ -1,7 +1,7 @@
 """Compress a model by a recipe: which layers get which format, pattern, scales and method, and the result.
 
-    from sparsefab.models.compress import compress, load_recipe
-    compressed = compress(model, load_recipe("w4g32.toml"))
+from sparsefab.models.compress import compress, load_recipe
+compressed = compress(model, load_recipe("w4g32.toml"))
 """
 
 from sparsefab.models.compress.apply import CompressedLayer, CompressedModel, compress
@@ -12,6 +12,20 @@ from sparsefab.models.compress.recipe import Recipe, Rule, load_recipe
 from sparsefab.models.compress.rtn import METHODS, round_to_nearest
 
 __all__ = [
-    "BUILTIN", "METHODS", "PUBLISHED", "Assignment", "CompressedLayer", "CompressedModel", "LayerRecipe", "Recipe", "Rule", "assign",
-    "builtin_recipes", "compress", "find_recipe", "load_recipe", "magnitude_mask", "round_to_nearest",
+    "BUILTIN",
+    "METHODS",
+    "PUBLISHED",
+    "Assignment",
+    "CompressedLayer",
+    "CompressedModel",
+    "LayerRecipe",
+    "Recipe",
+    "Rule",
+    "assign",
+    "builtin_recipes",
+    "compress",
+    "find_recipe",
+    "load_recipe",
+    "magnitude_mask",
+    "round_to_nearest",
 ]

@@ -49,7 +49,8 @@ class CompressedModel:
     def with_static(self, scales: Mapping[str, StaticScale]) -> "CompressedModel":
         """The same model with calibrated activation scales, by layer name."""
         layers = {
-            name: replace(layer, static=scales[name]) if name in scales else layer for name, layer in self.layers.items()
+            name: replace(layer, static=scales[name]) if name in scales else layer
+            for name, layer in self.layers.items()
         }
         return replace(self, layers=layers)
 
@@ -75,9 +76,7 @@ def compress(model: Model, recipe: Recipe, progress: Callable[[str], None] | Non
         if progress is not None:
             progress(name)
         layers[name] = _compress_layer(name, model.weights[name], chosen)
-    return CompressedModel(
-        model=model, recipe=recipe, layers=layers, notes=(*model.skipped, *assignment.notes)
-    )
+    return CompressedModel(model=model, recipe=recipe, layers=layers, notes=(*model.skipped, *assignment.notes))
 
 
 def _compress_layer(name: str, weights: NDArray[np.float32], chosen: LayerRecipe) -> CompressedLayer:

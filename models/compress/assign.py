@@ -84,11 +84,14 @@ def _rule_for(name: str, recipe: Recipe) -> tuple[Rule | None, bool]:
     return None, False
 
 
-def _layer_recipe(
-    layer: Linear | Convolution, rule: Rule, named: bool, family: str
-) -> tuple[LayerRecipe, list[str]]:
+def _layer_recipe(layer: Linear | Convolution, rule: Rule, named: bool, family: str) -> tuple[LayerRecipe, list[str]]:
     notes: list[str] = []
-    weights, pattern, group_size, method = get_format(rule.weights), parse_pattern(rule.pattern), rule.group_size, rule.method
+    weights, pattern, group_size, method = (
+        get_format(rule.weights),
+        parse_pattern(rule.pattern),
+        rule.group_size,
+        rule.method,
+    )
     rows, columns = layer.weight_shape
     if isinstance(layer, Linear) and layer.head and not named:
         weights, pattern, group_size, method = get_format("int8sym"), Dense(), None, "rtn"
@@ -105,7 +108,11 @@ def _layer_recipe(
     activations, dynamic = _activations(rule, family)
     return (
         LayerRecipe(
-            weights=weights, pattern=pattern, group_size=group_size, method=method, activations=activations,
+            weights=weights,
+            pattern=pattern,
+            group_size=group_size,
+            method=method,
+            activations=activations,
             dynamic=dynamic,
         ),
         notes,

@@ -10,8 +10,24 @@ __all__ = ["BUILTIN", "PUBLISHED", "builtin_recipes", "find_recipe"]
 
 FOLDER = Path(__file__).resolve().parent / "recipes"
 BUILTIN = (
-    "float", "w8", "w4g32", "w6", "fp8", "w8-12of16", "e2m1g32", "w8-8of16", "w4", "w4g32-12of16", "w8-4x1-70", "w5", "w3g32",
-    "e2m3", "e4m3", "w8-2of4", "w8-4x1-50", "w4g64z",
+    "float",
+    "w8",
+    "w4g32",
+    "w6",
+    "fp8",
+    "w8-12of16",
+    "e2m1g32",
+    "w8-8of16",
+    "w4",
+    "w4g32-12of16",
+    "w8-4x1-70",
+    "w5",
+    "w3g32",
+    "e2m3",
+    "e4m3",
+    "w8-2of4",
+    "w8-4x1-50",
+    "w4g64z",
 )
 PUBLISHED = ("flightllm",)  # configurations of papers, for estimates; not part of a default exploration
 

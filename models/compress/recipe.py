@@ -1,13 +1,13 @@
 """A recipe: rules that say how each layer is compressed, as a TOML file.
 
-    name = "w4g32-2:4"
-    [[rules]]
-    layers = ["*"]              # glob patterns over layer names; the last rule that matches a layer decides
-    weights = "int4"            # a number format, or "float" to leave the layer alone; uint<b> has zero points
-    group_size = 32             # weights that share a scale; absent: one scale a row
-    pattern = "2:4"             # dense, N:M, RxC@density, unstructured@density
-    method = "rtn"              # rtn, rtn-clip
-    activations = "auto"        # a format; auto: int8 a token for decoders, uint8 a tensor for encoders and CNNs
+name = "w4g32-2:4"
+[[rules]]
+layers = ["*"]              # glob patterns over layer names; the last rule that matches a layer decides
+weights = "int4"            # a number format, or "float" to leave the layer alone; uint<b> has zero points
+group_size = 32             # weights that share a scale; absent: one scale a row
+pattern = "2:4"             # dense, N:M, RxC@density, unstructured@density
+method = "rtn"              # rtn, rtn-clip
+activations = "auto"        # a format; auto: int8 a token for decoders, uint8 a tensor for encoders and CNNs
 """
 
 from dataclasses import dataclass

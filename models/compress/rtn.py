@@ -2,8 +2,8 @@
 
 Symmetric grids put the group's largest magnitude on the format's largest value; unsigned integers span [min, max],
 widened to hold 0, with a zero point. Group scales become integer multipliers of a row scale before codes are rounded,
-so that the codes are nearest on the grid in use. Clipping shrinks the range by 0, 2.5, ... 47.5 % and keeps the shrink of
-least sum |error|^2.4 (the exponent is that of GPTQ's reference code).
+so that the codes are nearest on the grid in use. Clipping shrinks the range by 0, 2.5, ... 47.5 % and keeps the shrink
+of least sum |error|^2.4 (the exponent is that of GPTQ's reference code).
 """
 
 from collections.abc import Callable
@@ -119,13 +119,15 @@ def _best_shrink(grouped: Floats, low: Floats, high: Floats, fmt: Format) -> Flo
 Method = Callable[[NDArray[np.float32], Format, int | None, Pattern, NDArray[np.bool_] | None], QuantTensor]
 
 
-def _rtn(weights: NDArray[np.float32], fmt: Format, group_size: int | None, pattern: Pattern,
-         mask: NDArray[np.bool_] | None) -> QuantTensor:
+def _rtn(
+    weights: NDArray[np.float32], fmt: Format, group_size: int | None, pattern: Pattern, mask: NDArray[np.bool_] | None
+) -> QuantTensor:
     return round_to_nearest(weights, fmt, group_size, pattern, mask)
 
 
-def _rtn_clip(weights: NDArray[np.float32], fmt: Format, group_size: int | None, pattern: Pattern,
-              mask: NDArray[np.bool_] | None) -> QuantTensor:
+def _rtn_clip(
+    weights: NDArray[np.float32], fmt: Format, group_size: int | None, pattern: Pattern, mask: NDArray[np.bool_] | None
+) -> QuantTensor:
     return round_to_nearest(weights, fmt, group_size, pattern, mask, clip=True)
 
 

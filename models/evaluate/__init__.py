@@ -1,8 +1,8 @@
 """Accuracy of a compressed model in the arithmetic of its hardware, and the proof that it is that arithmetic.
 
-    task = task_for(source, model, cache_dir, Slice())
-    compressed = calibrate(compress(model, recipe), task.calibration_feeds())
-    evaluation = judge(task, baseline_records(model, task), compressed_records(compressed, task))
+task = task_for(source, model, cache_dir, Slice())
+compressed = calibrate(compress(model, recipe), task.calibration_feeds())
+evaluation = judge(task, baseline_records(model, task), compressed_records(compressed, task))
 """
 
 from sparsefab.models.evaluate.agreement import LayerAgreement, agreement, reference_layer
@@ -21,7 +21,24 @@ from sparsefab.models.evaluate.runner import BitTrueRunner
 from sparsefab.models.evaluate.tasks import EvaluationProtocol, ImageTask, SimilarityTask, Task, TextTask
 
 __all__ = [
-    "BitTrueRunner", "Evaluation", "EvaluationProtocol", "Figure", "ImageTask", "LayerAgreement", "RecordCache",
-    "SimilarityTask", "Slice", "Task", "TextTask", "agreement", "baseline_records", "calibrate", "code_version",
-    "compressed_records", "executor", "judge", "reference_layer", "task_for",
+    "BitTrueRunner",
+    "Evaluation",
+    "EvaluationProtocol",
+    "Figure",
+    "ImageTask",
+    "LayerAgreement",
+    "RecordCache",
+    "SimilarityTask",
+    "Slice",
+    "Task",
+    "TextTask",
+    "agreement",
+    "baseline_records",
+    "calibrate",
+    "code_version",
+    "compressed_records",
+    "executor",
+    "judge",
+    "reference_layer",
+    "task_for",
 ]

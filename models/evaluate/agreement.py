@@ -35,7 +35,10 @@ class LayerAgreement:
 
 
 def reference_layer(
-    layer: CompressedLayer, x: Floats, bias: Floats | None, codes_out: OutputCodes | None = None,
+    layer: CompressedLayer,
+    x: Floats,
+    bias: Floats | None,
+    codes_out: OutputCodes | None = None,
     layout: Layout | None = None,
 ) -> tuple[Floats, int]:
     """Compute float32[tokens, in] -> float32[tokens, out] by `sim.reference` from the packed bytes.
@@ -89,7 +92,9 @@ def _codes(acc: NDArray[np.int64], layer: CompressedLayer, out: OutputCodes) -> 
 
 
 def agreement(
-    compressed: CompressedModel, feeds: Mapping[str, NDArray[np.generic]], tokens: int = 4,
+    compressed: CompressedModel,
+    feeds: Mapping[str, NDArray[np.generic]],
+    tokens: int = 4,
     progress: Callable[[str], None] | None = None,
 ) -> list[LayerAgreement]:
     """Run a model and recompute `tokens` tokens of every compressed layer by the reference.
@@ -112,8 +117,11 @@ def agreement(
         same = expected.view(np.uint32) == y[rows].view(np.uint32)
         results.append(
             LayerAgreement(
-                layer=name, layout=storage_layout(layer.tensor.spec).name, outputs=same.size,
-                mismatches=int((~same).sum()), accumulator_bits=bits,
+                layer=name,
+                layout=storage_layout(layer.tensor.spec).name,
+                outputs=same.size,
+                mismatches=int((~same).sum()),
+                accumulator_bits=bits,
             )
         )
         return y
@@ -130,7 +138,8 @@ def _reference_rows(
         return reference_layer(layer, x, bias, codes_out)
     groups = x.shape[1]
     each = layer.tensor.shape[0] // groups
-    full, bits = zip(*(reference_layer(layer, np.ascontiguousarray(x[:, g]), bias, codes_out) for g in range(groups)),
-                     strict=True)
+    full, bits = zip(
+        *(reference_layer(layer, np.ascontiguousarray(x[:, g]), bias, codes_out) for g in range(groups)), strict=True
+    )
     parts = [part[:, g * each : (g + 1) * each] for g, part in enumerate(full)]
     return np.concatenate(parts, axis=1), max(bits)

@@ -36,9 +36,7 @@ def paired_bootstrap(
     return _interval(np.array([metric(records[pick]) - metric(baseline[pick]) for pick in picks]))
 
 
-def bootstrap(
-    metric: Callable[[Records], float], records: Records, seed: int, resamples: int = RESAMPLES
-) -> Interval:
+def bootstrap(metric: Callable[[Records], float], records: Records, seed: int, resamples: int = RESAMPLES) -> Interval:
     """Return the 95 % percentile interval of metric(records)."""
     rng = np.random.default_rng(seed)
     picks = (rng.integers(0, len(records), len(records)) for _ in range(resamples))

@@ -27,6 +27,7 @@ from sparsefab.models.zoo import (
     get,
     similarity_set,
 )
+from sparsefab.models.zoo.texts import SimilaritySet
 
 __all__ = ["Slice", "task_for"]
 
@@ -44,7 +45,11 @@ class Slice:
     samples: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value, least in (("windows", self.windows, 1), ("context", self.context, 2), ("samples", self.samples, 1)):
+        for name, value, least in (
+            ("windows", self.windows, 1),
+            ("context", self.context, 2),
+            ("samples", self.samples, 1),
+        ):
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
 
@@ -65,7 +70,7 @@ def task_for(source: Source, model: Model, cache_dir: Path, part: Slice, data: P
         return _own_task(source, model, part, data)
     if not source.known:
         raise ModelError(
-            f"model {source.name!r} is not in the catalogue, so its evaluation data is unknown; give --data with a text "
+            f"model {source.name!r} is not in the catalogue, so its evaluation data is unknown; give --data with text "
             "or an .npz of inputs and labels"
         )
     entry = get(source.name)
@@ -77,12 +82,19 @@ def task_for(source: Source, model: Model, cache_dir: Path, part: Slice, data: P
     count = len(images.labels) if part.samples is None else min(part.samples, len(images.labels))
     note = "calibrated on the evaluated pictures: there are no others" if entry.evaluation == "imagenet-20" else ""
     return ImageTask(
-        images=images.inputs()[:count], labels=images.labels[:count], calibration=calibration.inputs(),
-        input_name=model.graph.inputs[0].name, output_name=model.graph.outputs[0].name,
+        images=images.inputs()[:count],
+        labels=images.labels[:count],
+        calibration=calibration.inputs(),
+        input_name=model.graph.inputs[0].name,
+        output_name=model.graph.outputs[0].name,
         batch=100 if images.images.ndim == 3 else 1,
         protocol=EvaluationProtocol(
-            task="image classification", metric=entry.metric, data=images.source, data_sha256=images.sha256,
-            samples=count, note=note,
+            task="image classification",
+            metric=entry.metric,
+            data=images.source,
+            data_sha256=images.sha256,
+            samples=count,
+            note=note,
         ),
     )
 
@@ -102,7 +114,11 @@ def _own_task(source: Source, model: Model, part: Slice, data: Path) -> Task:
     ids = load_tokenizer(source.file).encode(text)
     tenth = len(ids) // 10  # the first tenth calibrates, the rest judges
     return _text_task(
-        ids[tenth:], ids[:tenth], part, context=512, windows=None,
+        ids[tenth:],
+        ids[:tenth],
+        part,
+        context=512,
+        windows=None,
         protocol={"data": data.name, "data_sha256": digest, "metric": "perplexity", "tokenizer": "the model's own"},
     )
 
@@ -118,10 +134,18 @@ def _own_images(model: Model, part: Slice, data: Path, digest: str) -> ImageTask
     tenth = max(len(labels) // 10, 1)
     count = len(labels) - tenth if part.samples is None else min(part.samples, len(labels) - tenth)
     return ImageTask(
-        images=inputs[tenth : tenth + count], labels=labels[tenth : tenth + count], calibration=inputs[:tenth],
-        input_name=model.graph.inputs[0].name, output_name=model.graph.outputs[0].name, batch=50,
+        images=inputs[tenth : tenth + count],
+        labels=labels[tenth : tenth + count],
+        calibration=inputs[:tenth],
+        input_name=model.graph.inputs[0].name,
+        output_name=model.graph.outputs[0].name,
+        batch=50,
         protocol=EvaluationProtocol(
-            task="classification", metric="top-1", data=data.name, data_sha256=digest, samples=count,
+            task="classification",
+            metric="top-1",
+            data=data.name,
+            data_sha256=digest,
+            samples=count,
             note="the first tenth of the data calibrates and is not judged",
         ),
     )
@@ -131,17 +155,27 @@ def _catalogue_text(name: str, cache_dir: Path, tokenizer: TextTokenizer, part: 
     characters = get(name).evaluation == "char-text"
     text, calibration = evaluation_text(name, cache_dir), calibration_text(name, cache_dir)
     return _text_task(
-        tokenizer.encode(text.text), tokenizer.encode(calibration.text), part, context=256 if characters else 512,
+        tokenizer.encode(text.text),
+        tokenizer.encode(calibration.text),
+        part,
+        context=256 if characters else 512,
         windows=None if characters else 64,
         protocol={
-            "data": text.source, "data_sha256": text.sha256, "metric": "nats/char" if characters else "perplexity",
+            "data": text.source,
+            "data_sha256": text.sha256,
+            "metric": "nats/char" if characters else "perplexity",
             "tokenizer": "characters" if characters else f"{name}'s own",
         },
     )
 
 
 def _text_task(
-    ids: NDArray[np.int64], calibration: NDArray[np.int64], part: Slice, *, context: int, windows: int | None,
+    ids: NDArray[np.int64],
+    calibration: NDArray[np.int64],
+    part: Slice,
+    *,
+    context: int,
+    windows: int | None,
     protocol: dict[str, str],
 ) -> TextTask:
     size = context if part.context is None else part.context
@@ -159,6 +193,12 @@ def _text_task(
     )
 
 
+def _digest(documents: SimilaritySet) -> str:
+    """Hash of the documents and of what people said of them."""
+    text = "\0".join(documents.documents).encode()
+    return hashlib.sha256(text + np.ascontiguousarray(documents.similarity).tobytes()).hexdigest()
+
+
 def _similarity_task(name: str, cache_dir: Path, tokenizer: TextTokenizer, part: Slice) -> SimilarityTask:
     documents = similarity_set(name, cache_dir)
     count = len(documents.documents) if part.samples is None else min(part.samples, len(documents.documents))
@@ -171,9 +211,14 @@ def _similarity_task(name: str, cache_dir: Path, tokenizer: TextTokenizer, part:
     return SimilarityTask(
         feeds=tuple(feed(text) for text in documents.documents[:count]),
         calibration=tuple(feed(line) for line in lines),
-        human=documents.similarities,
+        human=documents.similarity,
         protocol=EvaluationProtocol(
-            task="sentence similarity", metric="Pearson (Lee-50)", data=f"{name} Lee-50",
-            data_sha256=documents.sha256, samples=count, context=256, tokenizer=f"{name}'s own",
+            task="sentence similarity",
+            metric="Pearson (Lee-50)",
+            data=f"{name} Lee-50",
+            data_sha256=_digest(documents),
+            samples=count,
+            context=256,
+            tokenizer=f"{name}'s own",
         ),
     )

@@ -45,7 +45,9 @@ class Evaluation:
     delta: Figure
     protocol: EvaluationProtocol
     notes: tuple[tuple[str, str], ...] = ()
-    bit_true: str = "linear layers and convolutions bit-true; embedding, norms, softmax and attention products in float32"
+    bit_true: str = (
+        "linear layers bit-true, convolutions too; embedding, norms, softmax and attention products in float32"
+    )
 
     @property
     def loss(self) -> Figure:

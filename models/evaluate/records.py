@@ -24,8 +24,13 @@ def code_version() -> str:
     core = Path(__file__).resolve().parents[2] / "sparsefab" / "formats"
     if not core.is_dir():  # installed: the parts lie inside the package
         core = root / "formats"
-    parts = [core, root / "models" / "compress", root / "models" / "evaluate", root / "models" / "execute",
-             root / "models" / "operators"]
+    parts = [
+        core,
+        root / "models" / "compress",
+        root / "models" / "evaluate",
+        root / "models" / "execute",
+        root / "models" / "operators",
+    ]
     digest = hashlib.sha256()
     for path in sorted(file for part in parts for file in part.glob("*.py")):
         digest.update(path.read_bytes())

@@ -146,7 +146,9 @@ class _Plan:
         integers = codes.integers.reshape(x.shape)
         scale = self.layer.tensor.accumulator_scale
         if self.layer.static is None:
-            rounded = self._sums(integers).astype(np.float32) if x.ndim == 3 else self.weights.accumulate_float32(integers)
+            rounded = (
+                self._sums(integers).astype(np.float32) if x.ndim == 3 else self.weights.accumulate_float32(integers)
+            )
             y = (rounded * scale) * codes.token_scales[:, None]
             return y if self.bias is None else y + self.bias
         acc = self._sums(integers) + self.bias_codes
@@ -156,8 +158,8 @@ class _Plan:
         ratios = scale.astype(np.float64) * self.layer.static.scale / out.scale
         lowest = out.zero_point if codes_out.relu else codes_out.format.code_min
         constants = Requantizer.of(ratios, out.zero_point, lowest, codes_out.format.code_max)
-        y = requantize(acc.astype(np.int64), constants) - out.zero_point
-        return y.astype(np.float32) * np.float32(out.scale)
+        out_codes = requantize(acc.astype(np.int64), constants) - out.zero_point
+        return out_codes.astype(np.float32) * np.float32(out.scale)
 
     def _sums(self, integers: NDArray[np.int64]) -> NDArray[np.float64] | NDArray[np.int64]:
         """Exact sums [tokens, out], float64 or, where that is too narrow, int64."""

@@ -41,8 +41,13 @@ class EvaluationProtocol:
 class Task(Protocol):
     """Samples, their records, and a metric over records."""
 
-    higher_is_better: bool
-    protocol: EvaluationProtocol
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the metric."""
+
+    @property
+    def protocol(self) -> EvaluationProtocol:
+        """How the figure is measured."""
 
     @property
     def samples(self) -> int:

@@ -13,8 +13,13 @@ def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser("compress", help="compress a model by a recipe", description=__doc__)
     parser.add_argument("model", metavar="MODEL", help="a name that `sparsefab models` lists, or a file")
     parser.add_argument("--recipe", required=True, metavar="R", help="a built-in recipe or a TOML file")
-    parser.add_argument("-o", "--out", type=Path, metavar="DIR",
-                        help="write weights.safetensors, model.onnx (QDQ), recipe.toml and manifest.json")
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write weights.safetensors, model.onnx (QDQ), recipe.toml and manifest.json",
+    )
     add_data(parser)
     add_common(parser)
     parser.set_defaults(run=run)
@@ -35,17 +40,27 @@ def run(options: argparse.Namespace) -> int:
     layers = []
     for name, layer in compressed.layers.items():
         packed = pack(layer.tensor, storage_layout(layer.tensor.spec))
-        layers.append({
-            "layer": name, "shape": list(layer.tensor.shape), "format": layer.tensor.spec.name,
-            "layout": packed.layout.name, "nbytes": packed.nbytes,
-            "sections": {section: part.nbytes for section, part in packed.sections.items()},
-            "bits_per_weight": packed.bits_per_weight, "density": layer.tensor.spec.density,
-            "activations": layer.activations.name, "relative_error": layer.relative_error,
-        })
+        layers.append(
+            {
+                "layer": name,
+                "shape": list(layer.tensor.shape),
+                "format": layer.tensor.spec.name,
+                "layout": packed.layout.name,
+                "nbytes": packed.nbytes,
+                "sections": {section: part.nbytes for section, part in packed.sections.items()},
+                "bits_per_weight": packed.bits_per_weight,
+                "density": layer.tensor.spec.density,
+                "activations": layer.activations.name,
+                "relative_error": layer.relative_error,
+            }
+        )
     total_bytes = sum(int(str(layer["nbytes"])) for layer in layers)
     weights = sum(tensor.size for name, tensor in model.weights.items() if name in compressed.layers)
     result: dict[str, object] = {
-        "model": source.name, "recipe": compressed.recipe.name, "layers": layers, "nbytes": total_bytes,
+        "model": source.name,
+        "recipe": compressed.recipe.name,
+        "layers": layers,
+        "nbytes": total_bytes,
         "bits_per_weight": total_bytes * 8 / weights if weights else None,
         "notes": [list(note) for note in compressed.notes],
     }
@@ -55,11 +70,20 @@ def run(options: argparse.Namespace) -> int:
         print_json(result)
         return 0
     print_table(
-        f"{source.name}, recipe {compressed.recipe.name}", ["layer", "shape", "format", "layout", "size", "bits/weight",
-                                                             "error"],
-        [[row["layer"], "x".join(map(str, layer.tensor.shape)), row["format"], row["layout"],
-          si(float(str(row["nbytes"])), "B"), f"{float(str(row['bits_per_weight'])):.2f}", f"{layer.relative_error:.4f}"]
-         for row, layer in zip(layers, compressed.layers.values(), strict=True)],
+        f"{source.name}, recipe {compressed.recipe.name}",
+        ["layer", "shape", "format", "layout", "size", "bits/weight", "error"],
+        [
+            [
+                row["layer"],
+                "x".join(map(str, layer.tensor.shape)),
+                row["format"],
+                row["layout"],
+                si(float(str(row["nbytes"])), "B"),
+                f"{float(str(row['bits_per_weight'])):.2f}",
+                f"{layer.relative_error:.4f}",
+            ]
+            for row, layer in zip(layers, compressed.layers.values(), strict=True)
+        ],
         right=["size", "bits/weight", "error"],
     )
     print(f"{len(layers)} layers, {si(float(total_bytes), 'B')}, metadata and scales included")

@@ -15,8 +15,11 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("block", nargs="?", choices=["chain"], default="chain", help="what to emit (default: chain)")
     parser.add_argument("--dsps", type=positive, metavar="L", help="DSPs in the chain (default: 64)")
     parser.add_argument("--arch", type=Path, metavar="FILE", help="chain parameters in TOML (arch.py: ChainArch)")
-    parser.add_argument("--behavioural", action="store_true",
-                        help="behavioural primitives for any simulator, instead of the vendor's for synthesis")
+    parser.add_argument(
+        "--behavioural",
+        action="store_true",
+        help="behavioural primitives for any simulator, instead of the vendor's for synthesis",
+    )
     parser.add_argument("--resources", action="store_true", help="map with Yosys and count LUT, FF, DSP")
     parser.add_argument("-o", "--out", type=Path, default=Path("build"), metavar="DIR", help="default: build")
     add_common(parser, seed=True)
@@ -43,8 +46,12 @@ def run(options: argparse.Namespace) -> int:
     primitives = "behavioural" if options.behavioural else "vendor"
     manifest = Session(options.cache_dir, options.seed).emit(options.out, arch, primitives)
     result: dict[str, object] = {
-        "path": str(manifest.path), "verilog": str(manifest.verilog), "sha256": manifest.sha256,
-        "verilog_bytes": manifest.verilog_bytes, "modules": list(manifest.modules), "config": manifest.config,
+        "path": str(manifest.path),
+        "verilog": str(manifest.verilog),
+        "sha256": manifest.sha256,
+        "verilog_bytes": manifest.verilog_bytes,
+        "modules": list(manifest.modules),
+        "config": manifest.config,
     }
     if options.resources:
         from dataclasses import asdict
@@ -61,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
     print(f"  {si(float(manifest.verilog_bytes), 'B')}, {len(manifest.modules)} modules, sha256 {manifest.sha256[:16]}")
     resources = result.get("resources")
     if isinstance(resources, dict):
-        print(f"  {resources['dsp']} DSP48E2, {resources['lut']} LUT sites ({resources['lut_per_dsp']:.1f} a DSP), "
-              f"{resources['ff']} FF, {resources['carry4']} CARRY4; {resources['tool']}, an upper bound, not placed")
+        print(
+            f"  {resources['dsp']} DSP48E2, {resources['lut']} LUT sites ({resources['lut_per_dsp']:.1f} a DSP), "
+            f"{resources['ff']} FF, {resources['carry4']} CARRY4; {resources['tool']}, an upper bound, not placed"
+        )
     return 0

@@ -40,8 +40,11 @@ def run(options: argparse.Namespace) -> int:
     phases = [phase for phase in (decode, prefill) if phase is not None]
     rows = []
     for label, unit, name in (
-        ("latency", "s", "latency_s"), ("throughput", "token/s", "throughput_tokens_per_s"),
-        ("energy a token", "J", "energy_per_token_j"), ("power", "W", "power_w"), ("memory", "B", "memory_bytes"),
+        ("latency", "s", "latency_s"),
+        ("throughput", "token/s", "throughput_tokens_per_s"),
+        ("energy a token", "J", "energy_per_token_j"),
+        ("power", "W", "power_w"),
+        ("memory", "B", "memory_bytes"),
         ("price of 1M tokens", "USD", "price_per_million_tokens_usd"),
     ):
         cells = []
@@ -52,16 +55,32 @@ def run(options: argparse.Namespace) -> int:
     for term in sorted({term for phase in phases for term in phase.terms_s}):
         rows.append([f"  busy: {term}", *(si(phase.terms_s.get(term), "s") for phase in phases)])
     rows.append(["provenance", *(phase.provenance.value for phase in phases)])
-    title = f"{options.model} on {options.target}, recipe {options.recipe or 'none'}, batch {options.batch}, context " \
-            f"{options.context}"
+    title = (
+        f"{options.model} on {options.target}, recipe {options.recipe or 'none'}, batch {options.batch}, context "
+        f"{options.context}"
+    )
     print_table(title, ["", *(phase.phase.kind for phase in phases)], rows)
     first = phases[0]
     if first.resources:
         print("resources: " + ", ".join(f"{name} {si(figure.value)}" for name, figure in first.resources.items()))
     if options.layers:
-        print_table("layers", ["layer", "kind", "support", "kernel", "latency", "bound", "note"],
-                    [[layer.name, layer.kind, layer.support.value, layer.kernel, si(layer.latency_s.value, "s"),
-                      layer.bound, layer.note] for layer in first.layers], right=["latency"])
+        print_table(
+            "layers",
+            ["layer", "kind", "support", "kernel", "latency", "bound", "note"],
+            [
+                [
+                    layer.name,
+                    layer.kind,
+                    layer.support.value,
+                    layer.kernel,
+                    si(layer.latency_s.value, "s"),
+                    layer.bound,
+                    layer.note,
+                ]
+                for layer in first.layers
+            ],
+            right=["latency"],
+        )
     for note in first.notes:
         print(f"  {note}")
     return 0

@@ -12,8 +12,13 @@ def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser("evaluate", help="judge a recipe bit-true", description=__doc__)
     parser.add_argument("model", metavar="MODEL", help="a name that `sparsefab models` lists, or a file with --data")
     parser.add_argument("--recipe", required=True, metavar="R", help="a built-in recipe or a TOML file")
-    parser.add_argument("--check", type=int, default=2, metavar="N",
-                        help="tokens of each layer that are recomputed by the reference (default: 2, 0: none)")
+    parser.add_argument(
+        "--check",
+        type=int,
+        default=2,
+        metavar="N",
+        help="tokens of each layer that are recomputed by the reference (default: 2, 0: none)",
+    )
     add_data(parser)
     add_common(parser, seed=True)
     parser.set_defaults(run=run)
@@ -33,29 +38,52 @@ def run(options: argparse.Namespace) -> int:
     evaluation, checked = result.evaluation, result.agreement
     mismatches = sum(layer.mismatches for layer in checked)
     if options.json:
-        print_json({
-            "model": options.model, "recipe": result.compressed.recipe.name, **evaluation.to_json(),
-            "agreement": [
-                {"layer": a.layer, "layout": a.layout, "outputs": a.outputs, "mismatches": a.mismatches,
-                 "accumulator_bits": a.accumulator_bits} for a in checked
-            ],
-            "agrees": mismatches == 0 if checked else None,
-        })
+        print_json(
+            {
+                "model": options.model,
+                "recipe": result.compressed.recipe.name,
+                **evaluation.to_json(),
+                "agreement": [
+                    {
+                        "layer": a.layer,
+                        "layout": a.layout,
+                        "outputs": a.outputs,
+                        "mismatches": a.mismatches,
+                        "accumulator_bits": a.accumulator_bits,
+                    }
+                    for a in checked
+                ],
+                "agrees": mismatches == 0 if checked else None,
+            }
+        )
         return 1 if mismatches else 0
     protocol = evaluation.protocol
-    rows = [[name, f"{figure.value:.4f}", f"{figure.low:.4f} .. {figure.high:.4f}"]
-            for name, figure in (("baseline", evaluation.baseline), ("compressed", evaluation.compressed),
-                                 ("delta", evaluation.delta))]
-    print_table(f"{options.model}, recipe {result.compressed.recipe.name}: {evaluation.metric}",
-                ["", "value", "95 % interval"], rows, right=["value"])
-    print(f"{protocol.samples} samples of {protocol.data} (sha256 {protocol.data_sha256[:12]}), context "
-          f"{protocol.context or '-'}; {protocol.note}".rstrip("; "))
+    rows = [
+        [name, f"{figure.value:.4f}", f"{figure.low:.4f} .. {figure.high:.4f}"]
+        for name, figure in (
+            ("baseline", evaluation.baseline),
+            ("compressed", evaluation.compressed),
+            ("delta", evaluation.delta),
+        )
+    ]
+    print_table(
+        f"{options.model}, recipe {result.compressed.recipe.name}: {evaluation.metric}",
+        ["", "value", "95 % interval"],
+        rows,
+        right=["value"],
+    )
+    print(
+        f"{protocol.samples} samples of {protocol.data} (sha256 {protocol.data_sha256[:12]}), context "
+        f"{protocol.context or '-'}; {protocol.note}".rstrip("; ")
+    )
     print(evaluation.bit_true)
     for name, note in evaluation.notes:
         print(f"  {name}: {note}")
     if checked:
         outputs = sum(layer.outputs for layer in checked)
         widest = max(layer.accumulator_bits for layer in checked)
-        print(f"{len(checked)} layers against the reference: {outputs} outputs, {mismatches} differ; accumulators of "
-              f"up to {widest} bits")
+        print(
+            f"{len(checked)} layers against the reference: {outputs} outputs, {mismatches} differ; accumulators of "
+            f"up to {widest} bits"
+        )
     return 1 if mismatches else 0

@@ -11,8 +11,7 @@ from sparsefab.errors import SparseFabError
 
 __all__ = ["build_parser", "main"]
 
-VERBS = ("doctor", "models", "fetch", "compress", "evaluate", "emit", "verify", "estimate", "explore", "report", "bench",
-         "validate")
+VERBS = ("doctor", "models", "fetch", "compress", "evaluate", "emit", "verify", "estimate", "explore", "report")
 
 EXIT_NEGATIVE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -34,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb and return the exit code: 0 done, 1 negative result, 2 wrong use or bad input, 130 interrupted."""
     options = build_parser().parse_args(arguments)
     logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
+        level=logging.DEBUG if options.verbose else logging.WARNING,
+        format="%(levelname)s: %(message)s",
+        stream=sys.stderr,
     )
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     logging.getLogger("numba").setLevel(logging.WARNING)

@@ -26,18 +26,38 @@ def run(options: argparse.Namespace) -> int:
             where = "embedded" if entry.embedded else str(locate(entry.name, options.cache_dir))
         except ModelError:
             where = f"sparsefab fetch {entry.name}"
-        rows.append({
-            "name": entry.name, "task": entry.task, "metric": entry.metric, "size_bytes": entry.size_bytes,
-            "licence": entry.licence, "source": entry.source, "baseline": entry.baseline,
-            "description": entry.description, "note": entry.note, "where": where,
-        })
+        rows.append(
+            {
+                "name": entry.name,
+                "task": entry.task,
+                "metric": entry.metric,
+                "size_bytes": entry.size_bytes,
+                "licence": entry.licence,
+                "source": entry.source,
+                "baseline": entry.baseline,
+                "description": entry.description,
+                "note": entry.note,
+                "where": where,
+            }
+        )
     if options.json:
         print_json(rows)
         return 0
     print_table(
-        "Models", ["name", "task", "metric", "size", "licence", "source", "where"],
-        [[r["name"], r["task"], r["metric"], si(float(str(r["size_bytes"])), "B"), r["licence"], r["source"], r["where"]]
-         for r in rows],
+        "Models",
+        ["name", "task", "metric", "size", "licence", "source", "where"],
+        [
+            [
+                r["name"],
+                r["task"],
+                r["metric"],
+                si(float(str(r["size_bytes"])), "B"),
+                r["licence"],
+                r["source"],
+                r["where"],
+            ]
+            for r in rows
+        ],
         right=["size"],
     )
     return 0

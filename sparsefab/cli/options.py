@@ -18,8 +18,13 @@ def default_cache_dir() -> Path:
 def add_common(parser: argparse.ArgumentParser, *, json: bool = True, seed: bool = False) -> None:
     """Add -v, --cache-dir, and --json and --seed where a verb has results or randomness."""
     parser.add_argument("-v", "--verbose", action="store_true", help="log more, and show a traceback on errors")
-    parser.add_argument("--cache-dir", type=Path, default=default_cache_dir(), metavar="DIR",
-                        help="where models and finished work are kept (default: %(default)s)")
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        default=default_cache_dir(),
+        metavar="DIR",
+        help="where models and finished work are kept (default: %(default)s)",
+    )
     if json:
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
     if seed:
@@ -28,8 +33,12 @@ def add_common(parser: argparse.ArgumentParser, *, json: bool = True, seed: bool
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Add what says on which data a model is judged."""
-    parser.add_argument("--data", type=Path, metavar="FILE",
-                        help="your own evaluation data: a text, or an .npz with `inputs` and `labels`")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="your own evaluation data: a text, or an .npz with `inputs` and `labels`",
+    )
     parser.add_argument("--windows", type=positive, metavar="N", help="windows of a text")
     parser.add_argument("--context", type=positive, metavar="N", help="tokens a window")
     parser.add_argument("--samples", type=positive, metavar="N", help="images or documents")

@@ -20,7 +20,9 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=2, allow_nan=False, default=str))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()) -> None:
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()
+) -> None:
     """Print a table; columns named in `right` are aligned to the right. A pipe gets full width."""
     console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 200)
     table = Table(title=title, title_justify="left", show_lines=False, header_style="bold")
@@ -46,15 +48,21 @@ def si(value: float | None, unit: str = "") -> str:
         return "-"
     if value == 0 or not math.isfinite(value):
         return f"{value:g} {unit}".rstrip()
-    power = min(max(3 * math.floor(math.log10(abs(value)) / 3), -12), 12)
+    power = _power(value)
     return f"{value / 10**power:.3g} {_PREFIXES[power]}{unit}".rstrip()
 
 
-def figure_text(figure: Mapping[str, float] | None, unit: str = "", digits: int | None = None) -> str:
-    """Write {value, low, high} as 'value [low, high]'."""
+def figure_text(figure: Mapping[str, float] | None, unit: str = "") -> str:
+    """Write {value, low, high} with one prefix: 17.4 [15.8, 19.4] ms."""
     if figure is None:
         return "-"
-    write = (lambda x: f"{x:.{digits}f}") if digits is not None else (lambda x: si(x))
-    value, low, high = (write(float(figure[part])) for part in ("value", "low", "high"))
-    suffix = f" {unit}" if unit else ""
-    return f"{value}{suffix}" if low == value == high else f"{value} [{low}, {high}]{suffix}"
+    value, low, high = (float(figure[part]) for part in ("value", "low", "high"))
+    power = _power(value) if value and math.isfinite(value) else 0
+    suffix = f" {_PREFIXES[power]}{unit}".rstrip()
+    first, *bounds = (f"{number / 10**power:.3g}" for number in (value, low, high))
+    return f"{first}{suffix}" if low == value == high else f"{first} [{', '.join(bounds)}]{suffix}"
+
+
+def _power(value: float) -> int:
+    """Power of ten of the SI prefix that leaves one to three digits before the point."""
+    return min(max(3 * math.floor(math.log10(abs(value)) / 3), -12), 12)

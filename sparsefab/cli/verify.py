@@ -21,8 +21,13 @@ __all__ = ["add_parser", "run"]
 def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser("verify", help="hold Verilog to the reference", description=__doc__)
-    parser.add_argument("block", nargs="?", choices=["chain", "dsp48e2"], default="chain",
-                        help="chain (default), or dsp48e2 with --vectors")
+    parser.add_argument(
+        "block",
+        nargs="?",
+        choices=["chain", "dsp48e2"],
+        default="chain",
+        help="chain (default), or dsp48e2 with --vectors",
+    )
     parser.add_argument("--vectors", type=Path, metavar="FILE", help="an .npz of DSP48E2 stimuli and outputs to replay")
     parser.add_argument("--model", metavar="MODEL", help="use this model's weights; needs --recipe")
     parser.add_argument("--recipe", metavar="R", help="a built-in recipe or a TOML file")
@@ -45,21 +50,46 @@ def run(options: argparse.Namespace) -> int:
     if (options.model is None) != (options.recipe is None):
         raise ValueError("--model and --recipe go together")
     rows = []
-    simulators: tuple[SimulatorName, ...] = ("verilator", "icarus") if options.simulator == "both" else (
-        options.simulator,)
+    simulators: tuple[SimulatorName, ...] = (
+        ("verilator", "icarus") if options.simulator == "both" else (options.simulator,)
+    )
     for simulator in simulators:
         for what, report in _reports(options, simulator).items():
-            rows += [{"what": what, "simulator": simulator, "run": r.name, "seed": r.seed, "beats": r.beats,
-                      "cycles": r.cycles, "utilisation": r.utilisation, "mismatches": r.mismatches, "first": r.first}
-                     for r in report.runs]
+            rows += [
+                {
+                    "what": what,
+                    "simulator": simulator,
+                    "run": r.name,
+                    "seed": r.seed,
+                    "beats": r.beats,
+                    "cycles": r.cycles,
+                    "utilisation": r.utilisation,
+                    "mismatches": r.mismatches,
+                    "first": r.first,
+                }
+                for r in report.runs
+            ]
     mismatches = sum(int(str(row["mismatches"])) for row in rows)
     if options.json:
         print_json({"block": options.block, "runs": rows, "mismatches": mismatches, "passed": mismatches == 0})
         return 1 if mismatches else 0
-    print_table("Verilog against the reference", ["what", "simulator", "run", "beats", "cycles", "busy", "mismatches"],
-                [[row["what"], row["simulator"], row["run"], row["beats"], row["cycles"],
-                  f"{float(str(row['utilisation'])):.1%}", row["mismatches"]] for row in rows],
-                right=["beats", "cycles", "busy", "mismatches"])
+    print_table(
+        "Verilog against the reference",
+        ["what", "simulator", "run", "beats", "cycles", "busy", "mismatches"],
+        [
+            [
+                row["what"],
+                row["simulator"],
+                row["run"],
+                row["beats"],
+                row["cycles"],
+                f"{float(str(row['utilisation'])):.1%}",
+                row["mismatches"],
+            ]
+            for row in rows
+        ],
+        right=["beats", "cycles", "busy", "mismatches"],
+    )
     print("FAILED: the Verilog disagrees with the reference" if mismatches else "passed: equal to the bit")
     for row in rows:
         if row["mismatches"]:
@@ -77,11 +107,19 @@ def _reports(options: argparse.Namespace, simulator: "SimulatorName") -> "Mappin
         report(0, 1)
         if options.model is not None:
             return session.verify_model(
-                options.model, options.recipe, arch, simulator=simulator, layers=options.layers, beats=options.beats,
+                options.model,
+                options.recipe,
+                arch,
+                simulator=simulator,
+                layers=options.layers,
+                beats=options.beats,
                 verilog=options.verilog,
             )
-        return {f"chain of {arch.dsps} DSPs": session.verify_chain(
-            arch, simulator=simulator, beats=options.beats, verilog=options.verilog)}
+        return {
+            f"chain of {arch.dsps} DSPs": session.verify_chain(
+                arch, simulator=simulator, beats=options.beats, verilog=options.verilog
+            )
+        }
 
 
 def _replay(options: argparse.Namespace) -> int:
@@ -91,14 +129,25 @@ def _replay(options: argparse.Namespace) -> int:
     if options.vectors is None:
         raise ValueError("verify dsp48e2 needs --vectors FILE")
     report = verify_vectors(options.vectors)
-    rows = [{"configuration": c.configuration, "words": c.words, "mismatches": c.mismatches,
-             "reference": c.reference_mismatches, "twin": c.twin_mismatches} for c in report.configurations]
+    rows = [
+        {
+            "configuration": c.configuration,
+            "words": c.words,
+            "mismatches": c.mismatches,
+            "reference": c.reference_mismatches,
+            "twin": c.twin_mismatches,
+        }
+        for c in report.configurations
+    ]
     failed = report.mismatches
     if options.json:
         print_json({"block": "dsp48e2", "configurations": rows, "mismatches": failed, "passed": failed == 0})
     else:
-        print_table("DSP48E2 twin against vectors", ["configuration", "words", "mismatches"],
-                    [[row["configuration"], row["words"], row["mismatches"]] for row in rows],
-                    right=["configuration", "words", "mismatches"])
+        print_table(
+            "DSP48E2 twin against vectors",
+            ["configuration", "words", "mismatches"],
+            [[row["configuration"], row["words"], row["mismatches"]] for row in rows],
+            right=["configuration", "words", "mismatches"],
+        )
         print(f"{len(rows)} configurations, {failed} mismatches")
     return 1 if failed else 0

@@ -26,4 +26,5 @@ def unpack_bits(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.
     """Undo `pack_bits`: uint8 [..., bytes] -> uint16 [..., count]."""
     flat = np.unpackbits(packed, axis=-1, bitorder="little", count=count * bits)
     planes = flat.reshape(*packed.shape[:-1], count, bits).astype(np.uint16)
-    return (planes << np.arange(bits, dtype=np.uint16)).sum(axis=-1, dtype=np.uint16)
+    codes: NDArray[np.uint16] = (planes << np.arange(bits, dtype=np.uint16)).sum(axis=-1, dtype=np.uint16)
+    return codes

@@ -45,8 +45,9 @@ def round_array(
     whole = np.floor(values)
     if rounding == "nearest-even":
         fraction = values - whole
-        odd = (whole.astype(np.int64) + parity) % 2 == 1
-        return whole + ((fraction > 0.5) | ((fraction == 0.5) & odd))
+        odd = (whole.astype(np.int64) + (0 if parity is None else parity)) % 2 == 1
+        rounded: NDArray[np.float64] = whole + ((fraction > 0.5) | ((fraction == 0.5) & odd))
+        return rounded
     if rounding == "toward-zero":
         return whole
     if rounding != "stochastic":
@@ -55,7 +56,8 @@ def round_array(
         raise ValueError("stochastic rounding needs random_bits")
     # fraction >= 1 - r/2^16 holds exactly in float64, where fraction + r/2^16 might round
     threshold = 1.0 - random_bits.astype(np.float64) / (1 << RANDOM_BITS)
-    return whole + (values - whole >= threshold)
+    up: NDArray[np.float64] = whole + (values - whole >= threshold)
+    return up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -153,12 +153,16 @@ def _codes_of_centred(
 # slots: the stored weights of each block of m inputs, in ascending position
 
 
-def _slots(mask: NDArray[np.bool_], block: int, slots: int, layout: Layout) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+def _slots(
+    mask: NDArray[np.bool_], block: int, slots: int, layout: Layout
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """Positions intp[out, blocks, slots] of stored weights inside their block, and which slots are used."""
     blocks = mask.reshape(mask.shape[0], -1, block)
     counts = blocks.sum(axis=2)
     if counts.size and counts.max() > slots:
-        raise LayoutError(f"layout {layout.name}: a block of {block} stores {counts.max()} weights, at most {slots} fit")
+        raise LayoutError(
+            f"layout {layout.name}: a block of {block} stores {counts.max()} weights, at most {slots} fit"
+        )
     positions = np.argsort(~blocks, axis=2, kind="stable")[:, :, :slots]
     used = np.arange(slots) < counts[:, :, None]
     return np.where(used, positions, 0), used
@@ -270,7 +274,7 @@ def _read_block_rows(packed: PackedTensor, layout: BlockRows, zero_points: NDArr
     sizes = layout.section_bytes(spec)
     pointers = _section(packed, "pointers", sizes["pointers"]).view(np.uint32)
     block_columns = _section(packed, "columns", sizes["columns"]).view(np.uint16).astype(np.intp)
-    block_rows = np.repeat(np.arange(len(pointers) - 1), np.diff(pointers.astype(np.int64)))
+    block_rows = np.repeat(np.arange(len(pointers) - 1), (pointers[1:] - pointers[:-1]).astype(np.int64))
     stored = unpack_bits(_section(packed, "codes", sizes["codes"]), spec.format.bits, spec.stored)
     grid = (spec.rows // pattern.rows, pattern.rows, spec.columns // pattern.columns, pattern.columns)
     codes = _zero_codes(spec, zero_points).reshape(grid).transpose(0, 2, 1, 3).copy()
@@ -295,7 +299,7 @@ def _write_vnni(tensor: QuantTensor, layout: Vnni4x1) -> Sections:
     values[:rows] = _centred_s8(tensor, layout)
     mask = np.zeros(values.shape, np.bool_)
     mask[:rows] = tensor.stored_mask
-    kept = mask.reshape(groups, 4, columns).any(axis=1)
+    kept = np.logical_or.reduce(mask.reshape(groups, 4, columns), axis=1)
     quad_values, quad_columns, pointers = [], [], [0]
     for group in range(groups):
         k = np.flatnonzero(kept[group])

@@ -46,22 +46,36 @@ class TensorSpec:
 
     @staticmethod
     def of(
-        rows: int, columns: int, fmt: Format, pattern: Pattern | None = None, group_size: int | None = None,
+        rows: int,
+        columns: int,
+        fmt: Format,
+        pattern: Pattern | None = None,
+        group_size: int | None = None,
         asymmetric: bool = False,
     ) -> "TensorSpec":
         """Describe a matrix by shape alone; the pattern's own density says how much is stored."""
         chosen = Dense() if pattern is None else pattern
         density = 1.0 if chosen.density is None else chosen.density
         return TensorSpec(
-            rows=rows, columns=columns, format=fmt, pattern=chosen, stored=round(rows * columns * density),
-            group_size=columns if group_size is None else group_size, asymmetric=asymmetric,
+            rows=rows,
+            columns=columns,
+            format=fmt,
+            pattern=chosen,
+            stored=round(rows * columns * density),
+            group_size=columns if group_size is None else group_size,
+            asymmetric=asymmetric,
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values that `from_json` reads back."""
         return {
-            "rows": self.rows, "columns": self.columns, "format": self.format.name, "pattern": self.pattern.name,
-            "stored": self.stored, "group_size": self.group_size, "asymmetric": self.asymmetric,
+            "rows": self.rows,
+            "columns": self.columns,
+            "format": self.format.name,
+            "pattern": self.pattern.name,
+            "stored": self.stored,
+            "group_size": self.group_size,
+            "asymmetric": self.asymmetric,
             "multiplier_bits": self.multiplier_bits,
         }
 
@@ -107,7 +121,7 @@ class QuantTensor:
     Raises
     ------
     LayoutError                         If a part's shape, a scale or the mask does not fit the rest.
-    FormatError                         If the format is wider than weights may be, or has zero points and is no integer.
+    FormatError                         If the format is too wide for weights, or has zero points and is no integer.
     """
 
     codes: NDArray[np.int16]
@@ -124,7 +138,9 @@ class QuantTensor:
             raise LayoutError(f"codes must be int16[out, in], not {self.codes.dtype}{list(self.codes.shape)}")
         rows, columns = self.codes.shape
         if self.format.bits > MAX_WEIGHT_BITS and not (isinstance(self.format, IntFormat) and self.format.signed):
-            raise FormatError(f"weights have at most {MAX_WEIGHT_BITS} bits a code; {self.format.name} has {self.format.bits}")
+            raise FormatError(
+                f"weights have at most {MAX_WEIGHT_BITS} bits a code; {self.format.name} has {self.format.bits}"
+            )
         if self.row_scales.shape != (rows,) or self.row_scales.dtype != np.float32:
             raise LayoutError(f"row_scales must be float32[{rows}]")
         if not (np.isfinite(self.row_scales).all() and (self.row_scales > 0).all()):

@@ -37,11 +37,19 @@ def one_layer(weights: np.ndarray, bias: np.ndarray | None = None) -> Model:
     inputs = ("x",) if bias is None else ("x", "b")
     node = Node(op="MatMul", name="fc", inputs=inputs, outputs=("y",), layer="fc")
     return Model(
-        name="one", weights={"fc": weights}, initializers={} if bias is None else {"b": bias},
-        workload=Workload(name="one", family="graph",
-                          layers=(Linear(name="fc", out_features=rows, in_features=columns, bias=bias is not None),)),
-        graph=Graph(nodes=(node,), inputs=(Value(name="x", dtype="float32", shape=("n", columns)),),
-                    outputs=(Value(name="y", dtype="float32", shape=("n", rows)),)),
+        name="one",
+        weights={"fc": weights},
+        initializers={} if bias is None else {"b": bias},
+        workload=Workload(
+            name="one",
+            family="graph",
+            layers=(Linear(name="fc", out_features=rows, in_features=columns, bias=bias is not None),),
+        ),
+        graph=Graph(
+            nodes=(node,),
+            inputs=(Value(name="x", dtype="float32", shape=("n", columns)),),
+            outputs=(Value(name="y", dtype="float32", shape=("n", rows)),),
+        ),
     )
 
 
@@ -137,7 +145,7 @@ def test_limbs_round_once(value: int) -> None:
 
 @given(st.lists(st.integers(-(2**39), 2**39), min_size=1, max_size=40), st.randoms(use_true_random=False))
 @settings(max_examples=100, deadline=None)
-def test_wide_products_round_once(weights: list[int], random) -> None:  # noqa: ANN001
+def test_wide_products_round_once(weights: list[int], random) -> None:
     x = [random.randrange(-(2**32), 2**32) for _ in weights]
     prepared = ExactWeights.of(np.array([weights], np.int64), 2**32)
     got = prepared.accumulate_float32(np.array([x], np.int64))[0, 0]
@@ -161,17 +169,24 @@ def test_codes_out_are_the_requantizers(rng: np.random.Generator) -> None:
     )
     layers = (Linear(name="a", out_features=16, in_features=32), Linear(name="b", out_features=4, in_features=16))
     model = Model(
-        name="two", weights=dict(zip("ab", weights, strict=True)), initializers={},
+        name="two",
+        weights=dict(zip("ab", weights, strict=True)),
+        initializers={},
         workload=Workload(name="two", family="graph", layers=layers),
-        graph=Graph(nodes=nodes, inputs=(Value(name="x", dtype="float32", shape=("n", 32)),),
-                    outputs=(Value(name="y", dtype="float32", shape=("n", 4)),)),
+        graph=Graph(
+            nodes=nodes,
+            inputs=(Value(name="x", dtype="float32", shape=("n", 32)),),
+            outputs=(Value(name="y", dtype="float32", shape=("n", 4)),),
+        ),
     )
     x = rng.normal(0, 1, (50, 32)).astype(np.float32)
     compressed = compress(model, Recipe(name="r", rules=(Rule(),)))
-    compressed = compressed.with_static({
-        "a": StaticScale.of_range(float(x.min()), float(x.max()), get_format("uint8")),
-        "b": StaticScale.of_range(0.0, 2.0, get_format("uint8")),
-    })
+    compressed = compressed.with_static(
+        {
+            "a": StaticScale.of_range(float(x.min()), float(x.max()), get_format("uint8")),
+            "b": StaticScale.of_range(0.0, 2.0, get_format("uint8")),
+        }
+    )
     runner = BitTrueRunner(compressed)
     assert isinstance(runner.output_codes["a"], OutputCodes)
     assert set(runner.output_codes) == {"a"}

@@ -42,8 +42,10 @@ def test_stochastic_rounding_follows_its_random_bits(x: float, bits: int) -> Non
     assert abs(int(got)) == int(whole) + up
 
 
-@pytest.mark.parametrize("wrong", [{"bits": 0}, {"bits": 17}, {"bits": 1, "symmetric": True},
-                                   {"bits": 4, "signed": False, "symmetric": True}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"bits": 0}, {"bits": 17}, {"bits": 1, "symmetric": True}, {"bits": 4, "signed": False, "symmetric": True}],
+)
 def test_impossible_formats_are_refused(wrong: dict) -> None:
     with pytest.raises(FormatError):
         IntFormat(**wrong)

@@ -15,8 +15,11 @@ accumulators = st.one_of(st.integers(-(2**20), 2**20), st.integers(-(2**47), 2**
 @given(accumulators, st.integers(1 << 14, (1 << 15) - 1), st.integers(-20, 50), st.integers(0, 255))
 def test_array_twin_equals_specification(acc: int, multiplier: int, shift: int, zero_point: int) -> None:
     constants = Requantizer(
-        multipliers=np.array([multiplier], np.int32), shifts=np.array([shift], np.int32),
-        zero_point=zero_point, code_min=0, code_max=255,
+        multipliers=np.array([multiplier], np.int32),
+        shifts=np.array([shift], np.int32),
+        zero_point=zero_point,
+        code_min=0,
+        code_max=255,
     )
     # beyond 2^62 both saturate: the specification is asked with the same clip
     clipped = min(max(acc, -(2**62)), 2**62 - 1)
