@@ -31,7 +31,7 @@ from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.panels import aligned_zeros
 from sparsefab.kernels_cpu.vector import f32x8, f32x16, i8x32, i8x64, i32x8, i32x16
 
-__all__ = ["MachinePeaks", "measure", "usable_threads"]
+__all__ = ["MachinePeaks", "dot_chain", "measure", "usable_threads"]
 
 _STEPS = 20_000  # of 12 independent instructions: some 30 microseconds
 _L1_BYTES, _L2_BYTES = 24 << 10, 512 << 10
@@ -118,6 +118,16 @@ def measure(*, seconds: float = 1.0, threads: int | None = None, memory_bytes: i
             "llvmlite": llvmlite.__version__,
         },
     )
+
+
+def dot_chain() -> tuple[Callable[[], None], int] | None:
+    """Return a call that does nothing but dot products, and how many products u8 x s8 it makes; None without VNNI."""
+    level = best_level()
+    if level not in (Level.AVX512_VNNI, Level.AVX_VNNI):
+        return None
+    wide, scratch = level is Level.AVX512_VNNI, aligned_zeros((12 * 64,), np.uint8)
+    chain = _dots(wide)
+    return (lambda: chain(_STEPS, scratch)), _STEPS * 12 * (64 if wide else 32)
 
 
 def usable_threads() -> int:

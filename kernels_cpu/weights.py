@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
-from sparsefab.formats.tensors import PackedTensor
+from sparsefab.formats import IntFormat, PackedTensor, QuantTensor, Unstructured, Vnni4x1, pack
 
 __all__ = ["BlockWeights"]
 
@@ -76,6 +76,22 @@ class BlockWeights:
             )
         except ValueError as error:
             raise LayoutError(f"packed sections are cut short: {error}") from error
+
+    @classmethod
+    def from_columns(cls, matrix: NDArray[np.int8]) -> "BlockWeights":
+        """Cut a matrix int8[rows, columns] into 4x1 blocks and keep those that are not all zero."""
+        mask = np.zeros((4 * -(-len(matrix) // 4), matrix.shape[1]), np.bool_)
+        mask[: len(matrix)] = matrix != 0
+        mask = np.repeat(mask.reshape(-1, 4, matrix.shape[1]).any(axis=1), 4, axis=0)[: len(matrix)]
+        tensor = QuantTensor(
+            codes=matrix.astype(np.int16),
+            format=IntFormat(bits=8),
+            row_scales=np.ones(len(matrix), np.float32),
+            group_size=matrix.shape[1],
+            pattern=Unstructured(),
+            mask=mask,
+        )
+        return cls.from_packed(pack(tensor, Vnni4x1()))
 
     @classmethod
     def from_matrix(cls, matrix: NDArray[np.int8]) -> "BlockWeights":

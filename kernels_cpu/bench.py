@@ -1,0 +1,241 @@
+"""The kernel table: shapes x density x tokens, as fractions of this machine's peak and against other libraries.
+
+    table = bench(shapes=[(768, 768)], densities=[0.2], tokens=[128], peers=["onnxruntime"])
+    table.rows[0].fraction_of_peak, table.rows[0].peers[0].ratio
+
+All engines of a row take turns in one loop, with a chain of bare dot products among them; a ratio is the median of the
+ratios of single turns.  One thread is timed by its CPU time, several by the wall.  Weights and activations are hot.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsefab.formats.requantize import Requantizer
+from sparsefab.kernels_cpu.panels import interleaved, panels_of
+from sparsefab.kernels_cpu.peers import Peer, Problem, peers_of
+from sparsefab.kernels_cpu.probe import MachinePeaks, dot_chain, measure
+from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product
+from sparsefab.kernels_cpu.threads import check_threads
+
+__all__ = ["BENCH_DENSITIES", "BENCH_SHAPES", "BenchRow", "BenchTable", "PeerTime", "bench", "geometric_mean"]
+
+# The layers of BERT-base and BERT-large: (rows, columns).
+BENCH_SHAPES = ((768, 768), (3072, 768), (768, 3072), (1024, 1024), (4096, 1024), (1024, 4096))
+BENCH_DENSITIES = (0.3, 0.2, 0.1)
+PATTERNS = ("4x1", "4x4", "dense")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerTime:
+    """One peer's time for a row; `ratio` is its time over ours."""
+
+    name: str
+    precision: str
+    median_s: float
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchRow:
+    """One product, ours and the peers'; u8 codes in and out.
+
+    Attributes
+    ----------
+    density : float              Of the stored blocks, as drawn.
+    macs_per_s : float           Products with stored weights, those that fill up quads not counted.
+    fraction_of_peak : float | None           Of the dot products that as many threads make; None without VNNI.
+    repack_s : float             Time to bring [tokens, columns] into panels, not part of `median_s`.
+    """
+
+    pattern: str
+    rows: int
+    columns: int
+    tokens: int
+    density: float
+    threads: int
+    median_s: float
+    macs_per_s: float
+    fraction_of_peak: float | None
+    repack_s: float
+    peers: tuple[PeerTime, ...]
+
+    def best_dense(self) -> PeerTime | None:
+        """Return the fastest peer that works on int8."""
+        dense = [peer for peer in self.peers if peer.precision == "int8"]
+        return min(dense, key=lambda peer: peer.ratio) if dense else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchTable:
+    """All rows, the machine's peaks, and why a peer is absent (name -> reason)."""
+
+    peaks: MachinePeaks
+    rows: tuple[BenchRow, ...]
+    absent: dict[str, str]
+
+
+def bench(
+    *,
+    shapes: Sequence[tuple[int, int]] = BENCH_SHAPES,
+    densities: Sequence[float] = BENCH_DENSITIES,
+    tokens: Sequence[int] = (128,),
+    patterns: Sequence[str] = ("4x1",),
+    threads: int = 1,
+    peers: Sequence[str] = (),
+    rounds: int = 31,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> BenchTable:
+    """Time the products of all combinations.
+
+    Parameters
+    ----------
+    shapes : sequence of (rows, columns)      Weight matrices.
+    densities : sequence of float             In (0, 1]; the pattern 'dense' takes only 1.
+    tokens : sequence of int                  Columns of activations at once.
+    patterns : sequence of str                '4x1', '4x4' (aligned blocks) or 'dense'.
+    threads : int                             For every engine.
+    peers : sequence of str                   Names in `peers.PEERS`.
+    rounds : int                              Turns of each engine.
+    progress : callable(done, total) | None   Called after each row.
+
+    Raises
+    ------
+    ValueError                   If an argument is out of range or a peer's name is unknown.
+    """
+    check_threads(threads)
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, not {rounds}")
+    for pattern in patterns:
+        if pattern not in PATTERNS:
+            raise ValueError(f"pattern must be one of {', '.join(PATTERNS)}, not {pattern!r}")
+    for density in densities:
+        if not 0 < density <= 1:
+            raise ValueError(f"density must be above 0 and at most 1, not {density}")
+    for count in tokens:
+        if count < 1:
+            raise ValueError(f"tokens must be at least 1, not {count}")
+    plan = [
+        (pattern, rows, columns, count, density)
+        for pattern in patterns
+        for rows, columns in shapes
+        for count in tokens
+        for density in ([1.0] if pattern == "dense" else densities)
+    ]
+    result: list[BenchRow] = []
+    absent: dict[str, str] = {}
+    for pattern, rows, columns, count, density in plan:
+        random = np.random.default_rng([seed, rows, columns, round(1000 * density)])
+        row = _Row(pattern, rows, columns, count, density, threads, random)
+        result.append(row.time(peers, absent, rounds))
+        if progress is not None:
+            progress(len(result), len(plan))
+    return BenchTable(peaks=measure(threads=threads), rows=tuple(result), absent=absent)
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Return the geometric mean of positive values."""
+    return float(np.exp(np.mean(np.log(values))))
+
+
+class _Row:
+    """One combination, ready to be timed."""
+
+    def __init__(
+        self, pattern: str, rows: int, columns: int, tokens: int, density: float, threads: int,
+        random: np.random.Generator,
+    ) -> None:  # fmt: skip
+        height = {"4x1": (4, 1), "4x4": (4, 4), "dense": (1, 1)}[pattern]
+        grid = (-(-rows // height[0]), -(-columns // height[1]))
+        kept = random.random(grid) < density if density < 1 else np.ones(grid, np.bool_)
+        mask = np.repeat(np.repeat(kept, height[0], axis=0), height[1], axis=1)[:rows, :columns]
+        self.matrix = np.where(mask, random.integers(1, 128, (rows, columns)), 0).astype(np.int8)
+        self.codes = random.integers(0, 256, (tokens, columns)).astype(np.uint8)
+        self.pattern, self.threads = pattern, threads
+        self.macs = int(mask.sum()) * tokens
+        self.density = float(mask.mean())
+        weights = BlockWeights.from_columns(self.matrix) if pattern == "4x1" else BlockWeights.from_matrix(self.matrix)
+        ratio = np.full(rows, 1 / (16 * max(1.0, float(self.matrix.sum(axis=1, dtype=np.int64).max()))))
+        epilogue = Codes(requantizer=Requantizer.of(ratio, 128, 0, 255), interleaved=pattern != "4x1")
+        self.product = Product(weights, epilogue)
+        self.width = 32 if tokens <= 32 and pattern == "4x1" else 64
+        self.panels = self._packed()
+        self.out = self.product.run(self.panels, threads=threads)
+
+    def _packed(self) -> NDArray[np.uint8]:
+        panels = panels_of(self.codes, width=self.width)
+        return panels if self.pattern == "4x1" else interleaved(panels)
+
+    def time(self, peers: Sequence[str], absent: dict[str, str], rounds: int) -> BenchRow:
+        """Let all engines take turns."""
+        found: list[Peer] = []
+        problem = Problem(weights=self.matrix, codes=self.codes, threads=self.threads)
+        for name in peers:
+            try:
+                found += peers_of(name, problem)
+            except ImportError as error:
+                absent[name] = str(error)
+        engines: list[Callable[[], Any]] = [
+            lambda: self.product.run(self.panels, out=self.out, threads=self.threads),
+            *(peer.call for peer in found),
+        ]
+        chain = dot_chain()
+        if chain is not None:
+            engines.append(chain[0])
+        clock = time.thread_time_ns if self.threads == 1 else time.perf_counter_ns
+        calls = [_calls(engine) for engine in engines]
+        turns: list[list[float]] = []
+        for _ in range(rounds):
+            turn = []
+            for engine, count in zip(engines, calls, strict=True):
+                engine()  # what the others left in the caches is not what a turn is about
+                begin = clock()
+                for _ in range(count):
+                    engine()
+                turn.append(max(clock() - begin, 1) * 1e-9 / count)
+            turns.append(turn)
+        table = np.array(turns)
+        ours = statistics.median(table[:, 0])
+        fraction = None
+        if chain is not None:
+            fraction = float(np.median(self.macs / table[:, 0] * table[:, -1] / chain[1])) / self.threads
+        begin = time.thread_time_ns()
+        self._packed()
+        repack = (time.thread_time_ns() - begin) * 1e-9
+        rows, columns = self.matrix.shape
+        return BenchRow(
+            pattern=self.pattern,
+            rows=rows,
+            columns=columns,
+            tokens=len(self.codes),
+            density=self.density,
+            threads=self.threads,
+            median_s=ours,
+            macs_per_s=self.macs / ours,
+            fraction_of_peak=fraction,
+            repack_s=repack,
+            peers=tuple(
+                PeerTime(
+                    name=peer.name,
+                    precision=peer.precision,
+                    median_s=float(np.median(table[:, i])),
+                    ratio=float(np.median(table[:, i] / table[:, 0])),
+                )
+                for i, peer in enumerate(found, 1)
+            ),
+        )
+
+
+def _calls(engine: Callable[[], Any]) -> int:
+    """Return how many calls make a turn of 200 microseconds at least."""
+    for _ in range(3):
+        engine()
+    begin = time.perf_counter()
+    engine()
+    return max(1, round(200e-6 / max(time.perf_counter() - begin, 1e-7)))

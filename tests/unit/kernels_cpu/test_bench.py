@@ -1,0 +1,80 @@
+"""The kernel table: what is counted, what is compared, and that peers compute the same product."""
+
+import numpy as np
+import pytest
+
+from sparsefab.kernels_cpu.bench import bench, geometric_mean
+from sparsefab.kernels_cpu.peers import PEERS, Problem, peers_of
+
+
+@pytest.mark.parametrize("name", list(PEERS))
+def test_peers_compute_the_product(name):
+    pytest.importorskip(name)
+    random = np.random.default_rng(0)
+    problem = Problem(
+        weights=random.integers(-127, 128, (32, 48)).astype(np.int8),
+        codes=random.integers(0, 256, (20, 48)).astype(np.uint8),
+        threads=1,
+    )
+    exact = problem.codes.astype(np.int64) @ problem.weights.T.astype(np.int64)
+    scale = np.abs(problem.weights.astype(np.int64)).sum(axis=1).max()
+    peers = peers_of(name, problem)
+    assert peers
+    for peer in peers:
+        peer.call()
+        result = np.asarray(peer.result())
+        if result.dtype == np.uint8:
+            expected = np.clip(np.rint(exact / scale) + 128, 0, 255)
+            assert np.abs(result - expected).max() <= 1
+        else:
+            np.testing.assert_array_equal(result, exact)
+
+
+def test_rows_of_the_table():
+    seen = []
+    table = bench(
+        shapes=[(64, 32)],
+        densities=[0.5, 1],
+        tokens=[8, 70],
+        patterns=["4x1", "4x4", "dense"],
+        rounds=2,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert [(row.pattern, row.tokens) for row in table.rows] == [("4x1", 8)] * 2 + [("4x1", 70)] * 2 + [
+        ("4x4", 8)
+    ] * 2 + [("4x4", 70)] * 2 + [("dense", 8), ("dense", 70)]
+    assert seen[-1] == (10, 10)
+    for row in table.rows:
+        assert row.macs_per_s * row.median_s == pytest.approx(row.density * 64 * 32 * row.tokens)
+        assert row.fraction_of_peak is None or 0 < row.fraction_of_peak < 1.5
+        assert row.best_dense() is None
+    assert table.rows[-1].density == 1
+
+
+def test_absent_peers_are_named_with_the_reason(monkeypatch):
+    def missing(problem):
+        raise ImportError("no such library")
+
+    monkeypatch.setitem(PEERS, "scipy", missing)
+    table = bench(shapes=[(8, 8)], densities=[1], tokens=[4], peers=["scipy"], rounds=1)
+    assert table.absent == {"scipy": "no such library"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"densities": [0]}, "density must be"),
+        ({"patterns": ["2x2"]}, "pattern must be one of 4x1"),
+        ({"tokens": [0]}, "tokens must be"),
+        ({"threads": 0}, "threads must be"),
+        ({"rounds": 0}, "rounds must be"),
+        ({"peers": ["atlas"], "shapes": [(8, 8)]}, "peer must be one of onnxruntime"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        bench(**arguments)
+
+
+def test_geometric_mean():
+    assert geometric_mean([1, 4, 16]) == pytest.approx(4)

@@ -1,0 +1,94 @@
+"""Random shapes and patterns with every buffer against a page that cannot be touched: a stray access ends the test."""
+
+import ctypes
+import mmap
+
+import numpy as np
+import pytest
+
+from sparsefab.formats.requantize import Requantizer, requantize
+from sparsefab.kernels_cpu.features import Level, best_level, runs
+from sparsefab.kernels_cpu.panels import interleaved, panels_of, rows_of
+from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product, Reals, Sums
+from sparsefab.kernels_cpu.threads import available_threads
+
+PAGE = mmap.PAGESIZE
+KEEP = []  # the mappings live as long as the process: pages are few
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def guarded(array, at_end, alignment=1):
+    """Copy an array to pages of its own, ending (or starting) at a forbidden page."""
+    size = max(1, -(-array.nbytes // PAGE)) * PAGE
+    mapping = mmap.mmap(-1, size + 2 * PAGE)
+    KEEP.append(mapping)
+    buffer = np.frombuffer(mapping, np.uint8)
+    for page in (0, PAGE + size):
+        if LIBC.mprotect(ctypes.c_void_p(buffer.ctypes.data + page), ctypes.c_size_t(PAGE), 0) != 0:
+            pytest.skip("this system does not protect pages")
+    first = PAGE + (size - array.nbytes if at_end else 0) // alignment * alignment
+    result = buffer[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+    result[...] = array
+    return result
+
+
+def test_a_guard_page_stops_a_stray_access(tmp_path):
+    """The net itself: reading one element past a guarded array ends a process."""
+    import os
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import numpy as np, test_guard_pages as t\n"
+        "a = t.guarded(np.zeros(64, np.uint8), True); print(int(a[63]), flush=True)\n"
+        "print(np.lib.stride_tricks.as_strided(a, (65,), (1,))[64])"
+    )
+    here = Path(__file__).resolve()
+    environment = os.environ | {"PYTHONPATH": str(here.parents[3])}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(here.parent)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "0\n"
+    assert done.returncode < 0
+
+
+@pytest.mark.parametrize("level", [level for level in Level if runs(level)])
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("at_end", [False, True])
+def test_random_products_stay_inside_their_buffers(level, aligned, at_end):
+    random = np.random.default_rng([list(Level).index(level), aligned, at_end])
+    threaded = level is best_level() and available_threads() > 1
+    for turn in range(12):
+        rows, columns = int(random.integers(1, 30)), int(random.integers(1, 90))
+        tokens, width = int(random.integers(1, 140)), 64 if aligned else int(random.choice([64, 32]))
+        matrix = random.integers(-128, 128, (rows, columns)) * (random.random((rows, columns)) < random.random() ** 3)
+        matrix = matrix.astype(np.int8)
+        weights = BlockWeights.from_matrix(matrix) if aligned else BlockWeights.from_columns(matrix)
+        weights = BlockWeights(
+            rows=rows,
+            columns=columns,
+            aligned=aligned,
+            **{name: guarded(getattr(weights, name), at_end) for name in ("ptr", "offsets", "values")},
+        )
+        codes = random.integers(0, 256, (tokens, columns)).astype(np.uint8)
+        panels = panels_of(codes, width=width)
+        panels = guarded(interleaved(panels) if aligned else panels, at_end, 64)
+        zero_point = int(random.integers(-128, 256))
+        bias = random.integers(-(1 << 20), 1 << 20, rows)
+        acc = bias + (codes.astype(np.int64) - zero_point) @ matrix.T.astype(np.int64)
+        requantizer = Requantizer.of(np.exp(random.normal(-8, 3, rows)), 100, 0, 255)
+        scales = random.random(rows, np.float32)
+        epilogue, expected = [
+            (Sums(), acc),
+            (Reals(row_scales=scales), acc.astype(np.float32) * scales),
+            (Codes(requantizer=requantizer), requantize(acc, requantizer)),
+            (Codes(requantizer=requantizer, interleaved=width == 64), requantize(acc, requantizer)),
+        ][turn % 4]
+        product = Product(weights, epilogue, bias=bias, zero_point=zero_point, level=level)
+        shape = product.run(panels).shape
+        out = guarded(np.zeros(shape, product.run(panels).dtype), at_end, 64)
+        product.run(panels, out=out, threads=2 if threaded and turn % 4 == 0 else 1)
+        if shape[2] == 256:
+            out = out.reshape(len(out), -1, 4, 4, 4, 4).transpose(0, 1, 5, 3, 2, 4).reshape(len(out), -1, 64)
+        np.testing.assert_array_equal(rows_of(out, tokens=tokens, outputs=rows), expected)
