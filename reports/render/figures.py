@@ -47,7 +47,7 @@ def pareto_figure(view: View, setting: Setting, target: str | None = None) -> Fi
         for axes, phase in zip(grid, phases, strict=False):
             _draw_panel(axes, view, setting, phase, target)
         grid[0].set_ylabel(view.loss_label)
-        _draw_legend(figure, view, setting, target)
+        _draw_legend(figure, view, setting, target, 2 * len(phases))
     return figure
 
 
@@ -70,13 +70,12 @@ def _save(figure: Figure, **options: Any) -> bytes:
 
 def _draw_panel(axes: Any, view: View, setting: Setting, phase: Phase, target: str | None) -> None:
     shown = [target] if target else view.targets
-    item = "token"
     for name in shown:
         members = view.at(setting, phase, name)
         if members:
-            item = members[0].point.item
             _draw_target(axes, members, look(view.targets.index(name), view.device(name)))
     axes.set_xscale("log")
+    axes.set_ylim(*_loss_limits(view, setting, target))
     if view.loss_scale.linear_width is not None:
         axes.set_yscale("asinh", linear_width=view.loss_scale.linear_width)
         axes.yaxis.set_major_locator(FixedLocator(_asinh_ticks(axes.get_ylim(), view.loss_scale.linear_width)))
@@ -88,11 +87,21 @@ def _draw_panel(axes: Any, view: View, setting: Setting, phase: Phase, target: s
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     axes.set_xlabel("latency of a decode step" if phase == "decode" else "latency of a pass")
-    context = "" if item == "image" else f", context {setting.context}"
-    title = phase if len(view.phases) > 1 else "one pass"
-    axes.set_title(f"{title} (batch {setting.batch}{context})")
+    axes.set_title(f"{view.phase_label(phase)} ({view.setting_label(setting)})")
     if target:
         _name_front(axes, view.at(setting, phase, target))
+
+
+def _loss_limits(view: View, setting: Setting, target: str | None) -> tuple[float, float]:
+    """Zero, every loss and the bounds of the fronts, with a margin as the eye sees it."""
+    intervals = [(s.point.loss, s.on_front) for phase in view.phases for s in view.at(setting, phase, target)]
+    ends = [0.0, *(end for loss, on_front in intervals if loss is not None
+                   for end in ((loss.low, loss.high) if on_front else (loss.value,)))]
+    width = view.loss_scale.linear_width
+    low, high = (end if width is None else math.asinh(end / width) for end in (min(ends), max(ends)))
+    margin = 0.05 * (high - low) or 1.0
+    low, high = low - margin, high + margin
+    return (low, high) if width is None else (width * math.sinh(low), width * math.sinh(high))
 
 
 def _subs(limits: tuple[float, float]) -> tuple[float, ...]:
@@ -160,7 +169,7 @@ def _name_front(axes: Any, members: Sequence[Standing]) -> None:
                           fontsize=6.5, color="#303030", zorder=5)
 
 
-def _draw_legend(figure: Figure, view: View, setting: Setting, target: str | None) -> None:
+def _draw_legend(figure: Figure, view: View, setting: Setting, target: str | None, columns: int) -> None:
     handles = []
     for index, name in enumerate(view.targets):
         members = [s for phase in view.phases for s in view.at(setting, phase, name)]
@@ -176,4 +185,4 @@ def _draw_legend(figure: Figure, view: View, setting: Setting, target: str | Non
         handles.append(line)
     handles.append(Line2D([], [], linestyle="none", marker="o", markersize=3.0, markerfacecolor="none",
                           markeredgecolor="#606060", markeredgewidth=0.6, label="not on the front"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), frameon=False)

@@ -75,7 +75,8 @@ def _data(view: View, run: RunInfo, recommendations: Sequence[Recommendation]) -
         "commit": run.commit, "versions": run.versions, "settings_given": run.settings,
         "metric": view.metric, "better": view.better, "loss_label": view.loss_label,
         "linear_width": view.loss_scale.linear_width, "limits": limits_in_words(run),
-        "phases": view.phases, "settings": [[setting.batch, setting.context] for setting in view.settings],
+        "phases": view.phases, "phase_labels": {phase: view.phase_label(phase) for phase in view.phases},
+        "settings": [[s.batch, s.context, view.setting_label(s)] for s in view.settings],
         "targets": [_target(view, index) for index in range(len(view.targets))],
         "recipes": [{"name": name, "text": text} for name, text in texts],
         "evaluations": [{"protocol": protocol, "data_hash": data_hash, "baseline": baseline, "float_layers": layers}
@@ -116,6 +117,6 @@ def _recommendation(made: Recommendation) -> dict[str, Any]:
     point = made.point
     latency = with_bounds(point.latency_s, "s") if point and point.latency_s else ""
     loss = with_bounds(point.loss, signed=True) if point and point.loss else ""
-    return {"target": made.target, "phase": made.phase, "batch": made.setting.batch, "context": made.setting.context,
-            "key": point.key if point else None, "recipe": point.recipe if point else None, "latency": latency,
-            "loss": loss, "provenance": point.provenance if point else None, "reasons": list(made.reasons)}
+    return {"target": made.target, "phase": made.phase, "key": point.key if point else None,
+            "recipe": point.recipe if point else None, "latency": latency, "loss": loss,
+            "provenance": point.provenance if point else None, "reasons": list(made.reasons)}

@@ -12,7 +12,7 @@ _PREFIXES = {1000.0: ("", "m", "µ", "n", "p"), 1024.0: ("", "Ki", "Mi", "Gi", "
 
 
 def number(value: float) -> str:
-    """Three significant digits; thousands apart; no exponent between 0.001 and a million."""
+    """Three significant digits, more of a whole number; thousands apart; no exponent between 0.001 and a million."""
     if value == 0.0:
         return "0"
     size = abs(value)

@@ -30,15 +30,15 @@ def summary(view: View, run: RunInfo, recommendations: Sequence[Recommendation])
     """Write `summary.md`."""
     recipes = len({standing.point.recipe_text for standing in view.standings})
     parts = [f"# {run.model}: {recipes} recipes on {len(view.targets)} targets",
-             _recommendation(recommendations, run), _baseline(view), _fronts(view), _float_layers(view),
+             _recommendation(view, recommendations, run), _baseline(view), _fronts(view), _float_layers(view),
              _provenance(view), _without_figures(view), _repeat(run)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _recommendation(recommendations: Sequence[Recommendation], run: RunInfo) -> str:
+def _recommendation(view: View, recommendations: Sequence[Recommendation], run: RunInfo) -> str:
     lines = ["## Recommendation", f"Limits: {limits_in_words(run)}."]
     for made in recommendations:
-        where = f"{made.target}, {made.phase} (batch {made.setting.batch}, context {made.setting.context})"
+        where = f"{made.target}, {view.phase_label(made.phase)} ({view.setting_label(made.setting)})"
         if made.point is None:
             lines.append(f"- **{where}: nothing to recommend**: {'; '.join(made.reasons)}.")
         else:
@@ -71,8 +71,8 @@ def _fronts(view: View) -> str:
                 if front:
                     listed = front[::-(-len(front) // _MOST_ROWS)]
                     tied = sum(s.rank == "indistinguishable" for s in members)
-                    lines += [f"### {target} ({DEVICE_NAMES[view.device(target)]}), {phase}, batch {setting.batch}, "
-                              f"context {setting.context}", "", *_front_table(view, listed), "",
+                    lines += [f"### {target} ({DEVICE_NAMES[view.device(target)]}), {view.phase_label(phase)}, "
+                              f"{view.setting_label(setting)}", "", *_front_table(view, listed), "",
                               f"{len(members)} points, {len(front)} on the front, {tied} more not to be told apart "
                               "from one on the front." + _left_out(len(front)), ""]
     return "\n".join(lines).rstrip() if len(lines) > 2 else ""

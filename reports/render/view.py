@@ -83,6 +83,15 @@ class View:
         found = {standing.point.phase for standing in self.standings}
         return tuple(phase for phase in _PHASES if phase in found)
 
+    def phase_label(self, phase: Phase) -> str:
+        """The phase as people call it: a model that has only one makes one pass."""
+        return phase if len(self.phases) > 1 else "one pass"
+
+    def setting_label(self, setting: Setting) -> str:
+        """Batch and context in words; images have no context."""
+        items = {standing.point.item for standing in self.standings}
+        return f"batch {setting.batch}" + ("" if items == {"image"} else f", context {setting.context}")
+
     def at(self, setting: Setting, phase: Phase, target: str | None = None) -> list[Standing]:
         """What can be drawn in one panel."""
         return [s for s in self.standings if s.rank != "none" and s.point.phase == phase

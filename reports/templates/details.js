@@ -30,7 +30,7 @@ function tooltipContent(data, index) {
     const text = figureText(data, name, unit, index);
     if (text) table.append(element("tr", {}, element("td", {}, figureLabel(data, name, label, index)), element("td", {}, text)));
   }
-  return [element("b", {}, recipes[columns.recipe[index]].name), element("div", {}, `${target.name} (${target.device}), ${columns.phase[index]}, ${columns.rank[index]} `, badge(columns.provenance[index])), table];
+  return [element("b", {}, recipes[columns.recipe[index]].name), element("div", {}, `${target.name} (${target.device}), ${data.phase_labels[columns.phase[index]]}, ${columns.rank[index]} `, badge(columns.provenance[index])), table];
 }
 
 function showDetails(report, index) {
@@ -39,7 +39,7 @@ function showDetails(report, index) {
   const close = element("button", { type: "button" }, "Close");
   close.addEventListener("click", () => report.select(null, false));
   const setting = `batch ${columns.batch[index]}, context ${columns.context[index]}`;
-  const head = element("header", {}, element("h2", {}, recipe.name), element("span", { class: "quiet" }, `on ${target.name} (${target.device}), ${columns.phase[index]}, ${setting}`), badge(columns.provenance[index]), close);
+  const head = element("header", {}, element("h2", {}, recipe.name), element("span", { class: "quiet" }, `on ${target.name} (${target.device}), ${data.phase_labels[columns.phase[index]]}, ${setting}`), badge(columns.provenance[index]), close);
   const status = columns.status[index] === "ok" ? null : element("p", { class: "bad" }, `${STATUS_TEXT[columns.status[index]]}: ${columns.reason[index]}`);
   const figures = FIGURES.map(([name, unit, label]) => [figureLabel(data, name, label, index), figureText(data, name, unit, index)]);
   const tied = columns.tied_with[index].flatMap((key, place) => [place ? ", " : "", element("a", { href: `#point=${key}` }, data.recipes[columns.recipe[report.byKey.get(key)]].name)]);

@@ -48,7 +48,7 @@ class Report {
       const number = data.targets.findIndex((target) => target.name === made.target);
       const choice = made.key ? element("a", { href: `#point=${made.key}` }, made.recipe) : element("span", { class: "bad" }, "nothing within the limits");
       const card = element("article", { class: "card" },
-        element("h3", {}, `${made.target}, ${made.phase}`, made.provenance ? badge(made.provenance) : null), element("div", { class: "choice" }, choice),
+        element("h3", {}, `${made.target}, ${data.phase_labels[made.phase]}`, made.provenance ? badge(made.provenance) : null), element("div", { class: "choice" }, choice),
         made.key ? element("div", { class: "figures" }, `${made.latency}; ${data.loss_label} ${made.loss}`) : null,
         element("details", { open: made.key === null || open.has(place) }, element("summary", {}, "because"), element("ul", {}, ...made.reasons.map((reason) => element("li", {}, reason)))));
       card.style.setProperty("--mark", this.colour(number));
@@ -60,9 +60,9 @@ class Report {
   controls() {
     const { data } = this, update = () => this.update();
     this.phase = document.getElementById("phase");
-    this.phase.append(...(data.phases.length > 1 ? [new Option("both", "")] : []), ...data.phases.map((phase) => new Option(phase, phase)));
+    this.phase.append(...(data.phases.length > 1 ? [new Option("both", "")] : []), ...data.phases.map((phase) => new Option(data.phase_labels[phase], phase)));
     this.setting = document.getElementById("setting");
-    this.setting.append(...data.settings.map(([batch, context], place) => new Option(`${batch}, ${context.toLocaleString("en-US")}`, place)));
+    this.setting.append(...data.settings.map(([, , label], place) => new Option(label, place)));
     if (data.settings.length > 1) this.setting.append(new Option("all (table only)", ""));
     this.recipe = document.getElementById("recipe");
     this.frontOnly = document.getElementById("front-only");
@@ -120,10 +120,7 @@ class Report {
     const { data } = this, root = document.getElementById("panels");
     const setting = this.setting.value === "" ? null : data.settings[Number(this.setting.value)];
     const phases = setting ? data.phases.filter((phase) => !this.phase.value || phase === this.phase.value) : [];
-    this.panels = phases.map((phase) => {
-      const context = data.columns.item[0] === "image" ? "" : `, context ${setting[1]}`;
-      return new Panel(this, phase, `${data.phases.length > 1 ? phase : "one pass"} (batch ${setting[0]}${context})`);
-    });
+    this.panels = phases.map((phase) => new Panel(this, phase, `${data.phase_labels[phase]} (${setting[2]})`));
     const hint = data.settings.length ? "Choose one batch and context to draw a chart: only equal ones compare." : "No point has both a loss and a latency.";
     root.replaceChildren(...(this.panels.length ? this.panels.map((panel) => panel.root) : [element("p", { class: "quiet" }, hint)]));
   }
@@ -132,11 +129,13 @@ class Report {
   drawPanels() {
     const { columns } = this.data, drawn = this.passing.filter((index) => columns.rank[index] !== "none");
     const reach = (indices, from, to) => indices.reduce(([low, high], index) => [Math.min(low, columns[from][index]), Math.max(high, columns[to][index])], [Infinity, -Infinity]);
-    const [low, high] = reach(drawn, "loss", "loss");
+    const front = drawn.filter((index) => columns.rank[index] === "front");
+    const [[low, high], [lowest, highest]] = [reach(drawn, "loss", "loss"), reach(front, "loss_low", "loss_high")];
+    const bottom = Math.min(0, low, lowest), top = Math.max(high, highest) > bottom ? Math.max(high, highest) : bottom + 1;
     for (const panel of this.panels) {
       const members = drawn.filter((index) => columns.phase[index] === panel.phase);
       const [fast, slow] = reach(members, "latency_s", "latency_s");
-      panel.draw(members, members.length ? { low: Math.min(0, low), high: high > Math.min(0, low) ? high : 1, fast: fast / 1.25, slow: slow * 1.25 } : null);
+      panel.draw(members, members.length ? { low: bottom, high: top, fast: fast / 1.25, slow: slow * 1.25 } : null);
     }
   }
 

@@ -16,7 +16,7 @@ function tableColumns(data) {
     ["support", "kernel", "text"], ["fidelity", "evaluation", "text"], ["provenance", "origin of cost", "text"],
   ];
   const several = (name) => new Set(data.columns[name]).size > 1;
-  const hidden = { batch: !several("batch"), context: !several("context"), fidelity: !several("fidelity") };
+  const hidden = { batch: !several("batch"), context: !several("context"), phase: !several("phase"), fidelity: !several("fidelity") };
   return wanted
     .filter(([name]) => !hidden[name] && data.columns[name] && data.columns[name].some((value) => value !== null))
     .map(([name, heading, kind, signed]) => ({ name, heading, kind, signed: Boolean(signed), text: kind === "text" }));
@@ -108,6 +108,7 @@ class Table {
       return element("td", { class: "text recipe", title: label }, element("a", { href: `#point=${columns.key[index]}` }, label));
     }
     if (name === "target") return element("td", { class: "text" }, targets[columns.target[index]].name);
+    if (name === "phase") return element("td", { class: "text" }, this.report.data.phase_labels[columns.phase[index]]);
     if (name === "rank") {
       const status = STATUS_TEXT[columns.status[index]];
       return element("td", { class: status ? "text bad" : "text", title: columns.reason[index] || null }, status ?? (columns.rank[index] === "none" ? "no figures" : columns.rank[index]));

@@ -157,6 +157,18 @@ def test_the_chart_shows_the_setting_that_most_share() -> None:
     assert len(view.at(Setting(8, 512), "decode")) == 2
 
 
+def test_a_model_of_one_phase_makes_one_pass_and_an_image_has_no_context(tmp_path: Path) -> None:
+    points = [replace(point, item="image", better="higher") for point in made_points() if point.phase == "prefill"]
+    paths = write_report(tmp_path, points, RUN)
+    text = paths["summary.md"].read_text()
+    assert "u280 (FPGA), one pass, batch 1\n" in text
+    assert "higher is better" in text
+    assert "images/s" in text
+    for word in ("prefill", "context", "token"):
+        assert word not in text.replace("512 tokens", "")
+    assert embedded(paths["report.html"].read_text())["loss_label"] == "decrease of perplexity"
+
+
 def test_the_loss_axis_bends_only_when_it_must() -> None:
     assert View.of(made_points(14)).loss_scale.linear_width is not None
     close = [replace(p, delta=Interval(value=0.1, low=0.0, high=0.2)) for p in made_points(2) if p.status == "ok"]
