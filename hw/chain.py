@@ -1,6 +1,6 @@
 """The activation-stationary sparse DSP chain: segments, bank control, reduction and a credited output."""
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.data import ArrayLayout, StructLayout
 from amaranth.lib.wiring import In, Out
@@ -80,30 +80,33 @@ class SparseChain(wiring.Component):
         m.submodules.fifo = fifo = CreditFifo(shape=sums_layout(arch), body=self.body, placer=self.placer)
         m.submodules.reduce = reduce = ReduceTree(arch=arch)
 
-        # banks: complete ones may be read, freed ones written
-        read_bank, write_bank = Signal(name="read_bank"), Signal(name="write_bank")
-        readable = Signal(arch.banks)
-        writable = Signal(arch.banks, init=(1 << arch.banks) - 1)
-        beat, done, filled = Signal(name="beat"), Signal(name="done"), Signal(name="filled")
+        # handshakes: ready comes from registers, what was accepted is acted on one cycle later
+        beat, s0_beat, s0_last = Signal(name="beat"), Signal(name="s0_beat"), Signal(name="s0_last")
+        write, s0_write, s0_complete = Signal(name="write"), Signal(name="s0_write"), Signal(name="s0_complete")
+        done, filled = Signal(name="done"), Signal(name="filled")
         m.d.comb += [
-            weights.ready.eq(Mux(read_bank, readable[1], readable[0]) & fifo.available),
-            acts.ready.eq(Mux(write_bank, writable[1], writable[0])),
             beat.eq(weights.valid & weights.ready),
-            done.eq(beat & weights.payload.last),
-            filled.eq(acts.valid & acts.ready & acts.payload.last),
-            fifo.take.eq(beat),
+            write.eq(acts.valid & acts.ready),
+            done.eq(s0_beat & s0_last),
+            filled.eq(s0_write & s0_complete),
+            fifo.take.eq(s0_beat),
         ]
+        m.d.sync += [
+            s0_beat.eq(beat),
+            s0_last.eq(weights.payload.last),
+            s0_write.eq(write),
+            s0_complete.eq(acts.payload.last),
+        ]
+
+        # banks: complete ones may be read, freed ones written, each kind in turn
+        read_bank, write_bank = Signal(name="read_bank"), Signal(name="write_bank")
         m.d.sync += [read_bank.eq(read_bank ^ done), write_bank.eq(write_bank ^ filled)]
-        # a freed bank is still read by the skewed DSPs for a segment's length
+        # a bank that was left is still read by the skewed DSPs for a segment's length
         freed = _delay(m, done, arch.segment, "freed")
-        freed_bank = _delay(m, read_bank, arch.segment, "freed_bank")
-        for bank in range(arch.banks):
-            with m.If(filled & (write_bank == bank)):
-                m.d.sync += [readable[bank].eq(1), writable[bank].eq(0)]
-            with m.If(done & (read_bank == bank)):
-                m.d.sync += readable[bank].eq(0)
-            with m.If(freed & (freed_bank == bank)):
-                m.d.sync += writable[bank].eq(1)
+        m.d.comb += [
+            weights.ready.eq(_remains(m, "complete", up=filled, down=done, start=0) & fifo.available),
+            acts.ready.eq(_remains(m, "free", up=freed, down=filled, start=arch.banks)),
+        ]
 
         # segments: side by side, no skew between them
         for s in range(arch.segments):
@@ -118,8 +121,9 @@ class SparseChain(wiring.Component):
                 segment.weights.eq(Cat(weights.payload.weights[d] for d in range(here.start, here.stop))),
                 segment.indices.eq(Cat(weights.payload.indices[d] for d in range(here.start, here.stop))),
                 segment.read_bank.eq(read_bank),
-                segment.write_enable.eq(acts.valid & acts.ready & acts.payload.segments[s]),
-                segment.write_address.eq(Cat(acts.payload.index, write_bank)),
+                segment.write_enable.eq(write & acts.payload.segments[s]),
+                segment.write_index.eq(acts.payload.index),
+                segment.write_bank.eq(write_bank),
                 Value.cast(segment.pairs).eq(Value.cast(acts.payload.pairs)),
                 reduce.totals[s].eq(segment.total),
             ]
@@ -139,3 +143,13 @@ def _delay(m: Module, value: Value, cycles: int, name: str) -> Value:
     stages = Signal(cycles, name=name)
     m.d.sync += stages.eq(Cat(value, stages)[:cycles])
     return stages[-1]
+
+
+def _remains(m: Module, name: str, *, up: Value, down: Value, start: int) -> Value:
+    """Count 0 to 2 banks in two flags, "at least one" and "two"; return whether one remains after this `down`."""
+    one, two = Signal(name=f"{name}_one", init=start > 0), Signal(name=f"{name}_two", init=start > 1)
+    with m.If(up & ~down):
+        m.d.sync += [one.eq(1), two.eq(one)]
+    with m.Elif(down & ~up):
+        m.d.sync += [one.eq(two), two.eq(0)]
+    return one & (two | ~down)

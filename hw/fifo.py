@@ -24,7 +24,7 @@ class CreditFifo(wiring.Component):
 
     Members
     -------
-    take : In(1)               A beat enters the pipeline: one place is promised.
+    take : In(1)               A beat entered the pipeline in the cycle before: one place is promised.
     available : Out(1)         There is a place to promise; from a register, so independent of `o.ready`.
     push, data : In            The beat leaves the pipeline.
     o : Out(stream)            First in, first out.
@@ -52,14 +52,13 @@ class CreditFifo(wiring.Component):
             lambda: LutRam(width=self.width, body=self.body, placer=self.placer),
         )
         write, read = Signal(range(2 * _DEPTH), name="write"), Signal(range(2 * _DEPTH), name="read")
-        # free places less one: negative when none is left
-        spare = Signal(range(-1, _DEPTH), init=_DEPTH - 1)
+        # free places less two, one for the beat that `take` does not count yet: negative when none is left
+        spare = Signal(range(-2, _DEPTH), init=_DEPTH - 2)
         popped = Signal()
         filled = Signal()
         out = Signal(self.width, reset_less=True)
         m.d.comb += [
-            self.available.eq(spare >= 0),
-            popped.eq(self.o.valid & self.o.ready),
+            self.available.eq(~spare[-1]),
             store.write_address.eq(write),
             store.write_data.eq(Value.cast(self.data)),
             store.write_enable.eq(self.push),
@@ -67,6 +66,7 @@ class CreditFifo(wiring.Component):
             self.o.valid.eq(filled),
             Value.cast(self.o.payload).eq(out),
         ]
+        m.d.sync += popped.eq(self.o.valid & self.o.ready)
         with m.If(self.take & ~popped):
             m.d.sync += spare.eq(spare - 1)
         with m.Elif(popped & ~self.take):

@@ -30,9 +30,10 @@ class ChainSegment(wiring.Component):
     -------
     weights : In               s8[segment], taken in every cycle.
     indices : In               u4[segment], the activation of the bank that each weight meets.
-    read_bank : In(1)          Bank that this cycle's weights read.
-    write_enable, write_address, pairs : In
-                               Activations, lanes of each DSP, into word bank * block + index.
+    write_enable, write_index, pairs : In
+                               Activations, lanes of each DSP, into word `write_index` of a bank.
+    read_bank, write_bank : In(1)
+                               Which bank the weights and activations of the cycle before concern.
     total : Out                Packed sum: upper lane from bit 18, signed; lower lane plus arch.lane_offset below.
 
     Notes
@@ -49,7 +50,8 @@ class ChainSegment(wiring.Component):
                 "indices": In(arch.segment * arch.index_bits),
                 "read_bank": In(1),
                 "write_enable": In(1),
-                "write_address": In(1 + arch.index_bits),
+                "write_index": In(arch.index_bits),
+                "write_bank": In(1),
                 "pairs": In(ArrayLayout(arch.lanes * arch.activation_bits, arch.segment)),
                 "total": Out(segment_bits(arch)),
             }
@@ -61,16 +63,15 @@ class ChainSegment(wiring.Component):
         # stage 0: take the inputs
         s0_weights = Signal.like(self.weights, reset_less=True)
         s0_indices = Signal.like(self.indices, reset_less=True)
-        s0_address = Signal.like(self.write_address, reset_less=True)
+        s0_index = Signal.like(self.write_index, reset_less=True)
         s0_pairs = Signal.like(self.pairs, reset_less=True)
         s0_write = Signal()
-        bank = Signal(reset_less=True, name="s0_bank")
+        bank = self.read_bank
         m.d.sync += [
             s0_weights.eq(self.weights),
             s0_indices.eq(self.indices),
-            bank.eq(self.read_bank),
             s0_write.eq(self.write_enable),
-            s0_address.eq(self.write_address),
+            s0_index.eq(self.write_index),
             s0_pairs.eq(self.pairs),
         ]
 
@@ -93,7 +94,7 @@ class ChainSegment(wiring.Component):
             )
             m.d.comb += [
                 select.read_address.eq(Cat(index, bank)),
-                select.write_address.eq(s0_address),
+                select.write_address.eq(Cat(s0_index, self.write_bank)),
                 select.write_data.eq(s0_pairs[d]),
                 select.write_enable.eq(s0_write),
             ]

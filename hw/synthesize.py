@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from sparsefab.errors import MissingToolError
+from sparsefab.hw.depth import LogicDepth, logic_depth
 
 __all__ = ["Resources", "synthesize"]
 
 # LUT sites of one cell (UG574): a RAM32M16 takes a whole slice's eight LUTs
-_LUT_CELLS: Final = {f"LUT{inputs}": 1 for inputs in range(1, 7)}
+_LUT_CELLS: Final = {"INV": 1} | {f"LUT{inputs}": 1 for inputs in range(1, 7)}
 _LUTRAM_CELLS: Final = {
     "RAM32M16": 8,
     "RAM32M": 4,
@@ -41,6 +42,7 @@ class Resources:
     dsp: int
     bram36: float
     uram: int
+    depth: LogicDepth
     tool: str
 
     @property
@@ -71,21 +73,26 @@ def synthesize(modules: Mapping[str, str], *, top: str = "top") -> Resources:
     except ImportError as error:
         raise MissingToolError("pyosys is needed for resource counts: pip install pyosys==0.70") from error
     with tempfile.TemporaryDirectory() as folder:
-        source, report = Path(folder) / "top.v", Path(folder) / "stat.json"
+        source, report, netlist = (Path(folder) / name for name in ("top.v", "stat.json", "netlist.json"))
         source.write_text("\n".join(modules.values()))
         design = ys.Design()
         for step in (
             f"read_verilog -sv {source}",
-            f"synth_xilinx -family xcup -top {top} -flatten -noiopad -noclkbuf",
+            # each module by itself, so that a deep one elsewhere does not excuse slow logic here; flat afterwards
+            f"synth_xilinx -family xcup -top {top} -noiopad -noclkbuf",
+            "flatten",
+            "opt_clean -purge",
             f"tee -q -o {report} stat -json",
+            f"write_json {netlist}",
         ):
             design.run_pass(f"tee -q {step}")
         text = report.read_text()
+        depth = logic_depth(json.loads(netlist.read_text()), top)
     cells = json.loads(text[text.index("{") :])["design"]["num_cells_by_type"]
-    return _count(cells, f"pyosys {version('pyosys')}")
+    return _count(cells, depth, f"pyosys {version('pyosys')}")
 
 
-def _count(cells: Mapping[str, int], tool: str) -> Resources:
+def _count(cells: Mapping[str, int], depth: LogicDepth, tool: str) -> Resources:
     def total(table: Mapping[str, int]) -> int:
         return sum(sites * cells.get(cell, 0) for cell, sites in table.items())
 
@@ -98,5 +105,6 @@ def _count(cells: Mapping[str, int], tool: str) -> Resources:
         dsp=cells.get("DSP48E2", 0),
         bram36=cells.get("RAMB36E2", 0) + cells.get("RAMB18E2", 0) / 2,
         uram=cells.get("URAM288", 0),
+        depth=depth,
         tool=tool,
     )

@@ -14,6 +14,7 @@ def test_small_chain_stays_below_thirty_luts_a_dsp() -> None:
     assert resources.dsp == 16
     assert resources.ram_lut == 16 * 12 + 24  # the banks, and the output FIFO of 41 bits
     assert resources.lut_per_dsp <= 30
+    assert resources.depth.fast, resources.depth
     assert resources.lut == resources.logic_lut + resources.shift_lut + resources.ram_lut
 
 
@@ -22,3 +23,4 @@ def test_chain_of_64() -> None:
     resources = synthesize(chain_verilog(ChainArch(dsps=64)))
     assert resources.dsp == 64
     assert resources.lut_per_dsp <= 30
+    assert resources.depth.fast, resources.depth
