@@ -37,6 +37,8 @@ class _LlamaTensors(Mapping[str, NDArray[np.generic]]):
         place = self._places[name]
         array = self._file.tensors[place].dequantize()
         heads = self._heads.get(place.split(".")[2] if place.startswith("blk.") else "")
+        if heads is not None and len(array) % (2 * heads):
+            raise ModelError(f"{self._file.path}: tensor {place!r} has {len(array)} rows, which {heads} heads cannot share")
         if heads is not None:  # GGUF interleaves the two halves that a rotation pairs, row by row
             array = array.reshape(heads, -1, 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
         return array
@@ -64,7 +66,7 @@ def import_gguf(path: Path) -> Model:
         raise ModelError(f"{path}: architecture {architecture!r} is not supported, only 'llama'")
     if file.field("llama.rope.scaling.type", "none") != "none":
         raise ModelError(f"{path}: rope scaling is not supported, only plain rotary positions")
-    heads = int(file.field("llama.attention.head_count"))
+    heads = max(1, int(file.field("llama.attention.head_count")))
     width = int(file.field("llama.embedding_length"))
     head_dim = int(file.field("llama.rope.dimension_count", width // heads))
     if head_dim != width // heads:

@@ -3,6 +3,8 @@
 import json
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -38,29 +40,51 @@ class SafetensorsFile(Mapping[str, NDArray[np.generic]]):
             raise ModelError(f"{path}: not a safetensors file, or truncated; fetch it again")
         self.path = path
         self.metadata: dict[str, str] = header.pop("__metadata__", {})
-        self._header = header
+        self._header = {name: self._entry(name, entry) for name, entry in header.items()}
         self._start = 8 + length
         size = path.stat().st_size - self._start
-        needed = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        needed = max((entry.end for entry in self._header.values()), default=0)
         if size < needed:
             raise ModelError(f"{path}: truncated, {needed - size} bytes are missing; fetch it again")
         self._data = np.memmap(path, np.uint8, "r") if needed else np.empty(0, np.uint8)
 
     def __getitem__(self, name: str) -> NDArray[np.generic]:
         entry = self._header[name]
-        if entry["dtype"] not in _DTYPES:
-            raise ModelError(f"{self.path}: tensor {name!r} has element type {entry['dtype']}, which is not supported")
-        start, end = entry["data_offsets"]
-        array = np.asarray(self._data[self._start + start:self._start + end]).view(_DTYPES[entry["dtype"]])
-        if entry["dtype"] == "BF16":
+        if entry.dtype not in _DTYPES:
+            raise ModelError(f"{self.path}: tensor {name!r} has element type {entry.dtype}, which is not supported")
+        dtype = np.dtype(_DTYPES[entry.dtype])
+        if entry.end - entry.start != prod(entry.shape) * dtype.itemsize:
+            raise ModelError(f"{self.path}: tensor {name!r} has other bytes than its shape; fetch it again")
+        array = np.asarray(self._data[self._start + entry.start:self._start + entry.end]).view(dtype)
+        if entry.dtype == "BF16":
             array = (array.astype(np.uint32) << 16).view(np.float32)
-        return array.reshape(entry["shape"])
+        return array.reshape(entry.shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._header)
 
     def __len__(self) -> int:
         return len(self._header)
+
+    def _entry(self, name: str, entry: Any) -> "_Entry":
+        try:
+            start, end = (int(offset) for offset in entry["data_offsets"])
+            shape = tuple(int(length) for length in entry["shape"])
+            if not 0 <= start <= end or min((*shape, 0)) < 0:
+                raise ValueError("negative length")
+            return _Entry(dtype=str(entry["dtype"]), shape=shape, start=start, end=end)
+        except (KeyError, ValueError, TypeError) as error:
+            raise ModelError(f"{self.path}: the header is damaged at tensor {name!r}; fetch it again") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """What the header says of one tensor; the bytes count from the end of the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
 
 
 class _Shards(Mapping[str, NDArray[np.generic]]):

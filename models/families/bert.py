@@ -31,6 +31,10 @@ class BertConfig:
     layer_norm_eps: float
     gelu: str
 
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.hidden_size % self.heads:
+            raise ModelError(f"config.json: {self.heads} heads cannot share {self.hidden_size} channels")
+
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> "BertConfig":
         """Read config.json; a setting that this architecture does not have is an error."""
@@ -52,6 +56,8 @@ class BertConfig:
             )
         except KeyError as error:
             raise ModelError(f"config.json: {error.args[0]} is missing") from None
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            raise ModelError(f"config.json: a size is no positive number ({error})") from None
 
 
 def build_bert(name: str, config: BertConfig, tensors: Tensors, metadata: Mapping[str, str]) -> Model:

@@ -37,6 +37,11 @@ class LlamaConfig:
     rms_norm_eps: float
     rope_theta: float
 
+    def __post_init__(self) -> None:
+        if min(self.heads, self.kv_heads, self.head_dim) < 1 or self.heads % self.kv_heads or self.head_dim % 2:
+            raise ModelError(f"a LLaMA model cannot have {self.heads} heads of {self.head_dim} channels on {self.kv_heads} "
+                             "key/value heads; the model's description is damaged")
+
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> "LlamaConfig":
         """Read config.json; a setting that this architecture does not have is an error."""
@@ -60,6 +65,8 @@ class LlamaConfig:
             )
         except KeyError as error:
             raise ModelError(f"config.json: {error.args[0]} is missing") from None
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            raise ModelError(f"config.json: a size is no positive number ({error})") from None
 
 
 def build_llama(name: str, config: LlamaConfig, tensors: Tensors, metadata: Mapping[str, str]) -> Model:

@@ -45,7 +45,7 @@ def read_onnx(path: Path, input_shapes: Mapping[str, tuple[int, ...]]) -> tuple[
         raise ModelError(f"{path}: has no input {unknown[0]!r}; its inputs are "
                          f"{', '.join(repr(value.name) for value in inputs)}")
     outputs = [Value(name=entry.name, dtype=_dtype(path, entry), shape=_shape(entry)) for entry in proto.graph.output]
-    nodes = tuple(_modern(node, opset, constants) for node in nodes_of(path, proto.graph.node))
+    nodes = tuple(_modern(node, opset, constants) for node in nodes_of(path, proto.graph.node, opset))
     graph = Graph(nodes=nodes, inputs=tuple(inputs), outputs=tuple(outputs))
     metadata = {"format": "onnx", "source": path.name, "opset": str(opset)}
     if proto.producer_name:
@@ -53,7 +53,7 @@ def read_onnx(path: Path, input_shapes: Mapping[str, tuple[int, ...]]) -> tuple[
     return graph, constants, metadata
 
 
-def nodes_of(path: Path, protos: Any) -> tuple[Node, ...]:
+def nodes_of(path: Path, protos: Any, opset: int) -> tuple[Node, ...]:
     """Translate nodes; an operator outside the table is an error that names it and its node."""
     nodes = []
     for index, proto in enumerate(protos):
@@ -62,6 +62,7 @@ def nodes_of(path: Path, protos: Any) -> tuple[Node, ...]:
             where = f" of domain {proto.domain!r}" if proto.domain not in ("", "ai.onnx") else ""
             raise ModelError(f"{path}: operator {proto.op_type}{where} (node {name!r}) is not supported; "
                              "export the model without it")
+        _check_form(path, name, proto, opset)
         attributes = {attribute.name: _attribute(path, name, attribute) for attribute in proto.attribute}
         if proto.op_type == "Split" and len(proto.input) < 2:
             attributes.setdefault("num_outputs", len(proto.output))
@@ -79,6 +80,23 @@ def _modern(node: Node, opset: int, constants: Constants) -> Node:
     constants[name] = np.asarray(axes, np.int64)
     rest = {key: value for key, value in node.attributes.items() if key != "axes"}
     return replace(node, inputs=(*node.inputs, name), attributes=rest)
+
+
+def _check_form(path: Path, name: str, proto: Any, opset: int) -> None:
+    """Compare a node with its operator's schema: counts of inputs and outputs, names and types of attributes."""
+    try:
+        schema = onnx.defs.get_schema(proto.op_type, opset)
+    except onnx.defs.SchemaError:
+        raise ModelError(f"{path}: operator {proto.op_type} (node {name!r}) is not in operator set {opset}") from None
+    kinds = {attribute.name: attribute.type for attribute in proto.attribute}
+    wrong = [key for key, kind in kinds.items()
+             if key not in schema.attributes or int(schema.attributes[key].type.value) != kind]
+    strange = not all(isinstance(text, str) for text in (proto.name, *proto.input, *proto.output))
+    if (wrong or strange or not schema.min_input <= len(proto.input) <= schema.max_input
+            or not schema.min_output <= len(proto.output) <= schema.max_output or not any(proto.output)):
+        what = f"attribute {wrong[0]!r}" if wrong else "its inputs or outputs"
+        raise ModelError(f"{path}: node {name!r} is no valid {proto.op_type} of operator set {opset} ({what}); "
+                         "export the model again")
 
 
 def _load(path: Path) -> Any:
@@ -117,7 +135,7 @@ def _opset(path: Path, proto: Any) -> int:
 def _array(path: Path, tensor: Any) -> NDArray[Any]:
     try:
         array = numpy_helper.to_array(tensor)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{path}: tensor {tensor.name!r} is damaged ({error}); fetch or export it again") from error
     name = array.dtype.name
     if name in ("int4", "int2"):

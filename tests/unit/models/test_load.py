@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from sparsefab.errors import ModelError
 from sparsefab.models.load import load_model
+from sparsefab.models.onnx_export import export_onnx
 from sparsefab.models.tokenize import CharacterTokenizer, load_tokenizer
 
 
@@ -27,6 +28,30 @@ def test_nothing_there(tmp_path: Path) -> None:
         load_model(tmp_path / "absent.onnx")
     with pytest.raises(ModelError, match=r"no tokenizer; put tokenizer\.json"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "safetensors"])
+def test_damage_anywhere_is_told_in_one_line(kind: str, llama_folder: Path, tmp_path: Path) -> None:
+    """Cut a file short or change some bytes, 60 times: either it still loads, or one line says what is wrong."""
+    path = llama_folder / "model.safetensors"
+    if kind == "onnx":
+        path = tmp_path / "model.onnx"
+        export_onnx(load_model(llama_folder), path)
+    whole, rng, refused = path.read_bytes(), np.random.default_rng(11), 0
+    for attempt in range(60):
+        damaged = bytearray(whole)
+        if attempt % 3:
+            for place in rng.integers(len(whole) if attempt % 3 == 1 else 2000, size=4):
+                damaged[place] = rng.integers(256)
+        else:
+            damaged = damaged[:rng.integers(len(whole))]
+        path.write_bytes(damaged)
+        try:
+            load_model(path)
+        except ModelError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 20
 
 
 def test_characters(tmp_path: Path) -> None:

@@ -177,6 +177,9 @@ def test_bfloat16(tmp_path: Path) -> None:
     ({"hidden_size": 40, "head_dim": 8}, "the configuration says"),
     ({"num_hidden_layers": 3}, "'model.layers.2.input_layernorm.weight' is missing"),
     ({"vocab_size": None}, "vocab_size"),
+    ({"num_attention_heads": 0}, "no positive number"),
+    ({"num_key_value_heads": 3}, "4 heads of 8 channels on 3 key/value heads"),
+    ({"hidden_size": "wide"}, "no positive number"),
 ])
 def test_configurations_that_do_not_fit(llama_folder: Path, change: dict[str, Any], message: str) -> None:
     place = llama_folder / "config.json"
