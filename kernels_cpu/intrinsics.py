@@ -77,6 +77,18 @@ def load(typing_context: Any, kind: Any, address: Any) -> Any:
 
 
 @intrinsic
+def load_bytes(typing_context: Any, kind: Any, address: Any) -> Any:
+    """`load_bytes(i32x16, address)`: a byte for each element, widened without sign (vpmovzxbd)."""
+    result = _referenced(kind)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        narrow = ir.VectorType(_I8, result.lanes)
+        return builder.zext(builder.load(_pointer(builder, arguments[1], narrow), align=1), result.llvm)
+
+    return result(kind, types.intp), emit
+
+
+@intrinsic
 def store(typing_context: Any, address: Any, value: Any) -> Any:
     """`store(address, vector)`: an aligned store; the address is a multiple of the vector's width."""
     _vectors(value)
@@ -114,12 +126,12 @@ def prefetch(typing_context: Any, address: Any) -> Any:
     return types.void(types.intp), emit
 
 
-def _scalar_read(element: ir.Type, result: Any, align: int) -> Callable[..., Any]:
+def _scalar_read(element: ir.Type, result: Any, align: int, signed: bool = True) -> Callable[..., Any]:
     def typed(typing_context: Any, address: Any) -> Any:
         def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
             value = builder.load(_pointer(builder, arguments[0], element), align=align)
             wide = isinstance(element, ir.FloatType) or element.width == 64
-            return value if wide else builder.sext(value, ir.IntType(64))
+            return value if wide else (builder.sext if signed else builder.zext)(value, ir.IntType(64))
 
         return result(types.intp), emit
 
@@ -127,6 +139,7 @@ def _scalar_read(element: ir.Type, result: Any, align: int) -> Callable[..., Any
 
 
 read_i8 = _named("read_i8", _scalar_read(_I8, types.int64, 1))
+read_u8 = _named("read_u8", _scalar_read(_I8, types.int64, 1, signed=False))
 read_i16 = _named("read_i16", _scalar_read(_I16, types.int64, 2))
 read_i32 = _named("read_i32", _scalar_read(_I32, types.int64, 4))
 read_i64 = _named("read_i64", _scalar_read(ir.IntType(64), types.int64, 8))

@@ -14,7 +14,7 @@ from numba import prange
 
 from sparsefab.kernels_cpu.kernel import kernel
 
-__all__ = ["available_threads", "check_threads", "run_threaded"]
+__all__ = ["available_threads", "check_threads", "run_blocks", "run_threaded"]
 
 
 def available_threads() -> int:
@@ -46,6 +46,16 @@ def run_threaded(
         numba.set_num_threads(before)
 
 
+def run_blocks(serial: Any, threads: int, blocks: int, arguments: tuple[Any, ...]) -> None:
+    """Call `serial(*arguments, first, last)` for runs of blocks on `threads` threads."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(threads)
+    try:
+        _threaded_blocks(serial)(*arguments, blocks, min(blocks, 8 * threads))
+    finally:
+        numba.set_num_threads(before)
+
+
 def _chunks(threads: int, panels: int, groups: int) -> int:
     """Return the runs of groups in a panel: one where panels alone keep all threads at work."""
     return 1 if threads == 1 or panels % threads == 0 or panels >= 8 * threads else min(groups, 4 * threads)
@@ -58,5 +68,17 @@ def _threaded(serial: Any) -> Any:
             panel, chunk = task // chunks, task % chunks
             first, last = groups * chunk // chunks, groups * (chunk + 1) // chunks
             serial(layers, activations, out, token_scales, task, panel, panel + 1, first, last)
+
+    return kernel(threaded, parallel=True)
+
+
+@functools.cache
+def _threaded_blocks(serial: Any) -> Any:
+    def threaded(values, multipliers, zeros, codes, sums, row_scales, token_scales, out, group_units, blocks, chunks):
+        for task in prange(chunks):
+            first, last = blocks * task // chunks, blocks * (task + 1) // chunks
+            serial(
+                values, multipliers, zeros, codes, sums, row_scales, token_scales, out, group_units, first, last
+            )  # fmt: skip
 
     return kernel(threaded, parallel=True)

@@ -1,0 +1,185 @@
+"""Weight-only quantized products of few tokens: the decode side, bound by the bytes of the weights.
+
+weights = NibbleWeights.from_tensor(tensor)                     # integers of up to 4 bits, group scales, zero points
+product = MatrixVector(weights, row_scales=tensor.accumulator_scale)
+results = product.run(codes, token_scales)                      # codes int8[tokens, in] -> float32[tokens, out]
+
+sum[token, row] = sum over groups g of s_g * sum over i in g of (q_i - z_g) * x_i            exact integers
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsefab.errors import LayoutError
+from sparsefab.formats import IntFormat, QuantTensor
+from sparsefab.kernels_cpu import gemv_portable, gemv_vnni
+from sparsefab.kernels_cpu.features import Level, best_level, runs
+from sparsefab.kernels_cpu.panels import aligned_empty, aligned_zeros
+from sparsefab.kernels_cpu.threads import check_threads, run_blocks
+
+__all__ = ["MatrixVector", "NibbleWeights"]
+
+_ROWS = 16  # a block: one row in each dword of a register
+_UNIT = 8  # inputs in a block's 64 bytes
+_S32_MAX = (1 << 31) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NibbleWeights:
+    """Weights of up to 4 bits with a multiplier a group, 16 rows side by side.
+
+    Attributes
+    ----------
+    rows, columns : int          Shape of the matrix.
+    group_size : int             Inputs that share a multiplier; a multiple of 8 (the last group may be short).
+    values : uint8[blocks, units, 64]         Dword r of a unit is row r: low nibbles inputs 0-3, high nibbles 4-7.
+    multipliers : uint8[blocks, groups, 16]   At least 0; rows that fill up a block have 0.
+    zeros : uint8[blocks, groups, 16]         Nibble that means 0; uint8[1] where it is one for all.
+    reach : int                  The greatest magnitude of a sum over all s8 activations from -127 to 127.
+    """
+
+    rows: int
+    columns: int
+    group_size: int
+    values: NDArray[np.uint8]
+    multipliers: NDArray[np.uint8]
+    zeros: NDArray[np.uint8]
+    reach: int
+
+    @classmethod
+    def from_tensor(cls, tensor: QuantTensor) -> "NibbleWeights":
+        """Arrange a compressed matrix.
+
+        Raises
+        ------
+        LayoutError                  If its format, group size or multipliers do not fit.
+        """
+        fmt = tensor.format
+        if not isinstance(fmt, IntFormat) or fmt.bits > 4:
+            raise LayoutError(f"nibbles hold integers of up to 4 bits, not {fmt.name}")
+        rows, columns = tensor.shape
+        units, blocks = -(-columns // _UNIT), -(-rows // _ROWS)
+        group_size = units * _UNIT if tensor.group_size >= columns else tensor.group_size
+        if group_size % _UNIT:
+            raise LayoutError(f"group_size must be a multiple of {_UNIT}, not {group_size}")
+        multipliers = tensor.group_multipliers
+        if multipliers is None:
+            multipliers = np.ones((rows, tensor.spec.groups), np.uint16)
+        if multipliers.max(initial=0) > 255:
+            raise LayoutError(f"multipliers must fit 8 bits, not reach {multipliers.max()}")
+        offset = 1 << (fmt.bits - 1) if fmt.signed else 0
+        zero_of_weight = tensor.per_weight(tensor.zero_points, 0)
+        nibbles = np.full((blocks * _ROWS, units * _UNIT), offset, np.uint8)
+        stored = np.where(tensor.stored_mask, tensor.codes, zero_of_weight)
+        nibbles[:rows, :columns] = stored + offset
+        # [block, row, unit, half, byte] -> [block, unit, row, byte], the high half in the high nibble
+        halves = nibbles.reshape(blocks, _ROWS, units, 2, 4).transpose(3, 0, 2, 1, 4)
+        values = aligned_empty((blocks, units, 64), np.uint8)
+        values[:] = (halves[0] | halves[1] << 4).reshape(values.shape)
+        zeros = np.array([offset], np.uint8)
+        if tensor.zero_points is not None:
+            zeros = _by_blocks(tensor.zero_points + offset, blocks)
+        return cls(
+            rows=rows,
+            columns=columns,
+            group_size=group_size,
+            values=values,
+            multipliers=_by_blocks(multipliers, blocks),
+            zeros=zeros,
+            reach=127 * int(np.abs(tensor.integers()).sum(axis=1).max()),
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that one product reads."""
+        return self.values.nbytes + self.multipliers.nbytes + self.zeros.nbytes
+
+
+class MatrixVector:
+    """A weight-only quantized layer ready to run on a few tokens.
+
+    Parameters
+    ----------
+    weights : NibbleWeights      The matrix.
+    row_scales : float32[rows] | None         Results are float32(sum) * row_scale, then * token_scale; None gives sums.
+    level : Level | None         AVX512_VNNI or PORTABLE; None takes the best that runs here and holds every sum.
+
+    Raises
+    ------
+    ValueError                   If the scales do not fit, or `level` cannot run here.
+    LayoutError                  If a sum needs more than 32 bits and `level` or the results have no more.
+    """
+
+    def __init__(
+        self, weights: NibbleWeights, *, row_scales: NDArray[np.float32] | None = None, level: Level | None = None
+    ) -> None:
+        fits = weights.reach <= _S32_MAX
+        if level is None:
+            level = Level.AVX512_VNNI if best_level() is Level.AVX512_VNNI and fits else Level.PORTABLE
+        if level not in (Level.AVX512_VNNI, Level.PORTABLE) or not runs(level):
+            raise ValueError(f"level {level.value} has no such kernel here")
+        if not fits and (level is Level.AVX512_VNNI or row_scales is None):
+            raise LayoutError(f"a sum can reach {weights.reach}, beyond 32 bits")
+        self.weights = weights
+        self.level = level
+        self._scales = aligned_zeros((weights.values.shape[0] * _ROWS,), np.float32)
+        if row_scales is not None:
+            if row_scales.dtype != np.float32 or row_scales.shape != (weights.rows,):
+                raise ValueError(f"row_scales must be float32 of shape {(weights.rows,)}, not {row_scales.shape}")
+            if not np.isfinite(row_scales).all():
+                raise ValueError("row_scales must be finite")
+            self._scales[: weights.rows] = row_scales
+        self._dtype: Any = np.int32 if row_scales is None else np.float32
+        module = gemv_vnni if level is Level.AVX512_VNNI else gemv_portable
+        self._kernel = module.gemv(asymmetric=weights.zeros.ndim > 1, output="s32" if row_scales is None else "f32")
+
+    def run(
+        self, codes: NDArray[np.int8], token_scales: NDArray[np.float32] | None = None, *, threads: int = 1
+    ) -> NDArray[Any]:
+        """Multiply.
+
+        Parameters
+        ----------
+        codes : int8[tokens, columns]            -127 to 127, zero point 0.
+        token_scales : float32[tokens] | None    None is 1.
+        threads : int                            At most `available_threads()`.
+
+        Returns
+        -------
+        float32 or int32[tokens, rows]           A view of a buffer of whole blocks.
+        """
+        weights = self.weights
+        if codes.dtype != np.int8 or codes.ndim != 2 or codes.shape[1] != weights.columns:
+            raise ValueError(f"codes must be int8[tokens, {weights.columns}], not {codes.dtype} of {codes.shape}")
+        if codes.size and codes.min() == -128:
+            raise ValueError("codes must be -127 to 127")
+        tokens = len(codes)
+        scales = np.ones(tokens, np.float32) if token_scales is None else token_scales
+        if scales.dtype != np.float32 or scales.shape != (tokens,) or not np.isfinite(scales).all():
+            raise ValueError(f"token_scales must be finite float32 of shape {(tokens,)}")
+        check_threads(threads)
+        blocks, units, _ = weights.values.shape
+        padded = aligned_zeros((tokens, units * _UNIT), np.int8)
+        padded[:, : weights.columns] = codes
+        groups = weights.multipliers.shape[1]
+        grouped = np.add.reduceat(padded, np.arange(groups) * weights.group_size, axis=1, dtype=np.int32)
+        out = aligned_empty((tokens, blocks * _ROWS), self._dtype)
+        arguments = (
+            weights.values, weights.multipliers, weights.zeros, padded, np.ascontiguousarray(grouped), self._scales,
+            np.ascontiguousarray(scales), out, weights.group_size // _UNIT,
+        )  # fmt: skip
+        if threads == 1:
+            self._kernel(*arguments, 0, blocks)
+        else:
+            run_blocks(self._kernel, threads, blocks, arguments)
+        return out[:, : weights.rows]
+
+
+def _by_blocks(groups: NDArray[Any], blocks: int) -> NDArray[np.uint8]:
+    """Bring [rows, groups] into uint8[blocks, groups, 16]; missing rows are 0."""
+    padded = np.zeros((blocks * _ROWS, groups.shape[1]), np.uint8)
+    padded[: len(groups)] = groups
+    return np.ascontiguousarray(padded.reshape(blocks, _ROWS, -1).transpose(0, 2, 1))

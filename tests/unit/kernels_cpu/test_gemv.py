@@ -1,0 +1,121 @@
+"""Weight-only products against NumPy's int64: group sizes, zero points, ragged ends, ranges."""
+
+import re
+
+import numpy as np
+import pytest
+from numba import njit
+
+from sparsefab.errors import LayoutError
+from sparsefab.formats import Dense, QuantTensor, Unstructured, get_format
+from sparsefab.kernels_cpu.features import Level, runs
+from sparsefab.kernels_cpu.gemv import MatrixVector, NibbleWeights
+from sparsefab.kernels_cpu.threads import available_threads
+
+LEVELS = [level for level in (Level.AVX512_VNNI, Level.PORTABLE) if runs(level)]
+
+
+def tensor_of(name, rows, columns, group_size, seed=0, density=1.0):
+    random = np.random.default_rng(seed)
+    fmt = get_format(name)
+    grid = (rows, -(-columns // group_size))
+    mask = None if density == 1 else random.random((rows, columns)) < density
+    return QuantTensor(
+        codes=random.integers(fmt.code_min, fmt.code_max + 1, (rows, columns)).astype(np.int16),
+        format=fmt,
+        row_scales=random.random(rows, np.float32) + np.float32(0.5),
+        group_size=group_size,
+        group_multipliers=random.integers(1, 256, grid).astype(np.uint16) if group_size < columns else None,
+        zero_points=None if fmt.signed else random.integers(0, fmt.code_max + 1, grid).astype(np.int16),
+        pattern=Dense() if density == 1 else Unstructured(),
+        mask=mask,
+    )
+
+
+def codes_of(tokens, columns):
+    return np.random.default_rng(9).integers(-127, 128, (tokens, columns)).astype(np.int8)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", ["int4", "int3", "int2", "uint4", "uint3"])
+@pytest.mark.parametrize(("rows", "columns", "group_size"), [(33, 100, 32), (16, 64, 64), (50, 129, 16), (7, 30, 30)])
+def test_sums_and_reals_equal_numpy(level, name, rows, columns, group_size):
+    tensor = tensor_of(name, rows, columns, group_size)
+    codes = codes_of(3, columns)
+    weights = NibbleWeights.from_tensor(tensor)
+    sums = codes.astype(np.int64) @ tensor.integers().T
+    np.testing.assert_array_equal(MatrixVector(weights, level=level).run(codes), sums)
+    scales = np.array([0.25, 1.7, 3e-5], np.float32)
+    reals = MatrixVector(weights, row_scales=tensor.row_scales, level=level).run(codes, scales)
+    np.testing.assert_array_equal(reals, sums.astype(np.float32) * tensor.row_scales * scales[:, None])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", ["int4", "uint4"])
+def test_absent_weights_contribute_nothing(level, name):
+    tensor = tensor_of(name, 20, 70, 32, density=0.4)
+    codes = codes_of(2, 70)
+    result = MatrixVector(NibbleWeights.from_tensor(tensor), level=level).run(codes)
+    np.testing.assert_array_equal(result, codes.astype(np.int64) @ tensor.integers().T)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_threads_share_the_blocks(level):
+    tensor = tensor_of("int4", 100, 64, 32)
+    codes = codes_of(2, 64)
+    result = MatrixVector(NibbleWeights.from_tensor(tensor), level=level).run(
+        codes, threads=min(2, available_threads())
+    )
+    np.testing.assert_array_equal(result, codes.astype(np.int64) @ tensor.integers().T)
+
+
+def test_sums_beyond_32_bits_take_the_wide_path():
+    columns = 1 << 14
+    tensor = QuantTensor(
+        codes=np.full((1, columns), -8, np.int16),
+        format=get_format("int4"),
+        row_scales=np.ones(1, np.float32),
+        group_size=32,
+        group_multipliers=np.full((1, columns // 32), 255, np.uint16),
+    )
+    weights = NibbleWeights.from_tensor(tensor)
+    codes = np.full((1, columns), -127, np.int8)
+    product = MatrixVector(weights, row_scales=tensor.row_scales)
+    assert product.level is Level.PORTABLE
+    assert product.run(codes)[0, 0] == np.float32(columns * 8 * 255 * 127)
+    with pytest.raises(LayoutError, match="beyond 32 bits"):
+        MatrixVector(weights)
+
+
+def test_tensors_that_do_not_fit_are_refused():
+    with pytest.raises(LayoutError, match="up to 4 bits"):
+        NibbleWeights.from_tensor(tensor_of("int5", 4, 32, 32))
+    with pytest.raises(LayoutError, match="multiple of 8"):
+        NibbleWeights.from_tensor(tensor_of("int4", 4, 32, 12))
+
+
+def test_wrong_arguments_are_named():
+    product = MatrixVector(NibbleWeights.from_tensor(tensor_of("int4", 4, 32, 16)))
+    with pytest.raises(ValueError, match="codes must be int8"):
+        product.run(np.zeros((1, 32), np.uint8))
+    with pytest.raises(ValueError, match="codes must be int8"):
+        product.run(np.zeros((1, 31), np.int8))
+    with pytest.raises(ValueError, match="-127 to 127"):
+        product.run(np.full((1, 32), -128, np.int8))
+    with pytest.raises(ValueError, match="token_scales"):
+        product.run(np.zeros((1, 32), np.int8), np.array([np.nan], np.float32))
+    with pytest.raises(ValueError, match="threads"):
+        product.run(np.zeros((1, 32), np.int8), threads=0)
+
+
+@pytest.mark.skipif(not runs(Level.AVX512_VNNI), reason="needs AVX512-VNNI")
+def test_the_loop_is_two_dot_products_a_line():
+    product = MatrixVector(NibbleWeights.from_tensor(tensor_of("int4", 16, 64, 32)))
+    options = {name: value for name, value in product._kernel.targetoptions.items() if name != "nopython"}
+    product._kernel = njit(**options)(product._kernel.py_func)
+    product.run(codes_of(1, 64))
+    text = max(product._kernel.inspect_asm().values(), key=len)
+    assert len(re.findall(r"vpdpbusd\s.*zmm", text)) % 2 == 0
+    assert len(re.findall(r"vpdpbusd\s.*\(.*\){1to16}.*zmm", text)) >= 8  # the broadcast rides on the dot product
+    assert re.search(r"vpmulld\s.*zmm", text)
+    assert re.search(r"prefetcht0", text)
