@@ -4,8 +4,11 @@ A tile of floor(L / slots) * 16 inputs sits in the activation banks while the ro
 partial sum a (tile, row, token) comes out. The next tile's activations are written into the other bank meanwhile,
 `fill_beats` of them, so a tile never lasts less. Two tokens share a pass.
 
-    pass      = tiles * max(rows of a chain, fill beats)
-    layer     = fill beats + passes * pass + latency            rows (and, for few rows, tiles) spread over the chains
+    single = max(rows, fill)        pair = max(2 rows, 2 fill, rows + fill + segment + 2)
+    layer  = fill + pairs of tiles * pair (+ single for an odd one) + rows of the last + latency + handshakes
+
+A left bank is still read by the skewed DSPs for a segment's length before it may be written: hence the pair.
+One chain is exact against its RTL; rows (and, for few rows, tiles) are spread over the chains.
 """
 
 from dataclasses import dataclass
@@ -18,6 +21,8 @@ from sparsefab.arch import AcceleratorArch, ChainArch
 __all__ = ["ArrayCycles", "array_cycles", "chain_cycles"]
 
 Floats = NDArray[np.float64]
+
+_HANDSHAKE_CYCLES = 3  # bank complete -> first beat, and the output FIFO: counted in Verilator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,5 +88,9 @@ def _tiles(chain: ChainArch, columns: Floats, slots: Floats) -> Floats:
 def _cycles(chain: ChainArch, rows: Floats, tiles: Floats, passes: Floats) -> ArrayCycles:
     refill = float(chain.fill_beats())
     beats = passes * tiles * rows
-    total = refill + (passes * tiles - 1.0) * np.maximum(rows, refill) + rows + chain.latency_cycles
+    single = np.maximum(rows, refill)
+    pair = np.maximum(2.0 * single, rows + refill + chain.segment + 2.0)
+    starts = np.maximum(passes * tiles - 1.0, 0.0)  # tiles that start before the last one does
+    last = np.floor(starts / 2.0) * pair + np.mod(starts, 2.0) * single
+    total = refill + last + rows + chain.latency_cycles + _HANDSHAKE_CYCLES
     return ArrayCycles(total=total, beats=beats, fill=total - beats)

@@ -24,26 +24,15 @@ from sparsefab.cost_models.anchors import ATTENTION_FILE, GEMM_FILE
 from sparsefab.cost_models.attention import ATTENTION_REGIMES, attention_coordinates, attention_regime, cache_times
 from sparsefab.cost_models.fitting import Fitted, fit_rows, folds_of
 from sparsefab.cost_models.gemm import REGIMES, Curve, classify, coordinates
+from sparsefab.cost_models.measured_tables import DEVICES, KERNELS
 from sparsefab.cost_models.roofline import data_sheet_times
 from sparsefab.targets import load_device
 
-__all__ = ["DEVICES", "KERNELS", "attention_columns", "main"]
+__all__ = ["attention_columns", "main"]
 
 log = logging.getLogger(__name__)
 
-#: Device keys and dtypes of the measured tables, in this project's names.
-DEVICES = {
-    "a100_sxm": "a100",
-    "h100_sxm": "h100",
-    "h200_sxm": "h200",
-    "l40s": "l40s",
-    "b200_sxm": "b200",
-    "gb200": "gb200",
-}
-KERNELS = {"bfloat16": "fp16", "nvfp4": "nvfp4"} | {
-    name: name for name in ("int4_wo", "int8_wo", "sq", "fp8", "fp8_block")
-}
-HELD_OUT_ONE_IN, HELD_OUT_ROWS, ATTENTION_HELD_OUT_ROWS, ATTENTION_ANCHORS = 8, 80, 400, 500
+HELD_OUT_ONE_IN, HELD_OUT_ROWS, ATTENTION_HELD_OUT_ROWS, ATTENTION_ANCHORS = 8, 160, 400, 500
 
 
 def _entry(device: str, kernel: str, rows: pd.DataFrame, fit: Fitted, regimes: Sequence[str]) -> dict[str, object]:
@@ -170,7 +159,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pairs = []
     for key, rows in table.groupby(keys):
         gpu, *dtype = (str(part) for part in key)
-        pairs.append(fit(rows.reset_index(drop=True), DEVICES[gpu], *(KERNELS[name] for name in dtype)))
+        pairs.append(
+            fit(rows.reset_index(drop=True), DEVICES.get(gpu, gpu), *(KERNELS.get(name, name) for name in dtype))
+        )
     columns = (
         "m, n, k" if options.part == "gemm" else "batch, context, window, heads, kv heads, head size, bytes a value"
     )

@@ -108,10 +108,12 @@ def _machine(device: Device, options: Options, board: FpgaSpec) -> _Machine:
         f"clock assumed {arch.clock_hz / 1e6:.0f} MHz ({clock[2] / 1e6:.0f}-{clock[1] / 1e6:.0f}); data sheet ceiling "
         f"of the DSP {ceiling / 1e6:.0f} MHz",
         f"{arch.hbm_channels} memory channels at {efficiency.value:.0%} of their peak",
-        "uncalibrated: no board was measured"
+        "uncalibrated: no board was measured in this configuration"
         if fitted is None
         else f"memory efficiency fitted to one measured decode step ({fitted.workload}, context {fitted.context})",
     ]
+    if options.calibration is not None and fitted is None:
+        notes.append(f"configuration {options.calibration} is fitted on another board and not used here")
     return _Machine(
         arch=arch,
         clock_hz=clock,
@@ -128,12 +130,9 @@ def _configuration(device: Device, name: str | None) -> Configuration | None:
     if name is None:
         return None
     known = {item.name: item for item in assumptions().configuration}
-    if name not in known or known[name].device != device.name:
-        fits = [item.name for item in known.values() if item.device == device.name]
-        raise TargetError(
-            f"{device.name}: no calibrated configuration {name!r}; known here: {', '.join(fits) or 'none'}"
-        )
-    return known[name]
+    if name not in known:
+        raise TargetError(f"unknown calibrated configuration {name!r}; known: {', '.join(known)}")
+    return known[name] if known[name].device == device.name else None
 
 
 def estimate_fpga(

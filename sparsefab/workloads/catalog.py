@@ -9,7 +9,7 @@ from sparsefab.registry import Registry
 from sparsefab.workload import Workload
 from sparsefab.workloads.shapes import ModelShape, expand
 
-__all__ = ["WORKLOADS", "load_workload"]
+__all__ = ["WORKLOADS", "load_workload", "workload_names"]
 
 _HERE = Path(__file__).resolve().parent
 _NAMES = (
@@ -45,6 +45,11 @@ def load_workload(name: str | Path) -> Workload:
     text = str(name)
     path = Path(text) if text.endswith(".toml") else WORKLOADS.get(text.lower())
     return _read(path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+def workload_names() -> tuple[str, ...]:
+    """Names of all workloads, plug-ins included."""
+    return WORKLOADS.names()
 
 
 @lru_cache(maxsize=32)

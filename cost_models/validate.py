@@ -1,0 +1,242 @@
+"""How wrong the models are: error and interval coverage on what they were not fitted to.
+
+Each function returns rows with the figure reached and the goal it is held to. The shipped facts are used by default;
+`--measured FILE` brings the user's own in the same form.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sparsefab.cost_models.anchors import load_attention, load_gemm
+from sparsefab.cost_models.assumptions import assumptions
+from sparsefab.cost_models.attention import cache_times
+from sparsefab.cost_models.estimate import LayerPlan, Options, estimate
+from sparsefab.cost_models.gemm import Floats
+from sparsefab.cost_models.gpu import product_seconds
+from sparsefab.cost_models.measured_tables import ProductTable, read_products
+from sparsefab.cost_models.published import published
+from sparsefab.cost_models.roofline import data_sheet_times
+from sparsefab.formats.catalog import get_format
+from sparsefab.formats.tensors import TensorSpec
+from sparsefab.targets import load_device
+from sparsefab.workload import Phase
+from sparsefab.workloads import load_workload
+
+__all__ = [
+    "PARTS",
+    "Row",
+    "fit_marlin_launch",
+    "flightllm_plans",
+    "validate",
+    "validate_attention",
+    "validate_flightllm",
+    "validate_marlin",
+    "validate_products",
+]
+
+_DECODE_ROWS, _DECODE_SIDE = 64, 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One figure. `goal` None: shown, not judged. `at_most`: the goal is a ceiling, else a floor."""
+
+    part: str
+    name: str
+    metric: str
+    value: float
+    goal: float | None
+    samples: int
+    at_most: bool = True
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the goal is met; True without one."""
+        return self.goal is None or (self.value <= self.goal if self.at_most else self.value >= self.goal)
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return {
+            "part": self.part, "name": self.name, "metric": self.metric, "value": self.value, "goal": self.goal,
+            "at_most": self.at_most, "samples": self.samples, "passed": self.passed, "note": self.note,
+        }  # fmt: skip
+
+
+def _errors(predicted: Floats, measured: Floats) -> Floats:
+    return np.abs(predicted / measured - 1.0)
+
+
+def _judge(
+    part: str, name: str, times: tuple[Floats, Floats, Floats], measured: Floats, goals: Mapping[str, float | None]
+) -> list[Row]:
+    """Rows of error, coverage and width of one set of predictions; `goals` by metric."""
+    value, low, high = times
+    figures = {
+        "mean error": float(_errors(value, measured).mean()),
+        "coverage": float(((measured >= low) & (measured <= high)).mean()),
+        "median high/low": float(np.median(high / low)),
+    }
+    return [
+        Row(part=part, name=name, metric=metric, value=figure, goal=goals.get(metric), samples=len(measured),
+            at_most=metric != "coverage")
+        for metric, figure in figures.items()
+    ]  # fmt: skip
+
+
+def validate_products(tables: Sequence[ProductTable] | None = None) -> list[Row]:
+    """Judge GPU products on shapes whose (n, k) took no part in the fit, or on the user's tables.
+
+    A device without a calibration of its own is predicted from its data sheet and its neighbours, with wider goals.
+    """
+    given = tables is not None
+    if tables is None:
+        tables = [
+            ProductTable(device=device, kernel=kernel, m=rows[:, 0], n=rows[:, 1], k=rows[:, 2], seconds=rows[:, 3])
+            for (device, kernel), rows in load_gemm().held_out.items()
+        ]
+    rows: list[Row] = []
+    pooled: dict[bool, list[tuple[Floats, Floats, Floats, Floats]]] = {True: [], False: []}
+    decode: list[tuple[Floats, Floats, Floats, Floats]] = []
+    for table in tables:
+        device = load_device(table.device)
+        own = device.gpu is not None and (str(device.gpu.calibration), table.kernel) in load_gemm().gemm
+        times = product_seconds(device, table.kernel, table.m, table.n, table.k)[0]
+        goals = {"mean error": 0.10, "coverage": 0.80} if own else {"mean error": 0.25, "coverage": 0.80}
+        rows += _judge(
+            "products" if own else "other device", f"{table.device} {table.kernel}", times, table.seconds, goals
+        )
+        pooled[own].append((*times, table.seconds))
+        small = (table.m <= _DECODE_ROWS) & (table.n >= _DECODE_SIDE) & (table.k >= _DECODE_SIDE)
+        if own and small.any():
+            decode.append((times[0][small], times[1][small], times[2][small], table.seconds[small]))
+    for own, parts in pooled.items():
+        if parts:
+            value, low, high, seconds = (np.concatenate(part) for part in zip(*parts, strict=True))
+            goals = {"mean error": 0.065, "coverage": 0.87, "median high/low": 1.5} if own else \
+                {"mean error": 0.25, "coverage": 0.80, "median high/low": 3.0}  # fmt: skip
+            rows += _judge("products" if own else "other device", "all", (value, low, high), seconds, goals)
+    if decode:
+        value, low, high, seconds = (np.concatenate(part) for part in zip(*decode, strict=True))
+        rows += _judge("products", "all, decode regime", (value, low, high), seconds, {})
+    return rows if given else [*rows, *_left_out_devices()]
+
+
+def _left_out_devices() -> list[Row]:
+    """Predict each calibrated device as if it had not been measured."""
+    parts = []
+    for (name, kernel), table in load_gemm().held_out.items():
+        times = product_seconds(load_device(name), kernel, table[:, 0], table[:, 1], table[:, 2], exclude=name)[0]
+        parts.append((*times, table[:, 3]))
+    value, low, high, seconds = (np.concatenate(part) for part in zip(*parts, strict=True))
+    goals: dict[str, float | None] = {"mean error": 0.25, "coverage": 0.80, "median high/low": 3.0}
+    return _judge("products", "each device left out", (value, low, high), seconds, goals)
+
+
+def validate_attention() -> list[Row]:
+    """Judge decode attention on head layouts that took no part in the fit."""
+    calibration, rows = load_attention(), []
+    for (name, _), table in calibration.held_out.items():
+        memory_s, compute_s = cache_times(load_device(name), table[:, :-1])
+        times = calibration.attention[name].seconds(table[:, :-1], memory_s, compute_s)
+        rows += _judge("attention", name, times, table[:, -1], {"mean error": 0.12, "coverage": 0.80})
+    return rows
+
+
+def _speedup(device: str, inputs: Floats, outputs: Floats, batch: float, clock_ratio: float, launch_s: float) -> float:
+    """Speedup of an int4 group-128 kernel over fp16, both at the data-sheet roofline, summed over matrices."""
+    target, m = load_device(device), np.full(len(inputs), batch)
+    times = []
+    for kernel in ("fp16", "int4_wo"):
+        memory_s, compute_s = data_sheet_times(target, kernel, m, outputs, inputs)
+        times.append(np.maximum(memory_s, compute_s / clock_ratio))
+    return float(times[0].sum() / (times[1] + launch_s).sum())
+
+
+def fit_marlin_launch(device: str, without: str | None = None) -> float:
+    """Return the launch constant of MARLIN's kernel that fits its layer table best, `without` one model; in seconds."""
+    table = published().marlin
+    candidates = np.arange(0.0, 20e-6, 0.25e-6)
+    losses = np.zeros(len(candidates))
+    for model in table.model:
+        if model.name != without:
+            sides = np.array(model.layers, np.float64)
+            speedups = [
+                _speedup(device, sides[:, 0], sides[:, 1], table.layer_batch, 1.0, launch) for launch in candidates
+            ]
+            losses += np.abs(np.array(speedups) / getattr(model, device) - 1.0)
+    return float(candidates[int(losses.argmin())])
+
+
+def validate_marlin() -> list[Row]:
+    """Judge the roofline on MARLIN's ideal curve, and a launch constant on its layer table, leaving one model out."""
+    table, rows = published().marlin, []
+    sides = np.array([[table.inputs, table.outputs]], np.float64)
+    for name, curve, ratio in (
+        ("ideal, boost clock", table.ideal_boost, 1.0),
+        ("ideal, base clock", table.ideal_base, table.base_clock_ratio.value),
+    ):
+        predicted = np.array([_speedup("a10", sides[:, 0], sides[:, 1], batch, ratio, 0.0) for batch in table.batch])
+        error = float(_errors(predicted, np.array(curve)).max())
+        rows.append(Row(part="marlin", name=f"a10 {name}", metric="largest error", value=error, goal=0.005,
+                        samples=len(curve)))  # fmt: skip
+    for device, goal in (("a10", 0.05), ("rtx3090", 0.06), ("a100", 0.05)):
+        errors = []
+        for model in table.model:
+            launch = fit_marlin_launch(device, without=model.name)
+            layers = np.array(model.layers, np.float64)
+            predicted_one = _speedup(device, layers[:, 0], layers[:, 1], table.layer_batch, 1.0, launch)
+            errors.append(abs(predicted_one / getattr(model, device) - 1.0))
+        rows.append(Row(part="marlin", name=f"{device} layer table, one model left out", metric="mean error",
+                        value=float(np.mean(errors)), goal=goal, samples=len(errors)))  # fmt: skip
+    return rows
+
+
+def flightllm_plans() -> dict[str, LayerPlan]:
+    """Plans of FlightLLM's board case: int4 in groups of 128 (about 4.1 bits a weight), int8 activations."""
+    layers = load_workload("llama2-7b").weight_layers()
+    return {
+        layer.name: LayerPlan(
+            spec=TensorSpec.of(*layer.weight_shape, get_format("int4"), group_size=128), activation="int8"
+        )
+        for layer in layers
+    }
+
+
+def validate_flightllm() -> list[Row]:
+    """Compare the fitted U280 configuration with its own point; a longer context is a prediction."""
+    rows = []
+    for item in assumptions().configuration:
+        phase = Phase(kind="decode", context=item.context)
+        cost = estimate(load_workload(item.workload), flightllm_plans(), load_device(item.device), phase,
+                        Options(calibration=item.name))  # fmt: skip
+        error = abs(cost.latency_s.value / item.measured_s.value - 1.0)
+        rows.append(Row(part="fpga", name=f"{item.name} on {item.device}, context {item.context} (fitted)",
+                        metric="error", value=error, goal=0.01, samples=1,
+                        note="its own calibration point"))  # fmt: skip
+    return rows
+
+
+#: Parts of the validation page.
+PARTS = {
+    "products": validate_products, "attention": validate_attention, "marlin": validate_marlin,
+    "fpga": validate_flightllm,
+}  # fmt: skip
+
+
+def validate(part: str | None = None, measured: Path | None = None) -> list[Row]:
+    """Return the rows of one part, or of all; `measured` judges the products on a user's table instead.
+
+    Raises
+    ------
+    ValueError              If there is no such part.
+    ConfigError             If the measured table cannot be used; names the column or the device.
+    """
+    if part is not None and part not in PARTS:
+        raise ValueError(f"part must be one of {', '.join(PARTS)}, not {part!r}")
+    if measured is not None:
+        return validate_products(read_products(measured))
+    return [row for name, judge in PARTS.items() if part in (None, name) for row in judge()]
