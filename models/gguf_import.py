@@ -38,7 +38,7 @@ class _LlamaTensors(Mapping[str, NDArray[np.generic]]):
         array = self._file.tensors[place].dequantize()
         heads = self._heads.get(place.split(".")[2] if place.startswith("blk.") else "")
         if heads is not None and len(array) % (2 * heads):
-            raise ModelError(f"{self._file.path}: tensor {place!r} has {len(array)} rows, which {heads} heads cannot share")
+            raise ModelError(f"{self._file.path}: {heads} heads cannot share the {len(array)} rows of {place!r}")
         if heads is not None:  # GGUF interleaves the two halves that a rotation pairs, row by row
             array = array.reshape(heads, -1, 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
         return array

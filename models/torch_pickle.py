@@ -95,8 +95,8 @@ def read_torch_tensors(path: Path) -> dict[str, NDArray[np.generic]]:
         return {name: _array(view, data[view.storage.key]) for name, view in views.items()}
     except _Refused as error:
         raise ModelError(f"{path}: holds {error}, not only tensors; save model.state_dict()") from None
-    except (OSError, pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError, OverflowError,
-            MemoryError, NotImplementedError, zipfile.BadZipFile, struct.error) as error:
+    except (OSError, pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError,
+            ArithmeticError, MemoryError, NotImplementedError, zipfile.BadZipFile, struct.error) as error:
         raise ModelError(f"{path}: not a PyTorch checkpoint, or truncated ({error}); fetch it again") from error
 
 

@@ -39,7 +39,7 @@ class LlamaConfig:
 
     def __post_init__(self) -> None:
         if min(self.heads, self.kv_heads, self.head_dim) < 1 or self.heads % self.kv_heads or self.head_dim % 2:
-            raise ModelError(f"a LLaMA model cannot have {self.heads} heads of {self.head_dim} channels on {self.kv_heads} "
+            raise ModelError(f"there cannot be {self.heads} heads of {self.head_dim} channels on {self.kv_heads} "
                              "key/value heads; the model's description is damaged")
 
     @classmethod

@@ -19,10 +19,12 @@ from sparsefab.models.operators.elementwise import ELEMENTWISE
 from sparsefab.models.operators.movement import MOVEMENT
 from sparsefab.models.operators.quantization import QUANTIZATION
 from sparsefab.models.operators.reduction import REDUCTION
+from sparsefab.models.operators.resampling import RESAMPLING
 
 __all__ = ["OPERATORS", "apply"]
 
-OPERATORS: dict[str, Operator] = {**ATTENTION, **CONVOLUTION, **ELEMENTWISE, **MOVEMENT, **QUANTIZATION, **REDUCTION}
+OPERATORS: dict[str, Operator] = {**ATTENTION, **CONVOLUTION, **ELEMENTWISE, **MOVEMENT, **QUANTIZATION, **REDUCTION,
+                                  **RESAMPLING}
 
 
 def apply(node: Node, inputs: Sequence[NDArray[Any] | None]) -> tuple[NDArray[Any], ...]:
