@@ -23,7 +23,7 @@ from sparsefab.kernels_cpu.threads import check_threads, run_blocks
 __all__ = ["MatrixVector", "NibbleWeights"]
 
 _ROWS = 16  # a block: one row in each dword of a register
-_UNIT = 8  # inputs in a block's 64 bytes
+_PART = 32  # inputs in a block's 256 bytes
 _S32_MAX = (1 << 31) - 1
 
 
@@ -34,10 +34,11 @@ class NibbleWeights:
     Attributes
     ----------
     rows, columns : int          Shape of the matrix.
-    group_size : int             Inputs that share a multiplier; a multiple of 8 (the last group may be short).
-    values : uint8[blocks, units, 64]         Dword r of a unit is row r: low nibbles inputs 0-3, high nibbles 4-7.
-    multipliers : uint8[blocks, groups, 16]   At least 0; rows that fill up a block have 0.
-    zeros : uint8[blocks, groups, 16]         Nibble that means 0; uint8[1] where it is one for all.
+    group_size : int             Inputs that share a multiplier; each group is filled up to a multiple of 32.
+    values : uint8[blocks, groups, parts, 256]    A part is 32 inputs, a line of 64 bytes is 8: dword r of a line is row
+                                 r, its low nibbles are inputs 0-3, its high nibbles 4-7.
+    multipliers : uint8[blocks, groups, 16]   Rows that fill up a block have 0.
+    zeros : uint8[blocks, groups, 16]         Nibble that means 0; uint8[1, 1, 1] where it is one for all.
     reach : int                  The greatest magnitude of a sum over all s8 activations from -127 to 127.
     """
 
@@ -61,10 +62,8 @@ class NibbleWeights:
         if not isinstance(fmt, IntFormat) or fmt.bits > 4:
             raise LayoutError(f"nibbles hold integers of up to 4 bits, not {fmt.name}")
         rows, columns = tensor.shape
-        units, blocks = -(-columns // _UNIT), -(-rows // _ROWS)
-        group_size = units * _UNIT if tensor.group_size >= columns else tensor.group_size
-        if group_size % _UNIT:
-            raise LayoutError(f"group_size must be a multiple of {_UNIT}, not {group_size}")
+        group_size = min(tensor.group_size, columns)
+        groups, parts, blocks = tensor.spec.groups, -(-group_size // _PART), -(-rows // _ROWS)
         multipliers = tensor.group_multipliers
         if multipliers is None:
             multipliers = np.ones((rows, tensor.spec.groups), np.uint16)
@@ -72,14 +71,14 @@ class NibbleWeights:
             raise LayoutError(f"multipliers must fit 8 bits, not reach {multipliers.max()}")
         offset = 1 << (fmt.bits - 1) if fmt.signed else 0
         zero_of_weight = tensor.per_weight(tensor.zero_points, 0)
-        nibbles = np.full((blocks * _ROWS, units * _UNIT), offset, np.uint8)
-        stored = np.where(tensor.stored_mask, tensor.codes, zero_of_weight)
-        nibbles[:rows, :columns] = stored + offset
-        # [block, row, unit, half, byte] -> [block, unit, row, byte], the high half in the high nibble
-        halves = nibbles.reshape(blocks, _ROWS, units, 2, 4).transpose(3, 0, 2, 1, 4)
-        values = aligned_empty((blocks, units, 64), np.uint8)
+        nibbles = np.full((blocks * _ROWS, columns), offset, np.uint8)
+        nibbles[:rows] = np.where(tensor.stored_mask, tensor.codes, zero_of_weight) + offset
+        nibbles = _by_groups(nibbles, group_size)
+        # [block, row, group, part, line, half, byte] -> [block, group, part, line, row, byte], both halves in one
+        halves = nibbles.reshape(blocks, _ROWS, groups, parts, 4, 2, 4).transpose(5, 0, 2, 3, 4, 1, 6)
+        values = aligned_empty((blocks, groups, parts, 256), np.uint8)
         values[:] = (halves[0] | halves[1] << 4).reshape(values.shape)
-        zeros = np.array([offset], np.uint8)
+        zeros = np.array([[[offset]]], np.uint8)
         if tensor.zero_points is not None:
             zeros = _by_blocks(tensor.zero_points + offset, blocks)
         return cls(
@@ -134,7 +133,7 @@ class MatrixVector:
             self._scales[: weights.rows] = row_scales
         self._dtype: Any = np.int32 if row_scales is None else np.float32
         module = gemv_vnni if level is Level.AVX512_VNNI else gemv_portable
-        self._kernel = module.gemv(asymmetric=weights.zeros.ndim > 1, output="s32" if row_scales is None else "f32")
+        self._kernel = module.gemv(asymmetric=weights.zeros.size > 1, output="s32" if row_scales is None else "f32")
 
     def run(
         self, codes: NDArray[np.int8], token_scales: NDArray[np.float32] | None = None, *, threads: int = 1
@@ -161,21 +160,36 @@ class MatrixVector:
         if scales.dtype != np.float32 or scales.shape != (tokens,) or not np.isfinite(scales).all():
             raise ValueError(f"token_scales must be finite float32 of shape {(tokens,)}")
         check_threads(threads)
-        blocks, units, _ = weights.values.shape
-        padded = aligned_zeros((tokens, units * _UNIT), np.int8)
-        padded[:, : weights.columns] = codes
-        groups = weights.multipliers.shape[1]
-        grouped = np.add.reduceat(padded, np.arange(groups) * weights.group_size, axis=1, dtype=np.int32)
+        blocks = len(weights.values)
+        grouped = _by_groups(codes, weights.group_size)
+        shifts = grouped.sum(axis=2, dtype=np.int32)
+        if weights.zeros.size == 1:
+            shifts *= -np.int32(weights.zeros[0, 0, 0])
         out = aligned_empty((tokens, blocks * _ROWS), self._dtype)
         arguments = (
-            weights.values, weights.multipliers, weights.zeros, padded, np.ascontiguousarray(grouped), self._scales,
-            np.ascontiguousarray(scales), out, weights.group_size // _UNIT,
+            weights.values, weights.multipliers, weights.zeros, grouped, shifts, self._scales,
+            np.ascontiguousarray(scales), out,
         )  # fmt: skip
         if threads == 1:
             self._kernel(*arguments, 0, blocks)
         else:
             run_blocks(self._kernel, threads, blocks, arguments)
         return out[:, : weights.rows]
+
+
+def _by_groups(matrix: NDArray[Any], group_size: int) -> NDArray[Any]:
+    """Bring [rows, columns] into an aligned [rows, groups, 32 * parts]; what fills up a group is 0."""
+    rows, columns = matrix.shape
+    groups, width = -(-columns // group_size), -(-group_size // _PART) * _PART
+    if width == group_size and groups * group_size == columns:
+        result = aligned_empty((rows, groups, width), matrix.dtype)
+        result[:] = matrix.reshape(rows, groups, width)
+        return result
+    result = aligned_zeros((rows, groups, width), matrix.dtype)
+    for group in range(groups):
+        part = matrix[:, group * group_size : (group + 1) * group_size]
+        result[:, group, : part.shape[1]] = part
+    return result
 
 
 def _by_blocks(groups: NDArray[Any], blocks: int) -> NDArray[np.uint8]:

@@ -18,23 +18,24 @@ def gemv(*, asymmetric: bool, output: str) -> Any:
     return _assemble(_each if asymmetric else _one, _reals if output == "f32" else _sums)
 
 
-def _assemble(zero_of: Any, finish: Any) -> Any:
+def _assemble(settled: Any, finish: Any) -> Any:
     @kernel
-    def gemv_portable(values, multipliers, zeros, codes, sums, row_scales, token_scales, out, group_units, first, last):
-        units, groups = values.shape[1], multipliers.shape[1]
+    def gemv_portable(values, multipliers, zeros, codes, shifts, row_scales, token_scales, out, first, last):
+        groups, parts = values.shape[1], values.shape[2]
         for block in range(first, last):
             for token in range(codes.shape[0]):
                 for r in range(16):
                     acc = np.int64(0)
                     for group in range(groups):
                         partial = np.int64(0)
-                        for unit in range(group * group_units, min((group + 1) * group_units, units)):
-                            for k in range(4):
-                                byte = np.int64(values[block, unit, 4 * r + k])
-                                partial += (byte & 15) * codes[token, 8 * unit + k]
-                                partial += (byte >> 4) * codes[token, 8 * unit + 4 + k]
-                        zero = np.int64(zero_of(zeros, block, group, r))
-                        partial -= zero * sums[token, group]
+                        for part in range(parts):
+                            for line in range(4):
+                                for k in range(4):
+                                    pair = np.int64(values[block, group, part, 64 * line + 4 * r + k])
+                                    at = 32 * part + 8 * line + k
+                                    partial += (pair & 15) * codes[token, group, at]
+                                    partial += (pair >> 4) * codes[token, group, at + 4]
+                        partial = settled(partial, zeros, block, group, r, np.int64(shifts[token, group]))
                         acc += np.int64(multipliers[block, group, r]) * partial
                     row = 16 * block + r
                     out[token, row] = finish(acc, row_scales[row], token_scales[token])
@@ -43,13 +44,13 @@ def _assemble(zero_of: Any, finish: Any) -> Any:
 
 
 @piece
-def _each(zeros, block, group, r):
-    return zeros[block, group, r]
+def _each(partial, zeros, block, group, r, shift):
+    return partial - np.int64(zeros[block, group, r]) * shift
 
 
 @piece
-def _one(zeros, block, group, r):
-    return zeros[0]
+def _one(partial, zeros, block, group, r, shift):
+    return partial + shift
 
 
 @piece

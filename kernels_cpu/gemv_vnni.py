@@ -3,11 +3,12 @@
     for block in M / 16:                           16 rows, one in each dword
       for token:                                   the block's weights come from memory once, then from the cache
         for group along the inputs:
-          for unit of 8 inputs in the group:       64 bytes: low nibbles are inputs 0-3, high nibbles inputs 4-7
-            2 x vpdpbusd                           nibbles u8 times four broadcast activations s8
-          acc += multiplier * (partial - zero_point * sum of the group's activations)       vpmulld, exact in s32
+          for 32 inputs of the group:              4 lines; low nibbles are inputs 0-3, high nibbles 4-7 of a line's 8
+            8 x vpdpbusd                           nibbles u8 times four broadcast activations s8
+          acc += multiplier * (low + high / 16 - zero_point * sum of activations)           vpmulld, exact in s32
 
-Bound by memory: 4 bits a weight and two bytes a group and row.  A line is asked for 4 KiB before it is needed.
+High nibbles are multiplied where they lie, as multiples of 16, and the sum is shifted once a group.  Bound by memory: 4
+bits a weight and a byte or two a group and row; a line is asked for some KiB before it is needed.
 """
 # mypy: allow-untyped-defs
 # Kernels are typed by Numba, at the first call.
@@ -22,8 +23,6 @@ from sparsefab.kernels_cpu.intrinsics import (
     load_bytes,
     prefetch,
     read_f32,
-    read_i32,
-    read_u8,
     splat,
     store,
     to_float,
@@ -43,40 +42,39 @@ def gemv(*, asymmetric: bool, output: str) -> Any:
 
     Returns
     -------
-    kernel(values, multipliers, zeros, codes, sums, row_scales, token_scales, out, group_units, first, last)
-        values uint8[M / 16, K / 8, 64], multipliers and zeros uint8[M / 16, groups, 16] (one zero point: uint8[1]),
-        codes int8[tokens, K], sums int32[tokens, groups], row_scales float32[M], token_scales float32[tokens], out
-        [tokens, M]; group_units = group size / 8; blocks first to last are computed.
+    kernel(values, multipliers, zeros, codes, shifts, row_scales, token_scales, out, first, last)
+        values uint8[M / 16, groups, parts, 256], multipliers uint8[M / 16, groups, 16], zeros the same (with one zero
+        point it is not read), codes int8[tokens, groups, 32 * parts], shifts int32[tokens, groups]: the sum of the
+        group's codes (with one zero point, minus their sum times that), row_scales float32[M], token_scales
+        float32[tokens], out [tokens, M]; blocks first to last are computed.
     """
     return _assemble(_each if asymmetric else _one, _reals if output == "f32" else _sums)
 
 
-def _assemble(shift_of: Any, finish: Any) -> Any:
+def _assemble(settled: Any, finish: Any) -> Any:
     @kernel
-    def gemv_16(values, multipliers, zeros, codes, sums, row_scales, token_scales, out, group_units, first, last):
-        units, groups = values.shape[1], multipliers.shape[1]
+    def gemv_16(values, multipliers, zeros, codes, shifts, row_scales, token_scales, out, first, last):
+        groups, parts = values.shape[1], values.shape[2]
         for block in range(first, last):
-            weights = values.ctypes.data + 64 * units * block
-            factors = multipliers.ctypes.data + 16 * groups * block
             for token in range(codes.shape[0]):
-                x = codes.ctypes.data + codes.shape[1] * token
-                totals = sums.ctypes.data + 4 * groups * token
+                weights = values.ctypes.data + 256 * parts * groups * block
+                x = codes.ctypes.data + 32 * parts * groups * token
+                scales, shift = 16 * groups * block, shifts.ctypes.data + 4 * groups * token
                 acc = splat(i32x16, 0)
-                for group in range(groups):
-                    begin = group * group_units
-                    end = min(begin + group_units, units)
-                    fours = begin + (end - begin) // 4 * 4
-                    a = b = splat(i32x16, 0)
-                    for unit in range(begin, fours, 4):
-                        a = _unit(a, weights + 64 * unit, x + 8 * unit)
-                        b = _unit(b, weights + 64 * unit + 64, x + 8 * unit + 8)
-                        a = _unit(a, weights + 64 * unit + 128, x + 8 * unit + 16)
-                        b = _unit(b, weights + 64 * unit + 192, x + 8 * unit + 24)
-                    for unit in range(fours, end):
-                        a = _unit(a, weights + 64 * unit, x + 8 * unit)
-                    total = read_i32(totals + 4 * group)
-                    partial = a + b - shift_of(zeros.ctypes.data, groups * block + group, total)
-                    acc = acc + load_bytes(i32x16, factors + 16 * group) * partial
+                for _ in range(groups):
+                    low = high = splat(i32x16, 0)
+                    for _ in range(parts):
+                        low, high = _line(low, high, weights, x)
+                        low, high = _line(low, high, weights + 64, x + 8)
+                        low, high = _line(low, high, weights + 128, x + 16)
+                        low, high = _line(low, high, weights + 192, x + 24)
+                        weights += 256
+                        x += 32
+                    partial = low + (high >> splat(i32x16, 4))
+                    partial = settled(partial, zeros.ctypes.data + scales, shift)
+                    acc = acc + load_bytes(i32x16, multipliers.ctypes.data + scales) * partial
+                    scales += 16
+                    shift += 4
                 to = out.ctypes.data + 4 * (out.shape[1] * token + 16 * block)
                 finish(to, acc, row_scales.ctypes.data + 64 * block, token_scales.ctypes.data + 4 * token)
 
@@ -84,23 +82,22 @@ def _assemble(shift_of: Any, finish: Any) -> Any:
 
 
 @piece
-def _unit(acc, values, codes):
+def _line(low, high, weights, x):
     """Add the products of 16 rows and 8 inputs."""
-    nibble = splat(i16x32, 0x0F0F)
-    words = view(i16x32, load(i8x64, values))
-    prefetch(values + _AHEAD_BYTES)
-    acc = dot(acc, view(i8x64, words & nibble), broadcast(i8x64, codes))
-    return dot(acc, view(i8x64, (words >> splat(i16x32, 4)) & nibble), broadcast(i8x64, codes + 4))
+    nibbles = view(i16x32, load(i8x64, weights))
+    prefetch(weights + _AHEAD_BYTES)
+    low = dot(low, view(i8x64, nibbles & splat(i16x32, 0x0F0F)), broadcast(i8x64, x))
+    return low, dot(high, view(i8x64, nibbles & splat(i16x32, 0xF0F0)), broadcast(i8x64, x + 4))
 
 
 @piece
-def _each(zeros, group, total):
-    return load_bytes(i32x16, zeros + 16 * group) * splat(i32x16, total)
+def _each(partial, zeros, shift):
+    return partial - load_bytes(i32x16, zeros) * view(i32x16, broadcast(i8x64, shift))
 
 
 @piece
-def _one(zeros, group, total):
-    return splat(i32x16, read_u8(zeros) * total)
+def _one(partial, zeros, shift):
+    return partial + view(i32x16, broadcast(i8x64, shift))
 
 
 @piece

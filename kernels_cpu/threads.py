@@ -74,11 +74,9 @@ def _threaded(serial: Any) -> Any:
 
 @functools.cache
 def _threaded_blocks(serial: Any) -> Any:
-    def threaded(values, multipliers, zeros, codes, sums, row_scales, token_scales, out, group_units, blocks, chunks):
+    def threaded(values, multipliers, zeros, codes, shifts, row_scales, token_scales, out, blocks, chunks):
         for task in prange(chunks):
             first, last = blocks * task // chunks, blocks * (task + 1) // chunks
-            serial(
-                values, multipliers, zeros, codes, sums, row_scales, token_scales, out, group_units, first, last
-            )  # fmt: skip
+            serial(values, multipliers, zeros, codes, shifts, row_scales, token_scales, out, first, last)
 
     return kernel(threaded, parallel=True)
