@@ -26,7 +26,7 @@ def float_tensor(tensors: Tensors, name: str, shape: tuple[int, ...] | None = No
     """
     if name not in tensors:
         raise ModelError(f"tensor {name!r} is missing; is the configuration the one of these weights?")
-    array = np.ascontiguousarray(tensors[name], np.float32)
+    array = np.require(tensors[name], np.float32, ["C_CONTIGUOUS", "ALIGNED"])
     if shape is not None and array.shape != shape:
         raise ModelError(f"tensor {name!r} is {list(array.shape)}, but the configuration says {list(shape)}")
     if not np.isfinite(array).all():

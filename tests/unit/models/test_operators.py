@@ -53,7 +53,7 @@ def test_onnx_cases() -> None:
         except (AssertionError, KeyError) as error:
             wrong.append(f"{case.name}: {str(error).strip()[:200]}")
     assert not wrong, "\n".join(wrong)
-    assert passed > 800, passed
+    assert passed > 1000, passed
     assert refused < 80, refused
 
 
