@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from sparsefab.cost_models.estimate import Estimate, Figure, Options, estimate
 from sparsefab.errors import TargetError
@@ -71,11 +72,15 @@ class RecipeEvaluator:
             accuracy=_interval(result.compressed),
             baseline=result.baseline.value,
             delta=_interval(result.delta),
-            protocol=json.dumps({**result.protocol.to_json(), "arithmetic": result.bit_true}),
+            protocol=f"{result.protocol.text}; {result.bit_true}",
             weight_bytes=stored,
             bits_per_weight=stored * 8 / model.workload.parameters,
             float_layers=tuple(name for name in model.weights if name not in compressed.layers),
-            details={"plans": plans_json(compressed), "notes": [list(note) for note in compressed.notes]},
+            details={
+                "plans": plans_json(compressed),
+                "protocol": result.protocol.to_json(),
+                "notes": [list(note) for note in compressed.notes],
+            },
         )
 
     def baseline(self, job: Job, progress: Progress | None = None) -> None:
@@ -196,14 +201,16 @@ def cases_for(
 ) -> list[Case]:
     """Every target in every phase that the workload has: prefill beside decode for decoders."""
     context = 1 if workload.family == "cnn" else context  # an image is what a CNN's phase counts
-    phases: tuple[str, ...] = ("decode", "prefill") if workload.family == "decoder" else ("prefill",)
+    phases: tuple[Literal["decode", "prefill"], ...] = (
+        ("decode", "prefill") if workload.family == "decoder" else ("prefill",)
+    )
     return [
         Case(
             target=name,
             device=device.kind,
             phase=phase,
             batch=batch,
-            context=context,  # type: ignore[arg-type]
+            context=context,
             cost_hash=hashlib.sha256(f"{device!r}{options!r}{_cost_version()}".encode()).hexdigest()[:16],
         )
         for name, (device, options) in targets.items()

@@ -91,7 +91,9 @@ class Explored:
         found = [p for p in found if p.phase == "decode"] or found
         allowed = [p for p in found if p.loss and p.baseline and p.loss.value <= 0.01 * abs(p.baseline)]
         if allowed:
-            return min(allowed, key=lambda p: p.latency_s.value if p.latency_s else float("inf"))
+            # a twentieth of a latency that is only modelled is no reason to lose accuracy
+            limit = 1.05 * min(p.latency_s.value for p in allowed if p.latency_s)
+            found = [p for p in allowed if p.latency_s and p.latency_s.value <= limit]
         return min(found, key=lambda p: p.loss.value if p.loss else float("inf"), default=None)
 
 

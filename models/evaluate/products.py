@@ -79,8 +79,7 @@ class ExactWeights:
                 raise OverflowError("an accumulator is wider than 62 bits")
             wide: NDArray[np.int64] = (high << LOW_BITS) + low
             return wide
-        dtype = np.float32 if self.method == "float32" else np.float64
-        x = activations.astype(dtype)
+        x: NDArray[np.floating] = activations.astype(np.float32 if self.method == "float32" else np.float64)
         total = np.zeros((len(activations), self.rows))
         for start, stop, weights in self.slices:
             total += x[:, start:stop] @ weights
@@ -112,7 +111,7 @@ class ExactWeights:
 
 def _limbs(integers: NDArray[np.int64], bits: int) -> list[tuple[int, NDArray[np.int64]]]:
     """Split integers into (shift, digits) with unsigned digits of `bits` bits but for a signed last one."""
-    parts = []
+    parts: list[tuple[int, NDArray[np.int64]]] = []
     shift, rest = 0, integers
     while True:
         if np.abs(rest).max(initial=0) < 1 << (bits - 1):

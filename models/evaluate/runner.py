@@ -125,7 +125,6 @@ class _Plan:
 
     layer: CompressedLayer
     weights: ExactWeights
-    grouped: NDArray[np.int64]  # [out, in], for convolutions with groups
     bias: Floats | None
     bias_codes: NDArray[np.int64]
 
@@ -135,7 +134,6 @@ class _Plan:
         return _Plan(
             layer=layer,
             weights=ExactWeights.of(integers, largest_activation(layer)),
-            grouped=integers,
             bias=bias,
             bias_codes=static_bias(layer, bias),
         )
@@ -166,7 +164,7 @@ class _Plan:
         if integers.ndim == 2:
             return self.weights.accumulate(integers)
         tokens, groups, columns = integers.shape
-        weights = self.grouped.reshape(groups, -1, columns)
+        weights = self.layer.tensor.integers().reshape(groups, -1, columns)
         sums = np.einsum("tgi,goi->tgo", integers.astype(np.float64), weights.astype(np.float64))
         return sums.reshape(tokens, -1)
 

@@ -33,6 +33,14 @@ class EvaluationProtocol:
     tokenizer: str = ""
     note: str = ""
 
+    @property
+    def text(self) -> str:
+        """One sentence for a reader."""
+        unit = f"windows of {self.context} tokens" if self.task == "language modelling" else "samples"
+        parts = [f"{self.samples} {unit} of {self.data}, sha256 {self.data_sha256[:12]}"]
+        parts += [f"tokenizer: {self.tokenizer}"] if self.tokenizer else []
+        return "; ".join([*parts, *([self.note] if self.note else [])])
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)

@@ -185,4 +185,5 @@ def _draw_legend(figure: Figure, view: View, setting: Setting, target: str | Non
         handles.append(line)
     handles.append(Line2D([], [], linestyle="none", marker="o", markersize=3.0, markerfacecolor="none",
                           markeredgecolor="#606060", markeredgewidth=0.6, label="not on the front"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), frameon=False)
+    # two to a row and no more: a legend wider than the figure is cut off
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, 2, len(handles)), frameon=False)

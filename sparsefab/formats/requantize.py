@@ -88,4 +88,5 @@ def requantize(accumulators: NDArray[np.int64], constants: Requantizer) -> NDArr
     product = (x * constants.multipliers.astype(np.int64) + _HALF) >> 15
     y = product + (constants.zero_point << _FRACTION_BITS) + (1 << (_FRACTION_BITS - 1))
     y = np.clip(y, -(1 << 15), (1 << 15) - 1) >> _FRACTION_BITS
-    return np.clip(y, constants.code_min, constants.code_max).astype(np.int32)
+    codes: NDArray[np.int32] = np.clip(y, constants.code_min, constants.code_max).astype(np.int32)
+    return codes
