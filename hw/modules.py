@@ -80,7 +80,7 @@ def to_verilog(component: wiring.Component, name: str) -> str:
         design = ys.Design()
         for step in (
             f"read_rtlil {source}",
-            "proc -nomux -norom",
+            "proc -nomux -norom -noopt",
             "memory_collect",
             f"write_verilog -norename -noattr {target}",
         ):

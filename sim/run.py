@@ -18,7 +18,7 @@ from sparsefab.errors import MissingToolError, VerificationError
 from sparsefab.formats import PackedTensor
 from sparsefab.hw.emit import TOP, chain_verilog
 from sparsefab.sim.stimuli import ChainStimuli, packed_stimuli, random_stimuli, steady_stimuli
-from sparsefab.sim.verilator import PRIVATE_SOURCES, FastVerilator, verilator_command, verilator_version
+from sparsefab.sim.verilator import CONFIGURATION, FastVerilator, verilator_command, verilator_version
 
 __all__ = ["MODES", "RunReport", "SimulatorName", "VerifyReport", "simulators", "verify_chain"]
 
@@ -164,7 +164,7 @@ def _build(texts: dict[str, str], build_dir: Path, simulator: SimulatorName) -> 
     runner: Runner
     if simulator == "verilator":
         runner = FastVerilator(verilator_command(build_dir))
-        arguments, extra, tool = ["-Wno-fatal", "-O3"], {"top.vlt": PRIVATE_SOURCES}, verilator_version()
+        arguments, extra, tool = ["-Wno-fatal", "-O3"], {"top.vlt": CONFIGURATION}, verilator_version()
     elif simulator == "icarus":
         if shutil.which("iverilog") is None:
             raise MissingToolError("Icarus Verilog is not on PATH: apt-get install iverilog")

@@ -17,6 +17,7 @@ OPMODE_FIRST: Final = 0b00_000_01_01
 OPMODE_FIRST_ROUNDED: Final = 0b10_000_01_01
 OPMODE_CASCADE: Final = 0b00_001_01_01
 
+_EVEN_BITS: Final = 0x55555555555  # of the 44 bits below the product's sign
 _WIDE_ATTRIBUTES: Final = ("RND", "PATTERN", "MASK")
 _INVERSIONS: Final = {
     "ALUMODE": 4,
@@ -176,9 +177,8 @@ class _Twin:
         a = self.ad if self.has("AMULTSEL", "AD") else self.a_gated
         b = self.ad[:18] if self.has("BMULTSEL", "AD") else self.b_gated
         product = self._net("product", a.as_signed() * b.as_signed(), 45)
-        even = Cat(product[i] if i % 2 == 0 else Const(0, 1) for i in range(44))
-        odd = Cat(product[i] if i % 2 == 1 else Const(0, 1) for i in range(44))
-        u_new, v_new = Cat(even, Const(1, 1)), Cat(odd, ~product[44])
+        u_new = Cat(product[:44] & _EVEN_BITS, Const(1, 1))
+        v_new = Cat(product[:44] & (_EVEN_BITS << 1), ~product[44])
         if self.has("USE_MULT", "NONE"):
             u_new, v_new = Const(0, 45), Const(0, 45)
         self.u = self._optional("MREG", "m_u", u_new, enable=d.CEM, reset=d.RSTM)

@@ -10,7 +10,6 @@ from sparsefab.hw.modules import Inline
 from sparsefab.hw.select import LutRam
 
 
-@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
 @pytest.mark.parametrize(("width", "sites"), [(1, 4), (6, 4), (7, 8), (14, 8), (16, 12), (45, 28)])
 def test_reads_what_was_written(width: int, sites: int) -> None:
     ram = LutRam(width=width, body="behavioural", placer=Inline())
@@ -41,7 +40,6 @@ def test_reads_what_was_written(width: int, sites: int) -> None:
     simulator.run()
 
 
-@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
 def test_refuses_no_width() -> None:
     with pytest.raises(ValueError, match="width must be positive"):
         LutRam(width=0, body="vendor", placer=Inline())
