@@ -142,7 +142,7 @@ class _Cursor:
         return value
 
     def _take(self, count: int) -> memoryview:
-        part = self._view[self.place:self.place + count]
+        part = self._view[self.place : self.place + count]
         if len(part) != count:
             raise ValueError("it ends within the metadata")
         self.place += count

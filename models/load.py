@@ -63,6 +63,8 @@ def _import_torch(file: Path) -> Model:
 
     tensors = read_torch_tensors(file)
     if not is_efficientnet_lite(tensors):
-        raise ModelError(f"{file}: weights without an architecture; only EfficientNet-lite0 is known by its names, "
-                         "export other models to ONNX")
+        raise ModelError(
+            f"{file}: weights without an architecture; only EfficientNet-lite0 is known by its names, "
+            "export other models to ONNX"
+        )
     return build_efficientnet_lite0(file.stem, tensors, {"format": "torch", "source": file.name})

@@ -43,8 +43,9 @@ class Model:
             raise ValueError(f"model {self.name!r}: workload, graph and weights disagree on {', '.join(sorted(odd))}")
         for name, weight in self.weights.items():
             if weight.shape != shapes[name] or weight.dtype != np.float32:
-                raise ValueError(f"layer {name!r} must be float32{list(shapes[name])}, not {weight.dtype}"
-                                 f"{list(weight.shape)}")
+                raise ValueError(
+                    f"layer {name!r} must be float32{list(shapes[name])}, not {weight.dtype}{list(weight.shape)}"
+                )
 
     def bias(self, layer: str) -> NDArray[np.float32] | None:
         """The bias [out] of a weight layer, None if it has none."""

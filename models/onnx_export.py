@@ -33,12 +33,22 @@ __all__ = ["export_onnx"]
 _OPSET, _NEWER_OPSET, _IR_VERSION = 21, 23, 10
 _NEWER = {"Attention", "RMSNormalization", "RotaryEmbedding"}
 _LARGEST_BYTES = 2_000_000_000
-_TYPES = {(True, 4): TensorProto.INT4, (False, 4): TensorProto.UINT4, (True, 8): TensorProto.INT8,
-          (False, 8): TensorProto.UINT8, (True, 16): TensorProto.INT16, (False, 16): TensorProto.UINT16}
+_TYPES = {
+    (True, 4): TensorProto.INT4,
+    (False, 4): TensorProto.UINT4,
+    (True, 8): TensorProto.INT8,
+    (False, 8): TensorProto.UINT8,
+    (True, 16): TensorProto.INT16,
+    (False, 16): TensorProto.UINT16,
+}
 
 
-def export_onnx(model: Model, path: Path, tensors: Mapping[str, QuantTensor] | None = None,
-                activations: Mapping[str, tuple[Format, StaticScale]] | None = None) -> tuple[Skipped, ...]:
+def export_onnx(
+    model: Model,
+    path: Path,
+    tensors: Mapping[str, QuantTensor] | None = None,
+    activations: Mapping[str, tuple[Format, StaticScale]] | None = None,
+) -> tuple[Skipped, ...]:
     """Write a model.
 
     Parameters
@@ -89,14 +99,17 @@ class _Writer:
         self._quantized: set[str] = set()
         self._places = {id(array): name for name, array in model.initializers.items()}
         read = {name for node in model.graph.nodes for name in node.inputs} | {
-            value.name for value in model.graph.outputs}
+            value.name for value in model.graph.outputs
+        }
         for name in sorted(read & set(model.initializers)):
             self.constants[name] = numpy_helper.from_array(np.asarray(model.initializers[name], order="C"), name)
 
     def plain(self, node: Node) -> None:
         """Copy an operator."""
-        attributes = {key: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
-                      for key, value in node.attributes.items()}
+        attributes = {
+            key: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
+            for key, value in node.attributes.items()
+        }
         self.nodes.append(helper.make_node(node.op, node.inputs, node.outputs, node.name, **attributes))
 
     def layer(self, node: Node, tensor: QuantTensor | None, activations: tuple[Format, StaticScale] | None) -> None:
@@ -106,12 +119,16 @@ class _Writer:
         if node.op == "Conv":
             shape = self._kernel_shape(node)
             weight = self._weights(name, tensor, shape)
-            self.nodes.append(helper.make_node("Conv", [x, weight, *node.inputs[1:]], node.outputs,
-                                               node.name, **node.attributes))
+            self.nodes.append(
+                helper.make_node("Conv", [x, weight, *node.inputs[1:]], node.outputs, node.name, **node.attributes)
+            )
             return
         turned = self._free(f"{name}.weight")
-        self.nodes.append(helper.make_node("Transpose", [self._weights(name, tensor, None)], [turned],
-                                           f"{name}.transpose", perm=[1, 0]))
+        self.nodes.append(
+            helper.make_node(
+                "Transpose", [self._weights(name, tensor, None)], [turned], f"{name}.transpose", perm=[1, 0]
+            )
+        )
         product = f"{node.outputs[0]}.product" if node.inputs[1:] else node.outputs[0]
         self.nodes.append(helper.make_node("MatMul", [x, turned], [product], node.name))
         if node.inputs[1:]:
@@ -121,10 +138,16 @@ class _Writer:
         """Finish."""
         opset = _NEWER_OPSET if any(node.op in _NEWER for node in graph.nodes) else _OPSET
         opset = max(opset, int(self.model.metadata.get("opset", "0")))
-        inside = helper.make_graph(self.nodes, self.model.name, [_value(value) for value in graph.inputs],
-                                   [_value(value) for value in graph.outputs], list(self.constants.values()))
-        return helper.make_model(inside, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSION,
-                                 producer_name="sparsefab")
+        inside = helper.make_graph(
+            self.nodes,
+            self.model.name,
+            [_value(value) for value in graph.inputs],
+            [_value(value) for value in graph.outputs],
+            list(self.constants.values()),
+        )
+        return helper.make_model(
+            inside, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSION, producer_name="sparsefab"
+        )
 
     def _activations(self, name: str, x: str, fmt: Format, static: StaticScale) -> str:
         """Quantize and dequantize a layer's input; once for all layers that read it with the same scale."""
@@ -136,8 +159,10 @@ class _Writer:
             self._quantized.add(output)
             scale = self._tensor(f"{output}.scale", np.asarray(static.scale, np.float32), TensorProto.FLOAT)
             zero = self._tensor(f"{output}.zero", np.asarray(static.zero_point), _TYPES[fmt.signed, 8])
-            for op, source, target in (("QuantizeLinear", x, f"{output}.codes"),
-                                       ("DequantizeLinear", f"{output}.codes", output)):
+            for op, source, target in (
+                ("QuantizeLinear", x, f"{output}.codes"),
+                ("DequantizeLinear", f"{output}.codes", output),
+            ):
                 self.nodes.append(helper.make_node(op, [source, scale, zero], [target], f"{target}.{op}"))
         return output
 
@@ -155,7 +180,8 @@ class _Writer:
             if shape is None and id(weight) in self._places and self._places[id(weight)] in self.constants:
                 return self._places[id(weight)]
         self.constants[target] = numpy_helper.from_array(
-            np.ascontiguousarray(weight if shape is None else weight.reshape(shape)), target)
+            np.ascontiguousarray(weight if shape is None else weight.reshape(shape)), target
+        )
         return target
 
     def _codes(self, name: str, tensor: QuantTensor, target: str, shape: tuple[int, ...] | None) -> str:
@@ -178,8 +204,10 @@ class _Writer:
         if blocked:
             scales = np.broadcast_to(scales, (scales.shape[0], tensor.spec.groups))
         whole = shape is not None and not blocked
-        inputs = [self._tensor(f"{name}.codes", codes.reshape(shape) if whole else codes, kind),
-                  self._tensor(f"{name}.scales", scales if blocked else scales[:, 0], TensorProto.FLOAT)]
+        inputs = [
+            self._tensor(f"{name}.codes", codes.reshape(shape) if whole else codes, kind),
+            self._tensor(f"{name}.scales", scales if blocked else scales[:, 0], TensorProto.FLOAT),
+        ]
         if zeros is not None:
             inputs.append(self._tensor(f"{name}.zero_points", zeros if blocked else zeros[:, 0], kind))
         attributes = {"axis": 1, "block_size": tensor.group_size} if blocked else {"axis": 0}
@@ -229,5 +257,6 @@ def _integer_type(low: int, high: int) -> int | None:
 
 def _value(value: Value) -> Any:
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(value.dtype))
-    return helper.make_tensor_value_info(value.name, kind, [
-        length if isinstance(length, int) else str(length) for length in value.shape])
+    return helper.make_tensor_value_info(
+        value.name, kind, [length if isinstance(length, int) else str(length) for length in value.shape]
+    )

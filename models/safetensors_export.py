@@ -91,8 +91,10 @@ def read_tensors(path: Path) -> dict[str, QuantTensor]:
 def _parts(tensor: QuantTensor) -> dict[str, NDArray[np.generic]]:
     codes = tensor.codes if tensor.mask is None else np.where(tensor.mask, tensor.codes, 0).astype(np.int16)
     narrow = codes.astype(np.int8)
-    parts: dict[str, NDArray[np.generic]] = {"codes": narrow if np.array_equal(narrow, codes) else codes,
-                                             "scales": tensor.row_scales}
+    parts: dict[str, NDArray[np.generic]] = {
+        "codes": narrow if np.array_equal(narrow, codes) else codes,
+        "scales": tensor.row_scales,
+    }
     if tensor.group_multipliers is not None:
         parts["multipliers"] = tensor.group_multipliers
     if tensor.zero_points is not None:

@@ -18,8 +18,21 @@ from sparsefab.models.model import Model
 
 __all__ = ["SafetensorsFile", "import_safetensors"]
 
-_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
-           "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
+_DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "u1",
+    "BOOL": "?",
+}
 
 
 class SafetensorsFile(Mapping[str, NDArray[np.generic]]):
@@ -55,7 +68,7 @@ class SafetensorsFile(Mapping[str, NDArray[np.generic]]):
         dtype = np.dtype(_DTYPES[entry.dtype])
         if entry.end - entry.start != prod(entry.shape) * dtype.itemsize:
             raise ModelError(f"{self.path}: tensor {name!r} has other bytes than its shape; fetch it again")
-        array = np.asarray(self._data[self._start + entry.start:self._start + entry.end]).view(dtype)
+        array = np.asarray(self._data[self._start + entry.start : self._start + entry.end]).view(dtype)
         if entry.dtype == "BF16":
             array = (array.astype(np.uint32) << 16).view(np.float32)
         return array.reshape(entry.shape)
@@ -128,8 +141,10 @@ def import_safetensors(path: Path) -> Model:
         return build_llama(name, LlamaConfig.from_json(config), tensors, metadata)
     if kind == "bert":
         return build_bert(name, BertConfig.from_json(config), tensors, metadata)
-    raise ModelError(f"{place}: model_type {kind!r} is not supported, only 'llama' and 'bert'; "
-                     "other architectures can come in as ONNX")
+    raise ModelError(
+        f"{place}: model_type {kind!r} is not supported, only 'llama' and 'bert'; "
+        "other architectures can come in as ONNX"
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Text to token ids and back, with the vocabulary that lies in or beside a model file.
 
-    tokenizer = load_tokenizer(Path("model.gguf"))
-    ids = tokenizer.encode("The capital of France is")
+tokenizer = load_tokenizer(Path("model.gguf"))
+ids = tokenizer.encode("The capital of France is")
 """
 
 from collections.abc import Sequence
@@ -107,15 +107,22 @@ def _from_gguf(file: GgufFile) -> Tokenizer:
     """Byte-level BPE from the file's vocabulary and merges."""
     kind, split = file.field("tokenizer.ggml.model"), file.field("tokenizer.ggml.pre", "default")
     if kind != "gpt2" or split != "smollm":
-        raise ModelError(f"{file.path}: tokenizer {kind!r} with splitting {split!r} is not supported, "
-                         "only 'gpt2' with 'smollm'; put a tokenizer.json into a folder and name that")
+        raise ModelError(
+            f"{file.path}: tokenizer {kind!r} with splitting {split!r} is not supported, "
+            "only 'gpt2' with 'smollm'; put a tokenizer.json into a folder and name that"
+        )
     tokens, types = file.field("tokenizer.ggml.tokens"), file.field("tokenizer.ggml.token_type")
     merges = [tuple(pair.split(" ", 1)) for pair in file.field("tokenizer.ggml.merges")]
     tokenizer = Tokenizer(models.BPE(vocab={token: code for code, token in enumerate(tokens)}, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True),
-                                                       pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)
-                                  for token, type_ in zip(tokens, types, strict=True) if type_ in
-                                  (_CONTROL, _USER_DEFINED)])
+    tokenizer.add_special_tokens(
+        [
+            AddedToken(token, special=True, normalized=False)
+            for token, type_ in zip(tokens, types, strict=True)
+            if type_ in (_CONTROL, _USER_DEFINED)
+        ]
+    )
     return tokenizer

@@ -26,9 +26,18 @@ __all__ = ["read_torch_tensors"]
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
-_STORAGES = {"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": "<u2",
-             "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1",
-             "BoolStorage": "?"}
+_STORAGES = {
+    "DoubleStorage": "<f8",
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "BFloat16Storage": "<u2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +104,20 @@ def read_torch_tensors(path: Path) -> dict[str, NDArray[np.generic]]:
         return {name: _array(view, data[view.storage.key]) for name, view in views.items()}
     except _Refused as error:
         raise ModelError(f"{path}: holds {error}, not only tensors; save model.state_dict()") from None
-    except (OSError, pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError,
-            ArithmeticError, MemoryError, NotImplementedError, zipfile.BadZipFile, struct.error) as error:
+    except (
+        OSError,
+        pickle.UnpicklingError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        MemoryError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        struct.error,
+    ) as error:
         raise ModelError(f"{path}: not a PyTorch checkpoint, or truncated ({error}); fetch it again") from error
 
 
@@ -108,8 +129,9 @@ def _read_zip(path: Path) -> tuple[Any, dict[str, bytes]]:
         prefix = index.removesuffix("data.pkl") + "data/"
         with archive.open(index) as file:
             content = _Unpickler(file).load()
-        return content, {name.removeprefix(prefix): archive.read(name) for name in archive.namelist()
-                         if name.startswith(prefix)}
+        return content, {
+            name.removeprefix(prefix): archive.read(name) for name in archive.namelist() if name.startswith(prefix)
+        }
 
 
 def _read_legacy(path: Path) -> tuple[Any, dict[str, bytes]]:
@@ -140,8 +162,9 @@ def _read_storage(file: IO[bytes], item_bytes: int) -> bytes:
     return data
 
 
-def _rebuild_tensor(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...],
-                    *rest: object) -> _View:
+def _rebuild_tensor(
+    storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *rest: object
+) -> _View:
     return _View(storage, offset, tuple(shape), tuple(strides))
 
 
@@ -167,7 +190,7 @@ def _array(view: _View, data: bytes) -> NDArray[np.generic]:
     if min((*view.shape, 1)) > 0 and (view.offset < 0 or min((*view.strides, 0)) < 0 or last >= len(elements)):
         raise ValueError("a tensor reaches beyond its storage")
     strides = tuple(stride * elements.itemsize for stride in view.strides)
-    array = np.lib.stride_tricks.as_strided(elements[view.offset:], view.shape, strides, writeable=False)
+    array = np.lib.stride_tricks.as_strided(elements[view.offset :], view.shape, strides, writeable=False)
     if view.storage.kind == "BFloat16Storage":
         return (array.astype(np.uint32) << 16).view(np.float32)
     return np.ascontiguousarray(array).reshape(view.shape)

@@ -170,7 +170,8 @@ class Session:
         files = {name: out / name for name in names}
         tensors = {name: layer.tensor for name, layer in compressed.layers.items()}
         export_safetensors(compressed.model, files["weights.safetensors"], tensors)
-        notes = export_onnx(compressed.model, files["model.onnx"], tensors)
+        scales = {name: (layer.activations, layer.static) for name, layer in compressed.layers.items() if layer.static}
+        notes = export_onnx(compressed.model, files["model.onnx"], tensors, scales)
         write_atomic(files["recipe.toml"], compressed.recipe.text.encode())
         manifest = {
             "model": source.name,

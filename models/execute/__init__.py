@@ -1,7 +1,7 @@
 """Run a model's graph in float32, with the products of its weight layers open to replacement and observation.
 
-    from sparsefab.models.execute import execute
-    logits = execute(model, {"input_ids": tokens})["logits"]
+from sparsefab.models.execute import execute
+logits = execute(model, {"input_ids": tokens})["logits"]
 """
 
 from sparsefab.models.execute.executor import execute

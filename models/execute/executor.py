@@ -15,8 +15,13 @@ from sparsefab.models.operators import apply
 __all__ = ["execute"]
 
 
-def execute(model: Model, feeds: Mapping[str, NDArray[Any]], runner: Runner | None = None,
-            observer: Observer | None = None, outputs: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
+def execute(
+    model: Model,
+    feeds: Mapping[str, NDArray[Any]],
+    runner: Runner | None = None,
+    observer: Observer | None = None,
+    outputs: Iterable[str] | None = None,
+) -> dict[str, NDArray[Any]]:
     """Run a model.
 
     Parameters
@@ -48,11 +53,15 @@ def execute(model: Model, feeds: Mapping[str, NDArray[Any]], runner: Runner | No
         if node.layer is not None:
             x = inputs[0]
             assert x is not None
-            values[node.outputs[0]] = run_layer(node, model.weights[node.layer], x, inputs[1] if inputs[1:] else None,
-                                                runner, observer)
+            values[node.outputs[0]] = run_layer(
+                node, model.weights[node.layer], x, inputs[1] if inputs[1:] else None, runner, observer
+            )
         else:
-            values.update((name, result) for name, result in zip(node.outputs, apply(node, inputs), strict=False)
-                          if name in last_use)
+            values.update(
+                (name, result)
+                for name, result in zip(node.outputs, apply(node, inputs), strict=False)
+                if name in last_use
+            )
         del inputs
         for name in node.inputs:
             if last_use.get(name) == index:
@@ -67,16 +76,19 @@ def _checked(graph: Graph, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArr
     """The inputs in the graph's element types, after a check of names and shapes."""
     unknown = sorted(set(feeds) - {value.name for value in graph.inputs})
     if unknown:
-        raise ValueError(f"the model has no input {unknown[0]!r}, only "
-                         f"{', '.join(repr(value.name) for value in graph.inputs)}")
+        raise ValueError(
+            f"the model has no input {unknown[0]!r}, only {', '.join(repr(value.name) for value in graph.inputs)}"
+        )
     lengths: dict[str, int] = {}
     checked = {}
     for value in graph.inputs:
         if value.name not in feeds:
             raise ValueError(f"input {value.name!r} is missing")
         array = np.asarray(feeds[value.name]).astype(value.dtype, copy=False)
-        expected = [dimension if isinstance(dimension, int) else lengths.setdefault(dimension, length)
-                    for dimension, length in zip(value.shape, array.shape, strict=False)]
+        expected = [
+            dimension if isinstance(dimension, int) else lengths.setdefault(dimension, length)
+            for dimension, length in zip(value.shape, array.shape, strict=False)
+        ]
         if len(value.shape) != array.ndim or list(array.shape) != expected:
             raise ValueError(f"input {value.name!r} must have shape {list(value.shape)}, not {list(array.shape)}")
         checked[value.name] = array

@@ -38,8 +38,9 @@ class Observer(Protocol):
     def __call__(self, layer: str, x: NDArray[np.float32], /) -> None: ...
 
 
-def run_layer(node: Node, weights: Floats, x: Floats, bias: Floats | None, runner: Runner | None,
-              observer: Observer | None) -> Floats:
+def run_layer(
+    node: Node, weights: Floats, x: Floats, bias: Floats | None, runner: Runner | None, observer: Observer | None
+) -> Floats:
     """Compute the node of a weight layer, bias included.
 
     Parameters
@@ -60,8 +61,9 @@ def run_layer(node: Node, weights: Floats, x: Floats, bias: Floats | None, runne
     return y.reshape(*x.shape[:-1], -1)
 
 
-def _convolution(node: Node, weights: Floats, x: Floats, bias: Floats | None, runner: Runner | None,
-                 observer: Observer | None) -> Floats:
+def _convolution(
+    node: Node, weights: Floats, x: Floats, bias: Floats | None, runner: Runner | None, observer: Observer | None
+) -> Floats:
     image = x if x.ndim == 4 else x[:, :, None]
     geometry = Geometry.of(node.attributes, image.shape[2], image.shape[3])
     groups = integer(node.attributes, "group", 1)
@@ -74,8 +76,15 @@ def _convolution(node: Node, weights: Floats, x: Floats, bias: Floats | None, ru
     return y if x.ndim == 4 else y[:, :, 0]
 
 
-def _unfolded(node: Node, weights: Floats, image: Floats, geometry: Geometry, groups: int, runner: Runner | None,
-              observer: Observer | None) -> tuple[Floats, bool]:
+def _unfolded(
+    node: Node,
+    weights: Floats,
+    image: Floats,
+    geometry: Geometry,
+    groups: int,
+    runner: Runner | None,
+    observer: Observer | None,
+) -> tuple[Floats, bool]:
     height, width = geometry.size
     out, inner = weights.shape
     y = np.empty((len(image), height * width, out), np.float32)
@@ -94,8 +103,9 @@ def _unfolded(node: Node, weights: Floats, image: Floats, geometry: Geometry, gr
     return np.ascontiguousarray(y.transpose(0, 2, 1)).reshape(-1, out, height, width), done
 
 
-def _product(node: Node, weights: Floats, rows: Floats, runner: Runner | None,
-             observer: Observer | None) -> tuple[Floats | None, bool]:
+def _product(
+    node: Node, weights: Floats, rows: Floats, runner: Runner | None, observer: Observer | None
+) -> tuple[Floats | None, bool]:
     """The runner's product, None if it leaves the layer to float32, and whether the bias is in it."""
     layer = str(node.layer)
     if observer is not None:

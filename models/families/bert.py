@@ -85,8 +85,10 @@ def build_bert(name: str, config: BertConfig, tensors: Tensors, metadata: Mappin
         x = layers.block(f"encoder.layer.{index}", x)
     hidden = b.add("Identity", [x], "last_hidden_state")
     _mean_pool(b, hidden)
-    outputs = [Value(name="last_hidden_state", dtype="float32", shape=("batch", "sequence", width)),
-               Value(name="embedding", dtype="float32", shape=("batch", width))]
+    outputs = [
+        Value(name="last_hidden_state", dtype="float32", shape=("batch", "sequence", width)),
+        Value(name="embedding", dtype="float32", shape=("batch", width)),
+    ]
     if "cls.predictions.transform.dense.weight" in names:
         layers.masked_lm(hidden, table, names)
         outputs.append(Value(name="logits", dtype="float32", shape=("batch", "sequence", config.vocabulary_size)))
@@ -134,12 +136,24 @@ class _Layers:
 
     def block(self, prefix: str, x: str) -> str:
         b, config, width = self.b, self.config, self.config.hidden_size
-        q, k, v = (self.linear(f"{prefix}.attention.self.{part}", x, width, width)
-                   for part in ("query", "key", "value"))
-        b.layers.append(Attention(name=f"{prefix}.attention", heads=config.heads, kv_heads=config.heads,
-                                  head_dim=width // config.heads, causal=False))
-        mixed = b.add("Attention", [q, k, v, "mask"], f"{prefix}.attention.output",
-                      {"q_num_heads": config.heads, "kv_num_heads": config.heads})
+        q, k, v = (
+            self.linear(f"{prefix}.attention.self.{part}", x, width, width) for part in ("query", "key", "value")
+        )
+        b.layers.append(
+            Attention(
+                name=f"{prefix}.attention",
+                heads=config.heads,
+                kv_heads=config.heads,
+                head_dim=width // config.heads,
+                causal=False,
+            )
+        )
+        mixed = b.add(
+            "Attention",
+            [q, k, v, "mask"],
+            f"{prefix}.attention.output",
+            {"q_num_heads": config.heads, "kv_num_heads": config.heads},
+        )
         mixed = self.linear(f"{prefix}.attention.output.dense", mixed, width, width)
         x = self.norm(f"{prefix}.attention.output.LayerNorm", b.add("Add", [mixed, x], f"{prefix}.attention.sum"))
         inner = self.linear(f"{prefix}.intermediate.dense", x, config.intermediate_size, width)

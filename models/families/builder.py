@@ -53,19 +53,43 @@ class Builder:
         """Keep a list of integers: axes, shapes, bounds."""
         return self.constant("ints." + ".".join(map(str, values)), np.asarray(values, np.int64))
 
-    def add(self, op: str, inputs: Sequence[str], name: str, attributes: Mapping[str, Attribute] | None = None,
-            layer: str | None = None) -> str:
+    def add(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        name: str,
+        attributes: Mapping[str, Attribute] | None = None,
+        layer: str | None = None,
+    ) -> str:
         """Add a node with one output; the node bears the output's name, without '.output' at its end."""
-        self.nodes.append(Node(op=op, name=name.removesuffix(".output"), inputs=tuple(inputs), outputs=(name,),
-                               attributes=attributes or {}, layer=layer))
+        self.nodes.append(
+            Node(
+                op=op,
+                name=name.removesuffix(".output"),
+                inputs=tuple(inputs),
+                outputs=(name,),
+                attributes=attributes or {},
+                layer=layer,
+            )
+        )
         return name
 
-    def linear(self, name: str, x: str, weight: NDArray[np.float32], bias: NDArray[np.float32] | None = None,
-               head: bool = False, output: str | None = None) -> str:
+    def linear(
+        self,
+        name: str,
+        x: str,
+        weight: NDArray[np.float32],
+        bias: NDArray[np.float32] | None = None,
+        head: bool = False,
+        output: str | None = None,
+    ) -> str:
         """Add a weight layer y = x @ weight.T + bias."""
         self.weights[name] = weight
-        self.layers.append(Linear(name=name, out_features=weight.shape[0], in_features=weight.shape[1],
-                                  bias=bias is not None, head=head))
+        self.layers.append(
+            Linear(
+                name=name, out_features=weight.shape[0], in_features=weight.shape[1], bias=bias is not None, head=head
+            )
+        )
         inputs = [x] if bias is None else [x, self.constant(f"{name}.bias", bias)]
         return self.add("MatMul", inputs, output or f"{name}.output", layer=name)
 
@@ -78,11 +102,16 @@ class Builder:
     def rms_norm(self, name: str, x: str, gain: NDArray[np.float32], epsilon: float) -> str:
         """Add a normalization by the root mean square."""
         self._norm(name, gain.shape[0], rms=True)
-        return self.add("RMSNormalization", [x, self.constant(f"{name}.weight", gain)], f"{name}.output",
-                        {"axis": -1, "epsilon": epsilon})
+        return self.add(
+            "RMSNormalization",
+            [x, self.constant(f"{name}.weight", gain)],
+            f"{name}.output",
+            {"axis": -1, "epsilon": epsilon},
+        )
 
-    def layer_norm(self, name: str, x: str, gain: NDArray[np.float32], bias: NDArray[np.float32],
-                   epsilon: float) -> str:
+    def layer_norm(
+        self, name: str, x: str, gain: NDArray[np.float32], bias: NDArray[np.float32], epsilon: float
+    ) -> str:
         """Add a normalization by mean and variance."""
         self._norm(name, gain.shape[0], rms=False)
         inputs = [x, self.constant(f"{name}.weight", gain), self.constant(f"{name}.bias", bias)]
@@ -92,8 +121,9 @@ class Builder:
         """List an activation function of the workload."""
         self.layers.append(Activation(name=name, width=width, kind=kind))
 
-    def model(self, name: str, family: Family, inputs: Sequence[Value], outputs: Sequence[Value],
-              metadata: Mapping[str, str]) -> Model:
+    def model(
+        self, name: str, family: Family, inputs: Sequence[Value], outputs: Sequence[Value], metadata: Mapping[str, str]
+    ) -> Model:
         """Finish."""
         return Model(
             name=name,

@@ -20,8 +20,15 @@ __all__ = ["build_efficientnet_lite0", "is_efficientnet_lite"]
 IMAGE_SIZE = 224
 _EPSILON = 1e-3
 # repeats, kernel, stride of the first, expansion, output channels
-_STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
-           (1, 3, 1, 6, 320))
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
 
 
 def is_efficientnet_lite(tensors: Tensors) -> bool:
@@ -44,8 +51,9 @@ def build_efficientnet_lite0(name: str, tensors: Tensors, metadata: Mapping[str,
     channels, index = 32, 0
     for repeats, kernel, first_stride, expansion, out in _STAGES:
         for repeat in range(repeats):
-            x = net.block(f"_blocks.{index}", x, (channels, channels * expansion, out), kernel,
-                          first_stride if repeat == 0 else 1)
+            x = net.block(
+                f"_blocks.{index}", x, (channels, channels * expansion, out), kernel, first_stride if repeat == 0 else 1
+            )
             channels, index = out, index + 1
     x = net.convolution("_conv_head", "_bn1", x, (1280, channels, 1, 1))
     b = net.b
@@ -76,8 +84,16 @@ class _Network:
         y = self.convolution(f"{prefix}._project_conv", f"{prefix}._bn2", y, (out, wide, 1, 1), active=False)
         return self.b.add("Add", [x, y], f"{prefix}.residual") if stride == 1 and start == out else y
 
-    def convolution(self, name: str, norm: str, x: str, shape: tuple[int, int, int, int], stride: int = 1,
-                    groups: int = 1, active: bool = True) -> str:
+    def convolution(
+        self,
+        name: str,
+        norm: str,
+        x: str,
+        shape: tuple[int, int, int, int],
+        stride: int = 1,
+        groups: int = 1,
+        active: bool = True,
+    ) -> str:
         """Add a convolution with its batch norm folded in, and ReLU6."""
         weight, bias = self._folded(name, norm, shape)
         out, kernel, before = shape[0], shape[2], self.size
@@ -86,24 +102,40 @@ class _Network:
         pads = (missing // 2,) * 2 + (missing - missing // 2,) * 2
         b = self.b
         b.weights[name] = weight
-        b.layers.append(Convolution(
-            name=name, out_channels=out, in_channels=shape[1] * groups, kernel=(kernel, kernel), groups=groups,
-            stride=(stride, stride), padding=(pads[0], pads[1], pads[2], pads[3]), out_height=self.size,
-            out_width=self.size, bias=True))
-        y = b.add("Conv", [x, b.constant(f"{name}.bias", bias)], f"{name}.output", layer=name,
-                  attributes={"kernel_shape": (kernel, kernel), "strides": (stride, stride), "pads": pads,
-                              "group": groups})
+        b.layers.append(
+            Convolution(
+                name=name,
+                out_channels=out,
+                in_channels=shape[1] * groups,
+                kernel=(kernel, kernel),
+                groups=groups,
+                stride=(stride, stride),
+                padding=(pads[0], pads[1], pads[2], pads[3]),
+                out_height=self.size,
+                out_width=self.size,
+                bias=True,
+            )
+        )
+        y = b.add(
+            "Conv",
+            [x, b.constant(f"{name}.bias", bias)],
+            f"{name}.output",
+            layer=name,
+            attributes={"kernel_shape": (kernel, kernel), "strides": (stride, stride), "pads": pads, "group": groups},
+        )
         if not active:
             return y
         b.activation(f"{name}.relu6", "relu6", out * self.size * self.size)
         low, high = (b.constant(f"relu6.{bound}", np.asarray(bound, np.float32)) for bound in (0, 6))
         return b.add("Clip", [y, low, high], f"{name}.relu6.output")
 
-    def _folded(self, name: str, norm: str, shape: tuple[int, int, int, int]
-                ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _folded(
+        self, name: str, norm: str, shape: tuple[int, int, int, int]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         weight = float_tensor(self.tensors, f"{name}.weight", shape).reshape(shape[0], -1).astype(np.float64)
         scale, shift, mean, variance = (
             float_tensor(self.tensors, f"{norm}.{part}", shape[:1]).astype(np.float64)
-            for part in ("weight", "bias", "running_mean", "running_var"))
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
         gain = scale / np.sqrt(variance + _EPSILON)
         return (weight * gain[:, None]).astype(np.float32), (shift - mean * gain).astype(np.float32)

@@ -1,8 +1,8 @@
 """The LLaMA architecture: RMS norms, rotary positions, grouped-query attention, SwiGLU.
 
-    embedding -> layers -> norm -> head
-    layer: x + o(attention(rotate(q(norm x)), rotate(k(norm x)), v(norm x))), then
-           x + down(silu(gate(norm x)) * up(norm x))
+embedding -> layers -> norm -> head
+layer: x + o(attention(rotate(q(norm x)), rotate(k(norm x)), v(norm x))), then
+       x + down(silu(gate(norm x)) * up(norm x))
 """
 
 from collections.abc import Mapping
@@ -39,8 +39,10 @@ class LlamaConfig:
 
     def __post_init__(self) -> None:
         if min(self.heads, self.kv_heads, self.head_dim) < 1 or self.heads % self.kv_heads or self.head_dim % 2:
-            raise ModelError(f"there cannot be {self.heads} heads of {self.head_dim} channels on {self.kv_heads} "
-                             "key/value heads; the model's description is damaged")
+            raise ModelError(
+                f"there cannot be {self.heads} heads of {self.head_dim} channels on {self.kv_heads} "
+                "key/value heads; the model's description is damaged"
+            )
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> "LlamaConfig":
@@ -111,12 +113,15 @@ def _rotary_tables(b: Builder, config: LlamaConfig) -> tuple[str, str]:
     """Cosine and sine of every position and frequency: float32[context, head_dim / 2]."""
     frequencies = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
     angles = np.outer(np.arange(config.context), frequencies)
-    return (b.constant("rope.cos", np.cos(angles).astype(np.float32)),
-            b.constant("rope.sin", np.sin(angles).astype(np.float32)))
+    return (
+        b.constant("rope.cos", np.cos(angles).astype(np.float32)),
+        b.constant("rope.sin", np.sin(angles).astype(np.float32)),
+    )
 
 
-def _block(b: Builder, config: LlamaConfig, tensors: Tensors, prefix: str, x: str,
-           rotation: tuple[str, str, str]) -> str:
+def _block(
+    b: Builder, config: LlamaConfig, tensors: Tensors, prefix: str, x: str, rotation: tuple[str, str, str]
+) -> str:
     """One transformer layer with its two residual additions."""
 
     def norm(part: str, source: str) -> str:
@@ -136,10 +141,21 @@ def _block(b: Builder, config: LlamaConfig, tensors: Tensors, prefix: str, x: st
     v = linear("self_attn.v_proj", hidden, keys, width)
     q = b.add("RotaryEmbedding", [q, *rotation], f"{prefix}.self_attn.q_rotated", {"num_heads": config.heads})
     k = b.add("RotaryEmbedding", [k, *rotation], f"{prefix}.self_attn.k_rotated", {"num_heads": config.kv_heads})
-    b.layers.append(Attention(name=f"{prefix}.self_attn", heads=config.heads, kv_heads=config.kv_heads,
-                              head_dim=config.head_dim, causal=True))
-    mixed = b.add("Attention", [q, k, v], f"{prefix}.self_attn.output",
-                  {"q_num_heads": config.heads, "kv_num_heads": config.kv_heads, "is_causal": 1})
+    b.layers.append(
+        Attention(
+            name=f"{prefix}.self_attn",
+            heads=config.heads,
+            kv_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            causal=True,
+        )
+    )
+    mixed = b.add(
+        "Attention",
+        [q, k, v],
+        f"{prefix}.self_attn.output",
+        {"q_num_heads": config.heads, "kv_num_heads": config.kv_heads, "is_causal": 1},
+    )
     x = b.add("Add", [x, linear("self_attn.o_proj", mixed, width, queries)], f"{prefix}.self_attn.residual")
     hidden = norm("post_attention_layernorm", x)
     gate = linear("mlp.gate_proj", hidden, inner, width)

@@ -1,11 +1,11 @@
 """Import of ONNX files, operator set 13 and newer.
 
-    from sparsefab.models.onnx_import import import_onnx
-    model = import_onnx(Path("resnet8.onnx"))
-    print([layer.name for layer in model.workload.weight_layers()], model.skipped)
+from sparsefab.models.onnx_import import import_onnx
+model = import_onnx(Path("resnet8.onnx"))
+print([layer.name for layer in model.workload.weight_layers()], model.skipped)
 
-    file --reader--> nodes, constants --fold--> fewer nodes --probe--> shapes --lift--> weight layers
-         --describe--> Model
+file --reader--> nodes, constants --fold--> fewer nodes --probe--> shapes --lift--> weight layers
+     --describe--> Model
 """
 
 from collections.abc import Mapping

@@ -23,9 +23,21 @@ from sparsefab.workload import (
 
 __all__ = ["describe"]
 
-_ACTIVATIONS = {"Elu": "elu", "Erf": "gelu", "Gelu": "gelu", "HardSigmoid": "hard_sigmoid", "HardSwish": "hard_swish",
-                "LeakyRelu": "leaky_relu", "Mish": "mish", "PRelu": "prelu", "Relu": "relu", "Selu": "selu",
-                "Softplus": "softplus", "Swish": "silu", "Tanh": "tanh"}
+_ACTIVATIONS = {
+    "Elu": "elu",
+    "Erf": "gelu",
+    "Gelu": "gelu",
+    "HardSigmoid": "hard_sigmoid",
+    "HardSwish": "hard_swish",
+    "LeakyRelu": "leaky_relu",
+    "Mish": "mish",
+    "PRelu": "prelu",
+    "Relu": "relu",
+    "Selu": "selu",
+    "Softplus": "softplus",
+    "Swish": "silu",
+    "Tanh": "tanh",
+}
 _NORMS = {"LayerNormalization": "layer", "RMSNormalization": "rms"}
 _PASSING = {"Add", "Cast", "Clip", "Div", "Dropout", "Identity", "Max", "Mul", "Reshape", "Sub", "Where"}
 """Operators that may stand between the products of an attention and its softmax: scale, mask, casts."""
@@ -97,25 +109,44 @@ class _View:
     def unused_weights(self, listed: list[Skipped]) -> list[Skipped]:
         """Matrices among the constants that no layer explains."""
         known = {name for name, _ in listed}
-        return [(name, f"constant of {list(value.shape)}: stays in float32") for name, value in self.constants.items()
-                if value.ndim >= 2 and value.size >= 256 and np.issubdtype(value.dtype, np.floating)
-                and name not in self.explained and name not in known]
+        return [
+            (name, f"constant of {list(value.shape)}: stays in float32")
+            for name, value in self.constants.items()
+            if value.ndim >= 2
+            and value.size >= 256
+            and np.issubdtype(value.dtype, np.floating)
+            and name not in self.explained
+            and name not in known
+        ]
 
     def _linear(self, node: Node) -> Layer:
         out, inner = self.weights[str(node.layer)].shape
         vocabulary = any(self.constants[name].shape[0] == out for name in self.explained)
-        return Linear(name=str(node.layer), out_features=out, in_features=inner, bias=len(node.inputs) > 1,
-                      head=vocabulary and node.outputs[0] in self.outputs)
+        return Linear(
+            name=str(node.layer),
+            out_features=out,
+            in_features=inner,
+            bias=len(node.inputs) > 1,
+            head=vocabulary and node.outputs[0] in self.outputs,
+        )
 
     def _convolution(self, node: Node) -> Layer:
         shape = self.shapes[node.inputs[0]]
         height, width = shape[2:] if len(shape) == 4 else (1, shape[2])
         geometry = Geometry.of(node.attributes, height, width)
         group = node.attributes.get("group", 1)
-        return Convolution(name=str(node.layer), out_channels=len(self.weights[str(node.layer)]), in_channels=shape[1],
-                           kernel=geometry.kernel, stride=geometry.stride, padding=geometry.padding,
-                           groups=group if isinstance(group, int) else 1, out_height=geometry.size[0],
-                           out_width=geometry.size[1], bias=len(node.inputs) > 1)
+        return Convolution(
+            name=str(node.layer),
+            out_channels=len(self.weights[str(node.layer)]),
+            in_channels=shape[1],
+            kernel=geometry.kernel,
+            stride=geometry.stride,
+            padding=geometry.padding,
+            groups=group if isinstance(group, int) else 1,
+            out_height=geometry.size[0],
+            out_width=geometry.size[1],
+            bias=len(node.inputs) > 1,
+        )
 
     def _embedding(self, node: Node) -> Layer | None:
         table = self.constants.get(node.inputs[0])
@@ -141,24 +172,37 @@ class _View:
             query, key = (self.shapes[name] for name in node.inputs[:2])
             heads, kv_heads = (
                 shape[1] if len(shape) == 4 else _count(node.attributes, attribute)
-                for shape, attribute in ((query, "q_num_heads"), (key, "kv_num_heads")))
+                for shape, attribute in ((query, "q_num_heads"), (key, "kv_num_heads"))
+            )
             width = query[-1] if len(query) == 4 else query[-1] // heads
-            return Attention(name=self.names.take(scope(node)), heads=heads, kv_heads=kv_heads, head_dim=width,
-                             causal=bool(node.attributes.get("is_causal", 0)))
+            return Attention(
+                name=self.names.take(scope(node)),
+                heads=heads,
+                kv_heads=kv_heads,
+                head_dim=width,
+                causal=bool(node.attributes.get("is_causal", 0)),
+            )
         scores = self._product_above(node)
         values = self._product_below(node)
         if scores is None or values is None:
             return self._activation(node)
         shape = self.shapes[node.outputs[0]]
         heads = shape[-3] if len(shape) > 2 else 1
-        return Attention(name=self.names.take(scope(node)), heads=heads, kv_heads=self._kv_heads(scores) or heads,
-                         head_dim=self.shapes[values.outputs[0]][-1], causal=node.outputs[0] in self.causal)
+        return Attention(
+            name=self.names.take(scope(node)),
+            heads=heads,
+            kv_heads=self._kv_heads(scores) or heads,
+            head_dim=self.shapes[values.outputs[0]][-1],
+            causal=node.outputs[0] in self.causal,
+        )
 
     def _activation(self, node: Node) -> Layer | None:
         kind = _ACTIVATIONS.get(node.op)
         if node.op == "Sigmoid":
-            gated = any(reader.op == "Mul" and node.inputs[0] in reader.inputs
-                        for reader in self.readers.get(node.outputs[0], []))
+            gated = any(
+                reader.op == "Mul" and node.inputs[0] in reader.inputs
+                for reader in self.readers.get(node.outputs[0], [])
+            )
             kind = "silu" if gated else "sigmoid"
         elif node.op == "Clip" and len(node.inputs) > 2 and all(name in self.constants for name in node.inputs[1:3]):
             low, high = (float(self.constants[name].reshape(-1)[0]) for name in node.inputs[1:3])
@@ -180,12 +224,16 @@ class _View:
         """The product of queries and keys that a softmax normalizes."""
         size = prod(self.shapes[node.outputs[0]])
         while node.op in _PASSING or node.op == "Softmax":
-            above = [self.makers[name] for name in node.inputs
-                     if name in self.makers and prod(self.shapes[name]) == size]
+            above = [
+                self.makers[name] for name in node.inputs if name in self.makers and prod(self.shapes[name]) == size
+            ]
             if not above:
                 return None
-            node = above[0] if len(above) == 1 else next((item for item in above if item.op in _PASSING | {"MatMul"}),
-                                                         above[0])
+            node = (
+                above[0]
+                if len(above) == 1
+                else next((item for item in above if item.op in _PASSING | {"MatMul"}), above[0])
+            )
         return node if node.op == "MatMul" and node.layer is None else None
 
     def _product_below(self, node: Node) -> Node | None:

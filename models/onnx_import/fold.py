@@ -51,7 +51,8 @@ def _fold_constants(graph: Graph, constants: Constants, shapes: Mapping[str, tup
             inputs = [constants[name] if name else None for name in node.inputs]
             results = apply(node, inputs)
             if sum(result.nbytes for result in results) > max(
-                    _LARGEST_BYTES, sum(value.nbytes for value in inputs if value is not None)):
+                _LARGEST_BYTES, sum(value.nbytes for value in inputs if value is not None)
+            ):
                 kept.append(node)
                 continue
         constants.update((name, result) for name, result in zip(node.outputs, results, strict=False) if name)
@@ -64,9 +65,14 @@ def _fold_batch_norms(graph: Graph, constants: Constants) -> Graph:
     renamed: dict[str, Node] = {}
     for norm in graph.nodes:
         before = nodes.get(norm.inputs[0]) if norm.op == "BatchNormalization" else None
-        if (before is None or before.op not in ("Conv", "Gemm") or len(readers[before.outputs[0]]) > 1
-                or before.attributes.get("alpha", 1.0) != 1.0 or before.attributes.get("transA", 0)
-                or any(name not in constants for name in (*before.inputs[1:], *norm.inputs[1:]) if name)):
+        if (
+            before is None
+            or before.op not in ("Conv", "Gemm")
+            or len(readers[before.outputs[0]]) > 1
+            or before.attributes.get("alpha", 1.0) != 1.0
+            or before.attributes.get("transA", 0)
+            or any(name not in constants for name in (*before.inputs[1:], *norm.inputs[1:]) if name)
+        ):
             continue
         scale, shift, mean, variance = (constants[name].astype(np.float64) for name in norm.inputs[1:5])
         gain = scale / np.sqrt(variance + number(norm.attributes, "epsilon", 1e-5))
@@ -75,13 +81,16 @@ def _fold_batch_norms(graph: Graph, constants: Constants) -> Graph:
         shape = (1, -1) if across else (-1,) + (1,) * (weight.ndim - 1)
         bias = constants[before.inputs[2]] if len(before.inputs) > 2 and before.inputs[2] else np.zeros(1)
         beta = number(before.attributes, "beta", 1.0) if before.op == "Gemm" else 1.0
-        names = (before.inputs[1] if len(readers[before.inputs[1]]) == 1 else f"{before.outputs[0]}.weight",
-                 f"{norm.outputs[0]}.bias")
+        names = (
+            before.inputs[1] if len(readers[before.inputs[1]]) == 1 else f"{before.outputs[0]}.weight",
+            f"{norm.outputs[0]}.bias",
+        )
         constants[names[0]] = (weight * gain.reshape(shape)).astype(np.float32)
         constants[names[1]] = (shift + (bias * beta - mean) * gain).astype(np.float32)
         attributes = {key: value for key, value in before.attributes.items() if key != "beta"}
-        renamed[before.outputs[0]] = replace(before, inputs=(before.inputs[0], *names), outputs=norm.outputs[:1],
-                                             attributes=attributes)
+        renamed[before.outputs[0]] = replace(
+            before, inputs=(before.inputs[0], *names), outputs=norm.outputs[:1], attributes=attributes
+        )
         gone.add(norm.outputs[0])
     kept = [renamed.get(node.outputs[0], node) for node in graph.nodes if node.outputs[0] not in gone]
     return replace(graph, nodes=tuple(kept))
@@ -94,20 +103,25 @@ def _fold_paddings(graph: Graph, constants: Constants) -> Graph:
     gone = set()
     for conv in graph.nodes:
         pad = nodes.get(conv.inputs[0]) if conv.op == "Conv" else None
-        if (pad is None or pad.op != "Pad" or len(readers[pad.outputs[0]]) > 1
-                or str(conv.attributes.get("auto_pad", "NOTSET")) != "NOTSET"):
+        if (
+            pad is None
+            or pad.op != "Pad"
+            or len(readers[pad.outputs[0]]) > 1
+            or str(conv.attributes.get("auto_pad", "NOTSET")) != "NOTSET"
+        ):
             continue
         widths = _zero_widths(pad, constants)
         if widths is None or len(widths) % 2 or len(widths) < 6:
             continue
         spatial = len(widths) // 2 - 2
-        begin, end = widths[2:2 + spatial], widths[4 + spatial:]
-        if any(widths[:2]) or any(widths[2 + spatial:4 + spatial]) or min(widths) < 0:
+        begin, end = widths[2 : 2 + spatial], widths[4 + spatial :]
+        if any(widths[:2]) or any(widths[2 + spatial : 4 + spatial]) or min(widths) < 0:
             continue
         own = integers(conv.attributes, "pads", (0,) * (2 * spatial))
         pads = tuple(a + b for a, b in zip(own, (*begin, *end), strict=True))
-        replaced[conv.outputs[0]] = replace(conv, inputs=(pad.inputs[0], *conv.inputs[1:]),
-                                            attributes={**conv.attributes, "pads": pads})
+        replaced[conv.outputs[0]] = replace(
+            conv, inputs=(pad.inputs[0], *conv.inputs[1:]), attributes={**conv.attributes, "pads": pads}
+        )
         gone.add(pad.outputs[0])
     kept = [replaced.get(node.outputs[0], node) for node in graph.nodes if node.outputs[0] not in gone]
     return replace(graph, nodes=tuple(kept))
@@ -116,8 +130,12 @@ def _fold_paddings(graph: Graph, constants: Constants) -> Graph:
 def _zero_widths(pad: Node, constants: Constants) -> list[int] | None:
     """The widths of a padding with constant zeros on all axes, None if it is anything else."""
     inputs = (*pad.inputs, "", "", "")
-    if (pad.attributes.get("mode", "constant") != "constant" or inputs[1] not in constants or inputs[3]
-            or (inputs[2] and (inputs[2] not in constants or constants[inputs[2]].any()))):
+    if (
+        pad.attributes.get("mode", "constant") != "constant"
+        or inputs[1] not in constants
+        or inputs[3]
+        or (inputs[2] and (inputs[2] not in constants or constants[inputs[2]].any()))
+    ):
         return None
     return [int(value) for value in constants[inputs[1]]]
 

@@ -15,8 +15,10 @@ from sparsefab.models.operators.attributes import number
 
 __all__ = ["Lifted", "Names", "lift", "scope"]
 
-_MADE_UP = re.compile(r"onnx::.*|const_fold_opt.*|_?v(al)?_?\d+|t_?\d+|\d+|/.*|.*_output_\d+"
-                      r"|(Constant|Identity|Transpose)_\d+.*")
+_MADE_UP = re.compile(
+    r"onnx::.*|const_fold_opt.*|_?v(al)?_?\d+|t_?\d+|\d+|/.*|.*_output_\d+"
+    r"|(Constant|Identity|Transpose)_\d+.*"
+)
 """Names that exporters make up for constants; a person's names say more than these, a node's path does too."""
 
 
@@ -77,8 +79,10 @@ def lift(graph: Graph, constants: Constants, probe: Probe) -> Lifted:
         matrix, bias, extra = made
         name = names.take(_layer_name(node, node.inputs[1]))
         if not np.isfinite(matrix).all():
-            raise ModelError(f"weight {node.inputs[1]!r} of {node.label} holds NaN or infinity; "
-                             "export the model again from sound weights")
+            raise ModelError(
+                f"weight {node.inputs[1]!r} of {node.label} holds NaN or infinity; "
+                "export the model again from sound weights"
+            )
         weights[name] = matrix
         inputs = [node.inputs[0]]
         if bias is not None:
@@ -86,9 +90,16 @@ def lift(graph: Graph, constants: Constants, probe: Probe) -> Lifted:
             inputs.append(f"{name}.bias")
         nodes.extend(extra)
         source = extra[0].outputs[0] if extra else inputs[0]
-        nodes.append(Node(op="Conv" if node.op == "Conv" else "MatMul", name=node.name, layer=name,
-                          inputs=(source, *inputs[1:]), outputs=node.outputs[:1],
-                          attributes=_conv_attributes(node, constants) if node.op == "Conv" else {}))
+        nodes.append(
+            Node(
+                op="Conv" if node.op == "Conv" else "MatMul",
+                name=node.name,
+                layer=name,
+                inputs=(source, *inputs[1:]),
+                outputs=node.outputs[:1],
+                attributes=_conv_attributes(node, constants) if node.op == "Conv" else {},
+            )
+        )
     fused = _fuse_biases(replace(graph, nodes=tuple(nodes)), constants, weights, probe)
     read = {name for node in fused.nodes for name in node.inputs} | {value.name for value in fused.outputs}
     constants = {name: value for name, value in constants.items() if name in read}
@@ -128,8 +139,15 @@ def _layer(node: Node, constants: Constants, probe: Probe) -> tuple[_Made | None
     alpha, beta = (np.float32(number(node.attributes, key, 1.0)) for key in ("alpha", "beta"))
     if bias is not None:
         bias = np.broadcast_to(np.asarray(bias, np.float32).reshape(-1) * beta, (len(matrix),)).copy()
-    turned = [Node(op="Transpose", name=f"{node.name}.turned", inputs=node.inputs[:1],
-                   outputs=(f"{node.outputs[0]}.turned",), attributes={"perm": (1, 0)})]
+    turned = [
+        Node(
+            op="Transpose",
+            name=f"{node.name}.turned",
+            inputs=node.inputs[:1],
+            outputs=(f"{node.outputs[0]}.turned",),
+            attributes={"perm": (1, 0)},
+        )
+    ]
     return (matrix if alpha == 1 else matrix * alpha, bias, turned if node.attributes.get("transA", 0) else []), ""
 
 
@@ -152,14 +170,19 @@ def _layer_name(node: Node, weight: str) -> str:
     return scope(node)
 
 
-def _fuse_biases(graph: Graph, constants: Constants, weights: dict[str, NDArray[np.float32]],
-                 probe: Probe) -> Graph:
+def _fuse_biases(graph: Graph, constants: Constants, weights: dict[str, NDArray[np.float32]], probe: Probe) -> Graph:
     """Let a matrix product add the constant vector that follows it."""
     readers = graph.consumers()
     outputs = {value.name for value in graph.outputs}
-    pending = {node.outputs[0]: node for node in graph.nodes
-               if node.op == "MatMul" and node.layer is not None and len(node.inputs) == 1
-               and len(readers.get(node.outputs[0], [])) == 1 and node.outputs[0] not in outputs}
+    pending = {
+        node.outputs[0]: node
+        for node in graph.nodes
+        if node.op == "MatMul"
+        and node.layer is not None
+        and len(node.inputs) == 1
+        and len(readers.get(node.outputs[0], [])) == 1
+        and node.outputs[0] not in outputs
+    }
     fused: dict[str, Node] = {}
     gone: set[str] = set()
     for add in graph.nodes:
@@ -169,8 +192,11 @@ def _fuse_biases(graph: Graph, constants: Constants, weights: dict[str, NDArray[
             continue
         node, bias = pending[product], constants[other]
         out = len(weights[str(node.layer)])
-        if (bias.size not in (1, out) or (bias.ndim and bias.shape[-1] != bias.size)
-                or bias.ndim > len(probe.shapes[product])):
+        if (
+            bias.size not in (1, out)
+            or (bias.ndim and bias.shape[-1] != bias.size)
+            or bias.ndim > len(probe.shapes[product])
+        ):
             continue
         constants[f"{node.layer}.bias"] = np.broadcast_to(bias.reshape(-1), (out,)).astype(np.float32)
         fused[add.outputs[0]] = replace(node, inputs=(node.inputs[0], f"{node.layer}.bias"), outputs=add.outputs)

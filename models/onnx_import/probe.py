@@ -44,10 +44,14 @@ def probe_feeds(graph: Graph) -> dict[str, NDArray[Any]]:
         for axis, dimension in enumerate(value.shape):
             if isinstance(dimension, str) and dimension not in lengths:
                 if axis > 1 or (axis == 1 and len(value.shape) > 3):
-                    example = tuple(length if isinstance(length, int) else 1 if at == 0 else 224
-                                    for at, length in enumerate(value.shape))
-                    raise ModelError(f"input {value.name!r}: its length {dimension!r} (axis {axis}) is dynamic; export "
-                                     f"it with a fixed length, or pass input_shapes={{{value.name!r}: {example}}}")
+                    example = tuple(
+                        length if isinstance(length, int) else 1 if at == 0 else 224
+                        for at, length in enumerate(value.shape)
+                    )
+                    raise ModelError(
+                        f"input {value.name!r}: its length {dimension!r} (axis {axis}) is dynamic; export "
+                        f"it with a fixed length, or pass input_shapes={{{value.name!r}: {example}}}"
+                    )
                 lengths[dimension] = _SEQUENCE if axis else _BATCH
     return {value.name: _made_up(value, lengths) for value in graph.inputs}
 

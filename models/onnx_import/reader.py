@@ -42,8 +42,9 @@ def read_onnx(path: Path, input_shapes: Mapping[str, tuple[int, ...]]) -> tuple[
     inputs = [_value(path, entry, input_shapes) for entry in proto.graph.input if entry.name not in constants]
     unknown = sorted(set(input_shapes) - {value.name for value in inputs})
     if unknown:
-        raise ModelError(f"{path}: has no input {unknown[0]!r}; its inputs are "
-                         f"{', '.join(repr(value.name) for value in inputs)}")
+        raise ModelError(
+            f"{path}: has no input {unknown[0]!r}; its inputs are {', '.join(repr(value.name) for value in inputs)}"
+        )
     outputs = [Value(name=entry.name, dtype=_dtype(path, entry), shape=_shape(entry)) for entry in proto.graph.output]
     nodes = tuple(_modern(node, opset, constants) for node in nodes_of(path, proto.graph.node, opset))
     graph = Graph(nodes=nodes, inputs=tuple(inputs), outputs=tuple(outputs))
@@ -60,14 +61,22 @@ def nodes_of(path: Path, protos: Any, opset: int) -> tuple[Node, ...]:
         name = proto.name or f"{proto.op_type}_{index}"
         if proto.op_type not in OPERATORS or proto.domain not in ("", "ai.onnx"):
             where = f" of domain {proto.domain!r}" if proto.domain not in ("", "ai.onnx") else ""
-            raise ModelError(f"{path}: operator {proto.op_type}{where} (node {name!r}) is not supported; "
-                             "export the model without it")
+            raise ModelError(
+                f"{path}: operator {proto.op_type}{where} (node {name!r}) is not supported; export the model without it"
+            )
         _check_form(path, name, proto, opset)
         attributes = {attribute.name: _attribute(path, name, attribute) for attribute in proto.attribute}
         if proto.op_type == "Split" and len(proto.input) < 2:
             attributes.setdefault("num_outputs", len(proto.output))
-        nodes.append(Node(op=proto.op_type, name=name, inputs=tuple(proto.input), outputs=tuple(proto.output),
-                          attributes=attributes))
+        nodes.append(
+            Node(
+                op=proto.op_type,
+                name=name,
+                inputs=tuple(proto.input),
+                outputs=tuple(proto.output),
+                attributes=attributes,
+            )
+        )
     return tuple(nodes)
 
 
@@ -89,14 +98,24 @@ def _check_form(path: Path, name: str, proto: Any, opset: int) -> None:
     except onnx.defs.SchemaError:
         raise ModelError(f"{path}: operator {proto.op_type} (node {name!r}) is not in operator set {opset}") from None
     kinds = {attribute.name: attribute.type for attribute in proto.attribute}
-    wrong = [key for key, kind in kinds.items()
-             if key not in schema.attributes or int(schema.attributes[key].type.value) != kind]
+    wrong = [
+        key
+        for key, kind in kinds.items()
+        if key not in schema.attributes or int(schema.attributes[key].type.value) != kind
+    ]
     strange = not all(isinstance(text, str) for text in (proto.name, *proto.input, *proto.output))
-    if (wrong or strange or not schema.min_input <= len(proto.input) <= schema.max_input
-            or not schema.min_output <= len(proto.output) <= schema.max_output or not any(proto.output)):
+    if (
+        wrong
+        or strange
+        or not schema.min_input <= len(proto.input) <= schema.max_input
+        or not schema.min_output <= len(proto.output) <= schema.max_output
+        or not any(proto.output)
+    ):
         what = f"attribute {wrong[0]!r}" if wrong else "its inputs or outputs"
-        raise ModelError(f"{path}: node {name!r} is no valid {proto.op_type} of operator set {opset} ({what}); "
-                         "export the model again")
+        raise ModelError(
+            f"{path}: node {name!r} is no valid {proto.op_type} of operator set {opset} ({what}); "
+            "export the model again"
+        )
 
 
 def _load(path: Path) -> Any:
@@ -118,8 +137,9 @@ def _load(path: Path) -> Any:
             try:
                 external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
             except (OSError, ValueError, onnx.checker.ValidationError) as error:
-                raise ModelError(f"{path}: tensor {tensor.name!r} cannot be read from {place!r} ({error}); "
-                                 "fetch it again") from error
+                raise ModelError(
+                    f"{path}: tensor {tensor.name!r} cannot be read from {place!r} ({error}); fetch it again"
+                ) from error
     return proto
 
 
@@ -127,8 +147,10 @@ def _opset(path: Path, proto: Any) -> int:
     versions = {entry.domain or "ai.onnx": int(entry.version) for entry in proto.opset_import}
     opset = versions.get("ai.onnx", 0)
     if opset < OLDEST_OPSET:
-        raise ModelError(f"{path}: operator set {opset} is too old; convert it with onnx.version_converter or export "
-                         f"it with opset {OLDEST_OPSET} or newer")
+        raise ModelError(
+            f"{path}: operator set {opset} is too old; convert it with onnx.version_converter or export "
+            f"it with opset {OLDEST_OPSET} or newer"
+        )
     return opset
 
 
@@ -156,8 +178,10 @@ def _attribute(path: Path, node: str, attribute: Any) -> Attribute:
     if isinstance(value, int | float):
         return value
     if isinstance(value, onnx.GraphProto | onnx.SparseTensorProto) or not isinstance(value, list | tuple):
-        raise ModelError(f"{path}: node {node!r} has an attribute {attribute.name!r} that is not supported; "
-                         "export the model without it")
+        raise ModelError(
+            f"{path}: node {node!r} has an attribute {attribute.name!r} that is not supported; "
+            "export the model without it"
+        )
     return tuple(item.decode() if isinstance(item, bytes) else item for item in value)
 
 

@@ -1,7 +1,7 @@
 """What each ONNX operator computes, in NumPy: one small function an operator, in one table.
 
-    from sparsefab.models.operators import apply
-    (y,) = apply(Node(op="Relu", name="act", inputs=("x",), outputs=("y",)), [x])
+from sparsefab.models.operators import apply
+(y,) = apply(Node(op="Relu", name="act", inputs=("x",), outputs=("y",)), [x])
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,15 @@ from sparsefab.models.operators.resampling import RESAMPLING
 
 __all__ = ["OPERATORS", "apply"]
 
-OPERATORS: dict[str, Operator] = {**ATTENTION, **CONVOLUTION, **ELEMENTWISE, **MOVEMENT, **QUANTIZATION, **REDUCTION,
-                                  **RESAMPLING}
+OPERATORS: dict[str, Operator] = {
+    **ATTENTION,
+    **CONVOLUTION,
+    **ELEMENTWISE,
+    **MOVEMENT,
+    **QUANTIZATION,
+    **REDUCTION,
+    **RESAMPLING,
+}
 
 
 def apply(node: Node, inputs: Sequence[NDArray[Any] | None]) -> tuple[NDArray[Any], ...]:
@@ -44,8 +51,10 @@ def apply(node: Node, inputs: Sequence[NDArray[Any] | None]) -> tuple[NDArray[An
     """
     operator = OPERATORS.get(node.op)
     if operator is None:
-        raise ModelError(f"node {node.label}: operator {node.op} is not supported; "
-                         "replace it in the model or export the model without it")
+        raise ModelError(
+            f"node {node.label}: operator {node.op} is not supported; "
+            "replace it in the model or export the model without it"
+        )
     try:
         result = operator(inputs, node.attributes)
     except (ValueError, IndexError, TypeError) as error:

@@ -36,8 +36,9 @@ def _rotary(inputs: Inputs, attributes: Attributes) -> Array:
     if integer(attributes, "interleaved", 0):
         first, second, out_first, out_second = (array[..., start:width:2] for array in (heads, y) for start in (0, 1))
     else:
-        first, second, out_first, out_second = (array[..., start:start + half] for array in (heads, y)
-                                                for start in (0, half))
+        first, second, out_first, out_second = (
+            array[..., start : start + half] for array in (heads, y) for start in (0, half)
+        )
     np.subtract(first * cos, second * sin, out=out_first)
     np.add(second * cos, first * sin, out=out_second)
     return _join_heads(y) if x.ndim == 3 else y

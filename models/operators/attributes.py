@@ -8,8 +8,19 @@ from numpy.typing import NDArray
 
 from sparsefab.models.graph import Attribute
 
-__all__ = ["Array", "Attributes", "Inputs", "Operator", "axes_of", "integer", "integers", "number", "optional",
-           "required", "text"]
+__all__ = [
+    "Array",
+    "Attributes",
+    "Inputs",
+    "Operator",
+    "axes_of",
+    "integer",
+    "integers",
+    "number",
+    "optional",
+    "required",
+    "text",
+]
 
 Array = NDArray[Any]
 Attributes = Mapping[str, Attribute]

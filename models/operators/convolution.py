@@ -70,8 +70,13 @@ class Geometry:
             size.append(steps + 1)
         if min(size) < 1:
             raise ValueError(f"a kernel of {window} does not fit an image of {height} x {width}")
-        return cls(kernel=(window[0], window[1]), stride=(stride[0], stride[1]), dilation=(dilation[0], dilation[1]),
-                   padding=(begin[0], begin[1], end[0], end[1]), size=(size[0], size[1]))
+        return cls(
+            kernel=(window[0], window[1]),
+            stride=(stride[0], stride[1]),
+            dilation=(dilation[0], dilation[1]),
+            padding=(begin[0], begin[1], end[0], end[1]),
+            size=(size[0], size[1]),
+        )
 
     def pad(self, x: Array, value: float = 0.0) -> Array:
         """Pad images [batch, channels, height, width]."""
@@ -84,8 +89,8 @@ class Geometry:
         """View [batch, channels, out height, out width, kernel height, kernel width] of padded images."""
         reach = [(kernel - 1) * dilation + 1 for kernel, dilation in zip(self.kernel, self.dilation, strict=True)]
         view = sliding_window_view(padded, reach, (2, 3))
-        view = view[:, :, ::self.stride[0], ::self.stride[1], ::self.dilation[0], ::self.dilation[1]]
-        return view[:, :, :self.size[0], :self.size[1]]
+        view = view[:, :, :: self.stride[0], :: self.stride[1], :: self.dilation[0], :: self.dilation[1]]
+        return view[:, :, : self.size[0], : self.size[1]]
 
 
 def columns(x: NDArray[np.float32], geometry: Geometry) -> Iterator[tuple[slice, NDArray[np.float32]]]:
@@ -105,8 +110,9 @@ def columns(x: NDArray[np.float32], geometry: Geometry) -> Iterator[tuple[slice,
         yield part, view.reshape(view.shape[0], pixels, x.shape[1], taps)
 
 
-def convolve(x: NDArray[np.float32], weights: NDArray[np.float32], geometry: Geometry,
-             groups: int) -> NDArray[np.float32]:
+def convolve(
+    x: NDArray[np.float32], weights: NDArray[np.float32], geometry: Geometry, groups: int
+) -> NDArray[np.float32]:
     """Convolve images with float weights.
 
     Parameters
@@ -124,7 +130,7 @@ def convolve(x: NDArray[np.float32], weights: NDArray[np.float32], geometry: Geo
     if groups == channels == out:
         return _depthwise(x, weights, geometry)
     if groups == 1 and geometry.kernel == (1, 1) and not any(geometry.padding):
-        strided = x[:, :, ::geometry.stride[0], ::geometry.stride[1]].reshape(batch, channels, -1)
+        strided = x[:, :, :: geometry.stride[0], :: geometry.stride[1]].reshape(batch, channels, -1)
         return np.asarray(np.matmul(weights, strided)).reshape(batch, out, height, width)
     result = np.empty((batch, height * width, groups, out // groups), np.float32)
     split = weights.reshape(groups, out // groups, -1)
@@ -133,7 +139,8 @@ def convolve(x: NDArray[np.float32], weights: NDArray[np.float32], geometry: Geo
         product = np.matmul(rows, split.transpose(0, 2, 1))
         result[part] = product.transpose(1, 0, 2).reshape(len(unfolded), height * width, groups, -1)
     return np.ascontiguousarray(result.reshape(batch, height * width, out).transpose(0, 2, 1)).reshape(
-        batch, out, height, width)
+        batch, out, height, width
+    )
 
 
 def _depthwise(x: NDArray[np.float32], weights: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:

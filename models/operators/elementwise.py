@@ -22,15 +22,40 @@ from sparsefab.models.operators.attributes import (
 
 __all__ = ["CAST_TYPES", "ELEMENTWISE", "erf", "sigmoid"]
 
-CAST_TYPES = {1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool",
-              10: "float32", 11: "float32", 12: "uint32", 13: "uint64", 16: "float32"}
+CAST_TYPES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    9: "bool",
+    10: "float32",
+    11: "float32",
+    12: "uint32",
+    13: "uint64",
+    16: "float32",
+}
 """NumPy type by ONNX element type (onnx.proto, TensorProto.DataType); every float becomes float32."""
 
 # erf(x) ~ x P(x^2) / Q(x^2) on [-4, 4], highest power first: the minimax fit of XLA's ErfImpl32 (Apache-2.0).
-_ERF_P = (-2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,
-          -7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02)
-_ERF_Q = (-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03,
-          -1.42647390514189e-02)
+_ERF_P = (
+    -2.72614225801306e-10,
+    2.77068142495902e-08,
+    -2.10102402082508e-06,
+    -5.69250639462346e-05,
+    -7.34990630326855e-04,
+    -2.95459980854025e-03,
+    -1.60960333262415e-02,
+)
+_ERF_Q = (
+    -1.45660718464996e-05,
+    -2.13374055278905e-04,
+    -1.68282697438203e-03,
+    -7.37332916720468e-03,
+    -1.42647390514189e-02,
+)
 
 
 def erf(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -26,8 +26,13 @@ def _concat(inputs: Inputs, attributes: Attributes) -> Array:
 
 
 def _constant(inputs: Inputs, attributes: Attributes) -> Array:
-    for key, dtype in (("value", None), ("value_float", "float32"), ("value_floats", "float32"),
-                       ("value_int", "int64"), ("value_ints", "int64")):
+    for key, dtype in (
+        ("value", None),
+        ("value_float", "float32"),
+        ("value_floats", "float32"),
+        ("value_int", "int64"),
+        ("value_ints", "int64"),
+    ):
         if key in attributes:
             return np.asarray(attributes[key], dtype)
     raise ValueError("only numeric constants are supported")
@@ -96,7 +101,8 @@ def _one_hot(inputs: Inputs, attributes: Attributes) -> Array:
     axis = integer(attributes, "axis", -1)
     axis += indices.ndim + 1 if axis < 0 else 0
     hot = np.expand_dims(np.mod(indices.astype(np.int64), depth), axis) == np.arange(depth).reshape(
-        (-1,) + (1,) * (indices.ndim - axis))
+        (-1,) + (1,) * (indices.ndim - axis)
+    )
     valid = np.expand_dims((indices >= -depth) & (indices < depth), axis)
     return np.where(hot & valid, values[1], values[0])
 
@@ -152,7 +158,7 @@ def _scatter_nd(inputs: Inputs, attributes: Attributes) -> Array:
 def _shape(inputs: Inputs, attributes: Attributes) -> Array:
     shape = required(inputs, 0).shape
     end = integer(attributes, "end", len(shape))
-    return np.asarray(shape[integer(attributes, "start", 0):end], np.int64)
+    return np.asarray(shape[integer(attributes, "start", 0) : end], np.int64)
 
 
 def _size(inputs: Inputs, attributes: Attributes) -> Array:

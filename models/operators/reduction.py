@@ -113,8 +113,9 @@ def _batch_norm(inputs: Inputs, attributes: Attributes) -> Array:
     if integer(attributes, "training_mode", 0):
         raise ValueError("attribute training_mode must be 0: export the model in evaluation mode")
     x = required(inputs, 0)
-    scale, bias, mean, variance = (required(inputs, index).reshape((-1,) + (1,) * (x.ndim - 2))
-                                   for index in range(1, 5))
+    scale, bias, mean, variance = (
+        required(inputs, index).reshape((-1,) + (1,) * (x.ndim - 2)) for index in range(1, 5)
+    )
     gain = scale / np.sqrt(variance + np.float32(_epsilon(attributes)))
     return np.asarray(x * gain + (bias - mean * gain))
 

@@ -21,8 +21,11 @@ from sparsefab.models.operators.attributes import (
 __all__ = ["RESAMPLING"]
 
 _NEAREST: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    "round_prefer_floor": lambda x: np.ceil(x - 0.5), "round_prefer_ceil": lambda x: np.floor(x + 0.5),
-    "floor": np.floor, "ceil": np.ceil}
+    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
+    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
+    "floor": np.floor,
+    "ceil": np.ceil,
+}
 
 
 def _resize(inputs: Inputs, attributes: Attributes) -> Array:
@@ -39,8 +42,13 @@ def _resize(inputs: Inputs, attributes: Attributes) -> Array:
             rule = text(attributes, "nearest_mode", "round_prefer_floor")
             x = np.take(x, np.clip(_NEAREST[rule](places), 0, x.shape[axis] - 1).astype(np.int64), axis)
         elif mode in ("linear", "cubic"):
-            weights = _weights(places, x.shape[axis], mode == "cubic", number(attributes, "cubic_coeff_a", -0.75),
-                               bool(integer(attributes, "exclude_outside", 0)))
+            weights = _weights(
+                places,
+                x.shape[axis],
+                mode == "cubic",
+                number(attributes, "cubic_coeff_a", -0.75),
+                bool(integer(attributes, "exclude_outside", 0)),
+            )
             x = np.moveaxis(np.moveaxis(x, axis, -1) @ weights.T.astype(np.float32), -1, axis)
         else:
             raise ValueError(f"attribute mode {mode!r} is not supported")
@@ -111,29 +119,37 @@ def _transposed_convolution(inputs: Inputs, attributes: Attributes) -> Array:
     groups, spatial = integer(attributes, "group", 1), source.ndim - 2
     strides, dilations, extra = (
         (neutral,) * flat + integers(attributes, key, (neutral,) * spatial)
-        for key, neutral in (("strides", 1), ("dilations", 1), ("output_padding", 0)))
+        for key, neutral in (("strides", 1), ("dilations", 1), ("output_padding", 0))
+    )
     batch, channels, *size = x.shape
     out, taps = weights.shape[1] * groups, weights.shape[2:]
     full = [(size[axis] - 1) * strides[axis] + (taps[axis] - 1) * dilations[axis] + 1 + extra[axis] for axis in (0, 1)]
-    products = np.matmul(weights.reshape(groups, channels // groups, -1).transpose(0, 2, 1),
-                         x.reshape(batch, groups, channels // groups, -1))
+    products = np.matmul(
+        weights.reshape(groups, channels // groups, -1).transpose(0, 2, 1),
+        x.reshape(batch, groups, channels // groups, -1),
+    )
     spread = products.reshape(batch, out, *taps, *size)
     y = np.zeros((batch, out, *full), np.float32)
     for row in range(taps[0]):
         for column in range(taps[1]):
             top, left = row * dilations[0], column * dilations[1]
-            y[:, :, top:top + (size[0] - 1) * strides[0] + 1:strides[0],
-              left:left + (size[1] - 1) * strides[1] + 1:strides[1]] += spread[:, :, row, column]
+            y[
+                :,
+                :,
+                top : top + (size[0] - 1) * strides[0] + 1 : strides[0],
+                left : left + (size[1] - 1) * strides[1] + 1 : strides[1],
+            ] += spread[:, :, row, column]
     begin, end = _crops(attributes, full, size, strides, flat)
     y = np.pad(y, ((0, 0), (0, 0), (0, max(0, -end[0])), (0, max(0, -end[1]))))
-    y = y[:, :, begin[0]:full[0] - end[0], begin[1]:full[1] - end[1]]
+    y = y[:, :, begin[0] : full[0] - end[0], begin[1] : full[1] - end[1]]
     if bias is not None:
         y = y + bias[:, None, None]
     return y[:, :, 0] if flat else y
 
 
-def _crops(attributes: Attributes, full: list[int], size: list[int], strides: tuple[int, ...],
-           flat: bool) -> tuple[list[int], list[int]]:
+def _crops(
+    attributes: Attributes, full: list[int], size: list[int], strides: tuple[int, ...], flat: bool
+) -> tuple[list[int], list[int]]:
     """How much of the whole output is cut off before and after, on each axis; less than nothing adds zeros after."""
     spatial, mode = 2 - flat, text(attributes, "auto_pad", "NOTSET")
     wanted = (full[0],) * flat + integers(attributes, "output_shape", ())

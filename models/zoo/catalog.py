@@ -173,9 +173,7 @@ _SMOLLM2 = ZooEntry(
                 }
             ),
         ),
-        _gensim(
-            {"enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2": "enwiki.xml.bz2"}
-        ),
+        _gensim({"enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2": "enwiki.xml.bz2"}),
     ),
     unpacked_bytes=103_000_000,
     metric="perplexity",
@@ -264,8 +262,6 @@ _EFFICIENTNET = ZooEntry(
 
 _REGISTRY: Registry[ZooEntry] = Registry(
     kind="model",
-    builtins={
-        entry.name: entry for entry in (_CHAR_LLAMA, _FASHION_RESNET8, _SMOLLM2, _MINILM, _EFFICIENTNET)
-    },
+    builtins={entry.name: entry for entry in (_CHAR_LLAMA, _FASHION_RESNET8, _SMOLLM2, _MINILM, _EFFICIENTNET)},
     error=ModelError,
 )

@@ -165,9 +165,7 @@ def _text(name: str, cache_dir: Path, files: dict[str, tuple[str, str]], verb: s
         data = path.read_bytes()
     except OSError as problem:
         raise ModelError(f"{path}: cannot be read ({problem.strerror}); fetch the model again") from problem
-    return TextData(
-        text=data.decode(encoding), sha256=hashlib.sha256(data).hexdigest(), source=f"{entry.name} {file}"
-    )
+    return TextData(text=data.decode(encoding), sha256=hashlib.sha256(data).hexdigest(), source=f"{entry.name} {file}")
 
 
 def _fashion(images: NDArray[np.uint8], labels: NDArray[np.uint8], source: str) -> LabelledImages:

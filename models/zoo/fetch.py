@@ -29,9 +29,7 @@ Progress = Callable[[str, int, int], None]
 _BLOCK_BYTES = 1 << 20
 
 
-def fetch(
-    name: str, cache_dir: Path, *, progress: Progress | None = None, download: Download | None = None
-) -> Path:
+def fetch(name: str, cache_dir: Path, *, progress: Progress | None = None, download: Download | None = None) -> Path:
     """Make a model available and return its folder.
 
     Parameters

@@ -87,9 +87,7 @@ def wikipedia_articles(dump: bytes) -> tuple[Article, ...]:
         xml = bz2.decompress(dump).decode("utf-8")
     except (OSError, ValueError) as problem:
         raise ModelError(f"the Wikipedia dump cannot be unpacked ({problem}); fetch it again") from problem
-    articles = tuple(
-        Article(title=title, text=text) for title, text in _pages(xml) if len(text) > ARTICLE_CHARACTERS
-    )
+    articles = tuple(Article(title=title, text=text) for title, text in _pages(xml) if len(text) > ARTICLE_CHARACTERS)
     if not articles:
         raise ModelError("the Wikipedia dump holds no article; fetch it again")
     return articles

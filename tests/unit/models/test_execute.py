@@ -25,24 +25,50 @@ def linear_model() -> Model:
     b = Builder()
     x = b.linear("first", "x", RNG.standard_normal((5, 4), np.float32), RNG.standard_normal(5, np.float32))
     b.linear("second", b.add("Relu", [x], "relu"), RNG.standard_normal((3, 5), np.float32), output="y")
-    return b.model("mlp", "graph", [Value(name="x", dtype="float32", shape=("batch", 4))],
-                   [Value(name="y", dtype="float32", shape=("batch", 3))], {})
+    return b.model(
+        "mlp",
+        "graph",
+        [Value(name="x", dtype="float32", shape=("batch", 4))],
+        [Value(name="y", dtype="float32", shape=("batch", 3))],
+        {},
+    )
 
 
 def conv_model(groups: int, kernel: int = 3) -> Model:
     """One convolution of 6 to 12 channels with a bias."""
     weights = RNG.standard_normal((12, 6 // groups * kernel * kernel), np.float32)
     bias = RNG.standard_normal(12, np.float32)
-    attributes: dict[str, Attribute] = {"kernel_shape": (kernel, kernel), "pads": (1, 0, 1, 2), "strides": (2, 1),
-                                        "group": groups}
+    attributes: dict[str, Attribute] = {
+        "kernel_shape": (kernel, kernel),
+        "pads": (1, 0, 1, 2),
+        "strides": (2, 1),
+        "group": groups,
+    }
     size = Geometry.of(attributes, 7, 8).size
-    layer = Convolution(name="conv", out_channels=12, in_channels=6, kernel=(kernel, kernel), groups=groups,
-                        padding=(1, 0, 1, 2), stride=(2, 1), out_height=size[0], out_width=size[1], bias=True)
+    layer = Convolution(
+        name="conv",
+        out_channels=12,
+        in_channels=6,
+        kernel=(kernel, kernel),
+        groups=groups,
+        padding=(1, 0, 1, 2),
+        stride=(2, 1),
+        out_height=size[0],
+        out_width=size[1],
+        bias=True,
+    )
     node = Node(op="Conv", name="conv", inputs=("x", "b"), outputs=("y",), attributes=attributes, layer="conv")
-    return Model(name="conv", workload=Workload(name="conv", family="cnn", layers=(layer,)),
-                 graph=Graph(nodes=(node,), inputs=(Value(name="x", dtype="float32", shape=("batch", 6, 7, 8)),),
-                             outputs=(Value(name="y", dtype="float32", shape=("batch", 12, *size)),)),
-                 weights={"conv": weights}, initializers={"b": bias})
+    return Model(
+        name="conv",
+        workload=Workload(name="conv", family="cnn", layers=(layer,)),
+        graph=Graph(
+            nodes=(node,),
+            inputs=(Value(name="x", dtype="float32", shape=("batch", 6, 7, 8)),),
+            outputs=(Value(name="y", dtype="float32", shape=("batch", 12, *size)),),
+        ),
+        weights={"conv": weights},
+        initializers={"b": bias},
+    )
 
 
 def products(model: Model, seen: dict[str, list[tuple[int, ...]]]) -> Callable[[str, Floats], Floats]:
@@ -112,12 +138,15 @@ def test_a_runner_of_the_wrong_shape_is_named() -> None:
         execute(linear_model(), {"x": np.zeros((1, 4), np.float32)}, lambda layer, x: x)
 
 
-@pytest.mark.parametrize(("feeds", "message"), [
-    ({}, "input 'x' is missing"),
-    ({"x": np.zeros((2, 5))}, r"input 'x' must have shape \['batch', 4\], not \[2, 5\]"),
-    ({"x": np.zeros(4)}, r"must have shape"),
-    ({"x": np.zeros((2, 4)), "z": np.zeros(1)}, "no input 'z', only 'x'"),
-])
+@pytest.mark.parametrize(
+    ("feeds", "message"),
+    [
+        ({}, "input 'x' is missing"),
+        ({"x": np.zeros((2, 5))}, r"input 'x' must have shape \['batch', 4\], not \[2, 5\]"),
+        ({"x": np.zeros(4)}, r"must have shape"),
+        ({"x": np.zeros((2, 4)), "z": np.zeros(1)}, "no input 'z', only 'x'"),
+    ],
+)
 def test_inputs_are_checked(feeds: dict[str, NDArray[Any]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         execute(linear_model(), feeds)
@@ -145,8 +174,13 @@ def test_only_what_is_asked_for_is_computed() -> None:
 def test_a_graph_that_reads_what_nothing_makes() -> None:
     b = Builder()
     b.add("Add", ["x", "lost"], "y")
-    model = b.model("broken", "graph", [Value(name="x", dtype="float32", shape=("n",))],
-                    [Value(name="y", dtype="float32", shape=("n",))], {})
+    model = b.model(
+        "broken",
+        "graph",
+        [Value(name="x", dtype="float32", shape=("n",))],
+        [Value(name="y", dtype="float32", shape=("n",))],
+        {},
+    )
     with pytest.raises(ModelError, match="Add 'y' reads 'lost'"):
         execute(model, {"x": np.ones(3)})
 
@@ -155,8 +189,13 @@ def test_intermediate_values_are_let_go() -> None:
     b, name = Builder(), "x"
     for index in range(50):
         name = b.add("Neg", [name], f"y{index}")
-    model = b.model("chain", "graph", [Value(name="x", dtype="float32", shape=("n",))],
-                    [Value(name=name, dtype="float32", shape=("n",))], {})
+    model = b.model(
+        "chain",
+        "graph",
+        [Value(name="x", dtype="float32", shape=("n",))],
+        [Value(name=name, dtype="float32", shape=("n",))],
+        {},
+    )
     tracemalloc.start()
     execute(model, {"x": np.ones(250_000, np.float32)})
     peak = tracemalloc.get_traced_memory()[1]
@@ -167,8 +206,13 @@ def test_intermediate_values_are_let_go() -> None:
 def test_a_model_whose_parts_disagree() -> None:
     layer = Linear(name="a", out_features=3, in_features=4)
     with pytest.raises(ValueError, match="disagree on a"):
-        Model(name="m", workload=Workload(name="m", family="graph", layers=(layer,)),
-              graph=Graph(nodes=(), inputs=(), outputs=()), weights={}, initializers={})
+        Model(
+            name="m",
+            workload=Workload(name="m", family="graph", layers=(layer,)),
+            graph=Graph(nodes=(), inputs=(), outputs=()),
+            weights={},
+            initializers={},
+        )
 
 
 def test_with_weights_replaces_a_layer() -> None:

@@ -13,9 +13,17 @@ from sparsefab.models.load import load_model
 from sparsefab.models.tokenize import load_tokenizer
 
 Tensors = dict[str, NDArray[np.float32]]
-PARTS = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
-         "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm",
-         "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+PARTS = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
 IDS = np.array([[3, 1, 4, 1, 5, 9, 2, 6]])
 
 
@@ -26,12 +34,20 @@ def interleave(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     return weight[order]
 
 
-def write_gguf(path: Path, tensors: Tensors, architecture: str = "llama", leave_out: str = "",
-               q8: bool = False) -> None:
+def write_gguf(
+    path: Path, tensors: Tensors, architecture: str = "llama", leave_out: str = "", q8: bool = False
+) -> None:
     """Write the tiny LLaMA as GGUF; with q8 the down projections are Q8_0."""
     writer = GGUFWriter(path, architecture)
-    for name, value in {"block_count": 2, "context_length": 24, "embedding_length": 32, "feed_forward_length": 48,
-                        "attention.head_count": 4, "attention.head_count_kv": 2, "rope.dimension_count": 8}.items():
+    for name, value in {
+        "block_count": 2,
+        "context_length": 24,
+        "embedding_length": 32,
+        "feed_forward_length": 48,
+        "attention.head_count": 4,
+        "attention.head_count_kv": 2,
+        "rope.dimension_count": 8,
+    }.items():
         if name != leave_out:
             writer.add_uint32(f"llama.{name}", value)
     writer.add_float32("llama.rope.freq_base", 10000.0)
@@ -53,8 +69,7 @@ def write_gguf(path: Path, tensors: Tensors, architecture: str = "llama", leave_
         else:
             target = {"model.embed_tokens": "token_embd", "model.norm": "output_norm"}[part] + ".weight"
         if q8 and "gate_proj" in name:
-            writer.add_tensor(target, quantize(tensor, GGMLQuantizationType.Q8_0),
-                              raw_dtype=GGMLQuantizationType.Q8_0)
+            writer.add_tensor(target, quantize(tensor, GGMLQuantizationType.Q8_0), raw_dtype=GGMLQuantizationType.Q8_0)
         else:
             writer.add_tensor(target, tensor)
     writer.write_header_to_file()
@@ -69,8 +84,9 @@ def test_gguf_and_safetensors_give_the_same_model(llama_tensors: Tensors, llama_
     assert ours.workload.layers == theirs.workload.layers
     for name, weight in theirs.weights.items():
         np.testing.assert_array_equal(ours.weights[name], weight)
-    np.testing.assert_allclose(execute(ours, {"input_ids": IDS})["logits"],
-                               execute(theirs, {"input_ids": IDS})["logits"], atol=1e-5)
+    np.testing.assert_allclose(
+        execute(ours, {"input_ids": IDS})["logits"], execute(theirs, {"input_ids": IDS})["logits"], atol=1e-5
+    )
     assert ours.metadata["quantization"] == "F32"
 
 

@@ -45,7 +45,7 @@ def test_damage_anywhere_is_told_in_one_line(kind: str, llama_folder: Path, tmp_
             for place in rng.integers(len(whole) if attempt % 3 == 1 else 2000, size=4):
                 damaged[place] = rng.integers(256)
         else:
-            damaged = damaged[:rng.integers(len(whole))]
+            damaged = damaged[: rng.integers(len(whole))]
         path.write_bytes(damaged)
         try:
             load_model(path)
@@ -71,8 +71,9 @@ def test_tokenizer_json(tmp_path: Path) -> None:
     vocabulary = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3, "cat": 4, "##s": 5}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]",
-                                                             special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
     tokenizer.enable_padding(length=20)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     assert load_tokenizer(tmp_path).encode("a cats dog").tolist() == [1, 3, 4, 5, 0, 2]

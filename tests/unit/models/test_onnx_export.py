@@ -65,9 +65,18 @@ def test_cnn_runs_in_onnx_runtime(tmp_path: Path) -> None:
     assert load_model(path).workload.layers == model.workload.layers
 
 
-RECIPES = [("int8", None, None), ("int4sym", 8, None), ("uint4", 8, None), ("uint4", None, None), ("int3", 12, None),
-           ("uint8", 16, None), ("int8", None, NM(2, 4)), ("uint4", 8, NM(2, 4)), ("int6", None, Block(4, 1, 0.5)),
-           ("int10", None, None)]
+RECIPES = [
+    ("int8", None, None),
+    ("int4sym", 8, None),
+    ("uint4", 8, None),
+    ("uint4", None, None),
+    ("int3", 12, None),
+    ("uint8", 16, None),
+    ("int8", None, NM(2, 4)),
+    ("uint4", 8, NM(2, 4)),
+    ("int6", None, Block(4, 1, 0.5)),
+    ("int10", None, None),
+]
 
 
 def compressed(model: Model, fmt: str, group_size: int | None, pattern: NM | Block | None) -> dict[str, QuantTensor]:
@@ -83,7 +92,8 @@ def compressed(model: Model, fmt: str, group_size: int | None, pattern: NM | Blo
 
 @pytest.mark.parametrize(("fmt", "group_size", "pattern"), RECIPES)
 def test_quantized_weights_run_in_onnx_runtime_and_come_back(
-        fmt: str, group_size: int | None, pattern: NM | Block | None, llama_folder: Path, tmp_path: Path) -> None:
+    fmt: str, group_size: int | None, pattern: NM | Block | None, llama_folder: Path, tmp_path: Path
+) -> None:
     model, path = load_model(llama_folder), tmp_path / "q.onnx"
     tensors = compressed(model, fmt, group_size, pattern)
     assert export_onnx(model, path, tensors) == ()
@@ -143,13 +153,15 @@ def test_what_onnx_cannot_hold_is_noted(llama_folder: Path, tmp_path: Path) -> N
     model, path = load_model(llama_folder), tmp_path / "q.onnx"
     tensor = round_to_nearest(model.weights["lm_head"], get_format("e2m1"), 8)
     assert export_onnx(model, path, {"lm_head": tensor}) == (
-        ("lm_head", "e2m1: ONNX has no such weights; stored as float32"),)
+        ("lm_head", "e2m1: ONNX has no such weights; stored as float32"),
+    )
     compare(model.with_weights({"lm_head": tensor.dequantize()}), path, {"input_ids": IDS})
 
 
 @pytest.mark.parametrize(("fmt", "group_size", "pattern"), [*RECIPES, ("e2m1", 8, None), ("e4m3fn", None, NM(2, 4))])
-def test_safetensors_come_back(fmt: str, group_size: int | None, pattern: NM | Block | None, llama_folder: Path,
-                               tmp_path: Path) -> None:
+def test_safetensors_come_back(
+    fmt: str, group_size: int | None, pattern: NM | Block | None, llama_folder: Path, tmp_path: Path
+) -> None:
     model, path = load_model(llama_folder), tmp_path / "q.safetensors"
     tensors = compressed(model, fmt, group_size, pattern)
     export_safetensors(model, path, tensors)

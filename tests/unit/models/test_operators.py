@@ -122,8 +122,11 @@ RUNTIME_CASES: list[tuple[str, dict[str, Any], list[tuple[int, ...]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("op", "attributes", "shapes"), RUNTIME_CASES,
-                         ids=[f"{op}-{index}" for index, (op, _, _) in enumerate(RUNTIME_CASES)])
+@pytest.mark.parametrize(
+    ("op", "attributes", "shapes"),
+    RUNTIME_CASES,
+    ids=[f"{op}-{index}" for index, (op, _, _) in enumerate(RUNTIME_CASES)],
+)
 def test_against_onnx_runtime(op: str, attributes: dict[str, Any], shapes: list[tuple[int, ...]]) -> None:
     rng = np.random.default_rng(7)
     inputs = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
@@ -132,9 +135,14 @@ def test_against_onnx_runtime(op: str, attributes: dict[str, Any], shapes: list[
     names = [f"i{index}" for index in range(len(inputs))]
     proto = helper.make_node(op, names, ["y"], **attributes)
     graph = helper.make_graph(
-        [proto], "single", [helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape)
-                            for name, value in zip(names, inputs, strict=True)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+        [proto],
+        "single",
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape)
+            for name, value in zip(names, inputs, strict=True)
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     (expected,) = session.run(None, dict(zip(names, inputs, strict=True)))

@@ -33,7 +33,7 @@ def test_smollm2_perplexity() -> None:
     prompt = tokenizer.encode("The capital of France is")
     logits = execute(model, {"input_ids": prompt[None]})["logits"]
     assert tokenizer.decode([int(logits[0, -1].argmax())]) == " Paris"
-    windows = tokenizer.encode(evaluation_text("smollm2-135m", CACHE).text[20_000:60_000])[:8 * 512].reshape(8, 512)
+    windows = tokenizer.encode(evaluation_text("smollm2-135m", CACHE).text[20_000:60_000])[: 8 * 512].reshape(8, 512)
     losses = []
     for window in windows:
         logits = execute(model, {"input_ids": window[None]})["logits"][0, :-1].astype(np.float64)

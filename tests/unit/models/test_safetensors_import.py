@@ -53,8 +53,7 @@ def _llama(tensors: Tensors, tokens: list[int]) -> Floats:
         heads = []
         for index in range(4):
             own, shared = slice(8 * index, 8 * index + 8), slice(8 * (index // 2), 8 * (index // 2) + 8)
-            heads.append(_attend(rotate(q[:, own]), rotate(k[:, shared]), v[:, shared],
-                                 np.tri(length, dtype=np.bool_)))
+            heads.append(_attend(rotate(q[:, own]), rotate(k[:, shared]), v[:, shared], np.tri(length, dtype=np.bool_)))
         x = x + np.hstack(heads) @ t[p + "self_attn.o_proj.weight"].T
         h = norm(x, p + "post_attention_layernorm.weight")
         gate = h @ t[p + "mlp.gate_proj.weight"].T
@@ -68,8 +67,9 @@ def _bert(tensors: Tensors, tokens: list[int]) -> tuple[Floats, Floats]:
 
     def norm(x: Floats, name: str) -> Floats:
         centred = x - x.mean(1, keepdims=True)
-        return np.asarray(centred / np.sqrt(centred.var(1, keepdims=True) + 1e-12) * t[name + ".gamma"]
-                          + t[name + ".beta"])
+        return np.asarray(
+            centred / np.sqrt(centred.var(1, keepdims=True) + 1e-12) * t[name + ".gamma"] + t[name + ".beta"]
+        )
 
     def linear(x: Floats, name: str) -> Floats:
         return np.asarray(x @ t[name + ".weight"].T + t[name + ".bias"])
@@ -78,13 +78,17 @@ def _bert(tensors: Tensors, tokens: list[int]) -> tuple[Floats, Floats]:
         return np.asarray(0.5 * x * (1 + np.vectorize(erf)(x / np.sqrt(2))))
 
     e = "embeddings."
-    x = norm(t[e + "word_embeddings.weight"][tokens] + t[e + "position_embeddings.weight"][:len(tokens)]
-             + t[e + "token_type_embeddings.weight"][0], e + "LayerNorm")
+    x = norm(
+        t[e + "word_embeddings.weight"][tokens]
+        + t[e + "position_embeddings.weight"][: len(tokens)]
+        + t[e + "token_type_embeddings.weight"][0],
+        e + "LayerNorm",
+    )
     for layer in range(2):
         p = f"encoder.layer.{layer}."
         q, k, v = (linear(x, f"{p}attention.self.{part}") for part in ("query", "key", "value"))
         everywhere = np.ones((len(tokens), len(tokens)), np.bool_)
-        mixed = np.hstack([_attend(q[:, h:h + 8], k[:, h:h + 8], v[:, h:h + 8], everywhere) for h in (0, 8, 16)])
+        mixed = np.hstack([_attend(q[:, h : h + 8], k[:, h : h + 8], v[:, h : h + 8], everywhere) for h in (0, 8, 16)])
         x = norm(linear(mixed, p + "attention.output.dense") + x, p + "attention.output.LayerNorm")
         x = norm(linear(gelu(linear(x, p + "intermediate.dense")), p + "output.dense") + x, p + "output.LayerNorm")
     head = norm(gelu(linear(x, "cls.predictions.transform.dense")), "cls.predictions.transform.LayerNorm")
@@ -108,7 +112,8 @@ def test_llama_workload(llama_folder: Path) -> None:
     head = next(layer for layer in workload.layers if layer.name == "lm_head")
     assert head == Linear(name="lm_head", out_features=29, in_features=32, head=True)
     assert next(workload.attentions()) == Attention(
-        name="model.layers.0.self_attn", heads=4, kv_heads=2, head_dim=8, causal=True)
+        name="model.layers.0.self_attn", heads=4, kv_heads=2, head_dim=8, causal=True
+    )
 
 
 def test_what_stays_in_float_is_listed(llama_folder: Path) -> None:
@@ -116,11 +121,13 @@ def test_what_stays_in_float_is_listed(llama_folder: Path) -> None:
     listed = dict(model.skipped)
     assert "lm_head" in listed["model.embed_tokens"]
     assert {name for name in listed if "norm" in name} == {
-        layer.name for layer in model.workload.layers if "norm" in layer.name}
+        layer.name for layer in model.workload.layers if "norm" in layer.name
+    }
 
 
-def test_untied_head_and_biases(llama_tensors: Tensors, checkpoint: Callable[[dict[str, Any], Tensors], Path],
-                                llama_folder: Path) -> None:
+def test_untied_head_and_biases(
+    llama_tensors: Tensors, checkpoint: Callable[[dict[str, Any], Tensors], Path], llama_folder: Path
+) -> None:
     rng = np.random.default_rng(3)
     llama_tensors["lm_head.weight"] = rng.normal(size=(29, 32)).astype(np.float32)
     config = json.loads((llama_folder / "config.json").read_text())
@@ -171,16 +178,19 @@ def test_bfloat16(tmp_path: Path) -> None:
     np.testing.assert_array_equal(SafetensorsFile(tmp_path / "x.safetensors")["x"], values.reshape(2, 2))
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported"),
-    ({"rope_scaling": {"type": "linear"}}, "rope_scaling"),
-    ({"hidden_size": 40, "head_dim": 8}, "the configuration says"),
-    ({"num_hidden_layers": 3}, "'model.layers.2.input_layernorm.weight' is missing"),
-    ({"vocab_size": None}, "vocab_size"),
-    ({"num_attention_heads": 0}, "no positive number"),
-    ({"num_key_value_heads": 3}, "4 heads of 8 channels on 3 key/value heads"),
-    ({"hidden_size": "wide"}, "no positive number"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported"),
+        ({"rope_scaling": {"type": "linear"}}, "rope_scaling"),
+        ({"hidden_size": 40, "head_dim": 8}, "the configuration says"),
+        ({"num_hidden_layers": 3}, "'model.layers.2.input_layernorm.weight' is missing"),
+        ({"vocab_size": None}, "vocab_size"),
+        ({"num_attention_heads": 0}, "no positive number"),
+        ({"num_key_value_heads": 3}, "4 heads of 8 channels on 3 key/value heads"),
+        ({"hidden_size": "wide"}, "no positive number"),
+    ],
+)
 def test_configurations_that_do_not_fit(llama_folder: Path, change: dict[str, Any], message: str) -> None:
     place = llama_folder / "config.json"
     config = {**json.loads(place.read_text()), **change}
@@ -189,8 +199,9 @@ def test_configurations_that_do_not_fit(llama_folder: Path, change: dict[str, An
         load_model(llama_folder)
 
 
-def test_nan_is_named(llama_tensors: Tensors, checkpoint: Callable[[dict[str, Any], Tensors], Path],
-                      llama_folder: Path) -> None:
+def test_nan_is_named(
+    llama_tensors: Tensors, checkpoint: Callable[[dict[str, Any], Tensors], Path], llama_folder: Path
+) -> None:
     config = json.loads((llama_folder / "config.json").read_text())
     llama_tensors["model.layers.1.mlp.down_proj.weight"][0, 3] = np.nan
     with pytest.raises(ModelError, match=r"'model\.layers\.1\.mlp\.down_proj\.weight' holds NaN"):

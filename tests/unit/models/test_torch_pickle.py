@@ -57,8 +57,10 @@ def pickler(torch: types.ModuleType, content: Any, found: dict[str, NDArray[Any]
                 return NotImplemented
             found[value.key] = value.array
             storage = _Storage(value)
-            return (sys.modules["torch._utils"]._rebuild_tensor_v2,
-                    (storage, value.offset, value.array.shape, value.strides, False, OrderedDict()))
+            return (
+                sys.modules["torch._utils"]._rebuild_tensor_v2,
+                (storage, value.offset, value.array.shape, value.strides, False, OrderedDict()),
+            )
 
         def persistent_id(self, value: Any) -> Any:
             if not isinstance(value, _Storage):
@@ -98,8 +100,13 @@ def write_legacy(torch_names: types.ModuleType) -> Write:
     def write(path: Path, content: dict[str, Any]) -> None:
         found: dict[str, NDArray[Any]] = {}
         data = pickler(torch_names, content, found)
-        parts = [pickle.dumps(0x1950A86A20F9469CFC6C, 2), pickle.dumps(1001, 2),
-                 pickle.dumps({"little_endian": True}, 2), data, pickle.dumps(list(found), 2)]
+        parts = [
+            pickle.dumps(0x1950A86A20F9469CFC6C, 2),
+            pickle.dumps(1001, 2),
+            pickle.dumps({"little_endian": True}, 2),
+            data,
+            pickle.dumps(list(found), 2),
+        ]
         parts += [struct.pack("<q", array.size) + array.tobytes() for array in found.values()]
         path.write_bytes(b"".join(parts))
 

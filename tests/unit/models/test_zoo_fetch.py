@@ -40,14 +40,18 @@ def wheel(members: dict[str, bytes]) -> bytes:
 
 def package(name: str, data: bytes, members: dict[str, str]) -> Package:
     digest = hashlib.sha256(data).hexdigest()
-    return Package(name=name, version="1.0", file=f"{name}-1.0-py3-none-any.whl", sha256=digest, size_bytes=len(data),
-                   members=members)
+    return Package(
+        name=name,
+        version="1.0",
+        file=f"{name}-1.0-py3-none-any.whl",
+        sha256=digest,
+        size_bytes=len(data),
+        members=members,
+    )
 
 
 TEXT = "\n".join([PROSE] * 30)
-DUMP = bz2.compress(
-    "".join(f"<page><title>{n}</title><text>{TEXT}</text></page>" for n in range(4)).encode()
-)
+DUMP = bz2.compress("".join(f"<page><title>{n}</title><text>{TEXT}</text></page>" for n in range(4)).encode())
 FILES = {
     "weights-1.0-py3-none-any.whl": wheel({"weights/model.bin": WEIGHTS, "weights/unwanted.bin": b"x" * 999}),
     "texts-1.0-py3-none-any.whl": wheel({"texts/enwiki.bz2": DUMP}),

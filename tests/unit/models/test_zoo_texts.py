@@ -17,7 +17,7 @@ PROSE = "The quick brown fox jumps over the lazy dog while seventeen owls watch 
 
 def dump(*pages: tuple[str, str]) -> bytes:
     body = "".join(
-        f"<page><title>{html.escape(title)}</title><revision><text xml:space=\"preserve\">{html.escape(text)}</text>"
+        f'<page><title>{html.escape(title)}</title><revision><text xml:space="preserve">{html.escape(text)}</text>'
         "</revision></page>"
         for title, text in pages
     )
