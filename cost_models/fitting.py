@@ -97,10 +97,10 @@ def _residual(
     cross, own = matern(points, at, scales), matern(at, at, scales)
     prior = (noise / amplitude) ** 2 * own + 1e-8 * np.eye(len(at))
     trust = np.ones(len(values))
-    weights = np.zeros(len(at))
+    weights: Floats = np.zeros(len(at))
     for _ in range(HUBER_PASSES):
         weighted = cross * trust[:, None]
-        weights = np.linalg.solve(weighted.T @ cross + prior, weighted.T @ values)
+        weights = np.asarray(np.linalg.solve(weighted.T @ cross + prior, weighted.T @ values), np.float64)
         trust = 1.0 / np.maximum(np.abs(values - cross @ weights) / noise, 1.0)
     return Residual.at(at, own @ weights, scales, amplitude, noise)
 

@@ -127,7 +127,9 @@ def test_a_price_is_rent_or_purchase(tmp_path: Path) -> None:
 
 def test_measured_cpu_round_trip(tmp_path: Path) -> None:
     peaks = CpuPeaks(threads=2, int8_op_per_s=1.4e12, fp32_op_per_s=1.8e11, memory_bytes_per_s=31e9)
-    measured = MeasuredCpu(name="box", date="2026-11-22", isa="avx512_vnni", cores=2, memory_bytes=2**34, peaks=(peaks,))
+    measured = MeasuredCpu(
+        name="box", date="2026-11-22", isa="avx512_vnni", cores=2, memory_bytes=2**34, peaks=(peaks,)
+    )
     path = tmp_path / "cpu.toml"
     path.write_text(config.dumps(measured))
     assert load_cpu_measurements(path) == measured
