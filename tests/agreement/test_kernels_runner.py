@@ -1,0 +1,57 @@
+"""Whole embedded models: kernels == the evaluation's arithmetic, every output, to the bit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparsefab.kernels_cpu.runner import KernelRunner, block_weights
+from sparsefab.models.compress import compress, find_recipe
+from sparsefab.models.evaluate.calibrate import calibrate
+from sparsefab.models.evaluate.runner import BitTrueRunner
+from sparsefab.models.execute import execute
+from sparsefab.models.source import resolve
+
+
+def feeds_of(name, seed, count):
+    random = np.random.default_rng(seed)
+    if name == "char-llama":
+        return {"input_ids": random.integers(0, 60, (1, count))}
+    return {"image": random.random((count, 1, 28, 28), np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "served"),
+    [
+        ("char-llama", "w8", 1.0),
+        ("char-llama", "w8-4x1-70", 1.0),
+        ("char-llama", "w4g32", 0.9),
+        ("char-llama", "w4g64z", 0.9),
+        ("char-llama", "w8-2of4", 1.0),
+        ("char-llama", "w6", 1.0),
+        ("char-llama", "e2m3", 0.0),
+        ("fashion-resnet8", "w8", 1.0),
+        ("fashion-resnet8", "w4", 1.0),
+        ("fashion-resnet8", "w8-4x1-50", 1.0),
+    ],
+)
+def test_a_model_on_kernels_gives_the_same_bits(name, recipe, served):
+    model = resolve(name, Path("unused")).load()
+    compressed = compress(model, find_recipe(recipe))
+    compressed = calibrate(compressed, [feeds_of(name, 0, 8)])
+    runner = KernelRunner(compressed)
+    kernels = {layer: kernel for layer, kernel in runner.kernels.items() if not kernel.startswith("none: ")}
+    assert len(kernels) >= served * len(compressed.layers), runner.kernels
+    for count in (1, 37):
+        feeds = feeds_of(name, 1, count)
+        expected = execute(model, feeds, runner=BitTrueRunner(compressed))
+        result = execute(model, feeds, runner=runner)
+        for output in expected:
+            np.testing.assert_array_equal(result[output].view(np.uint32), expected[output].view(np.uint32))
+
+
+@pytest.mark.parametrize(("recipe", "aligned"), [("w8", True), ("w8-2of4", True), ("w8-4x1-50", False)])
+def test_the_faster_kind_of_blocks_is_chosen(recipe, aligned):
+    compressed = compress(resolve("char-llama", Path("unused")).load(), find_recipe(recipe))
+    kinds = [block_weights(layer.tensor).aligned for layer in compressed.layers.values()]
+    assert sum(kind == aligned for kind in kinds) > len(kinds) / 2
