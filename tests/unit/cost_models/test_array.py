@@ -81,7 +81,8 @@ def test_the_rtl_itself(tmp_path: Path, rows: int, columns: int, slots: int) -> 
     mask = None if slots == 16 else (rank < slots).reshape(rows, columns)
     codes = np.where(True if mask is None else mask, rng.integers(-127, 128, (rows, columns)), 0).astype(np.int16)
     tensor = QuantTensor(codes=codes, format=get_format("int8"), row_scales=np.ones(rows, np.float32),
-                         group_size=columns,                          pattern=Dense() if mask is None else NM(slots, 16), mask=mask)  # fmt: skip
+                         group_size=columns,
+                         pattern=Dense() if mask is None else NM(slots, 16), mask=mask)  # fmt: skip
     report = verify_chain(chain, build_dir=tmp_path, packed=pack(tensor, Chain(dsps=16, slots=slots)),
                           activations=rng.integers(-128, 128, (2, columns)))  # fmt: skip
     plain = next(run for run in report.runs if "plain" in run.name)
