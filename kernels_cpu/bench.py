@@ -164,7 +164,7 @@ class _Row:
         ratio = np.full(rows, 1 / (16 * max(1.0, float(self.matrix.sum(axis=1, dtype=np.int64).max()))))
         epilogue = Codes(requantizer=Requantizer.of(ratio, 128, 0, 255), interleaved=pattern != "4x1")
         self.product = Product(weights, epilogue)
-        self.width = 32 if tokens <= 32 and pattern == "4x1" else 64
+        self.width = self.product.width(tokens)
         self.panels = self._packed()
         self.out = self.product.run(self.panels, threads=threads)
 

@@ -30,7 +30,7 @@ from sparsefab.kernels_cpu.intrinsics import (
 from sparsefab.kernels_cpu.kernel import piece
 from sparsefab.kernels_cpu.vector import f32x16, i16x32, i32x16
 
-__all__ = ["EPILOGUES"]
+__all__ = ["EPILOGUES", "scaled", "shifted"]
 
 
 def _by_rows(store_row: Any) -> Any:
@@ -66,21 +66,23 @@ def _store_reals(to, layer, tokens, row, x):
 
 
 @piece
-def _shifted(layer, row, x):
-    """Shift a row's sums as the requantization asks, exact within the saturation to 16 bits that follows."""
-    x0, x1, x2, x3 = x
+def shifted(layer, row, x):
+    """Shift sums as the row's requantization asks, exact within the saturation to 16 bits that follows."""
     shift = read_i32(layer.shifts + 4 * row)
     if shift >= 0:
-        count = splat(i32x16, shift)
-        return x0 >> count, x1 >> count, x2 >> count, x3 >> count
+        return x >> splat(i32x16, shift)
     # Saturating to 16 bits first keeps a shift of up to 16 places exact; packing then saturates again.
-    top, bottom, count = splat(i32x16, 32767), splat(i32x16, -32768), splat(i32x16, -shift)
-    x0, x1 = maximum(minimum(x0, top), bottom) << count, maximum(minimum(x1, top), bottom) << count
-    return x0, x1, maximum(minimum(x2, top), bottom) << count, maximum(minimum(x3, top), bottom) << count
+    return maximum(minimum(x, splat(i32x16, 32767)), splat(i32x16, -32768)) << splat(i32x16, -shift)
 
 
 @piece
-def _scaled(layer, x, multiplier):
+def _shifted(layer, row, x):
+    x0, x1, x2, x3 = x
+    return shifted(layer, row, x0), shifted(layer, row, x1), shifted(layer, row, x2), shifted(layer, row, x3)
+
+
+@piece
+def scaled(layer, x, multiplier):
     """Multiply, add the zero point, round off the fraction and clamp: 32 codes as s16."""
     y = saturating_add(multiply_round(x, multiplier), splat(i16x32, layer.rounding)) >> splat(i16x32, 6)
     return minimum(maximum(y, splat(i16x32, layer.code_min)), splat(i16x32, layer.code_max))
@@ -91,7 +93,7 @@ def _requantize(layer, row, x):
     """Return 64 codes as s16 in two vectors, by the house's requantization."""
     x0, x1, x2, x3 = _shifted(layer, row, x)
     multiplier = splat(i16x32, read_i16(layer.multipliers + 2 * row))
-    return _scaled(layer, pack_i16(x0, x1), multiplier), _scaled(layer, pack_i16(x2, x3), multiplier)
+    return scaled(layer, pack_i16(x0, x1), multiplier), scaled(layer, pack_i16(x2, x3), multiplier)
 
 
 @piece
@@ -116,10 +118,10 @@ def _store_interleaved(to, row_bytes, layer, tokens, row, a, b, c, d):
     at = layer.multipliers + 2 * row
     ab = pack_i16(splat(i32x16, read_i16(at)), splat(i32x16, read_i16(at + 2)))
     cd = pack_i16(splat(i32x16, read_i16(at + 4)), splat(i32x16, read_i16(at + 6)))
-    v0 = pack_u8(_scaled(layer, pack_i16(a0, b0), ab), _scaled(layer, pack_i16(c0, d0), cd))
-    v1 = pack_u8(_scaled(layer, pack_i16(a1, b1), ab), _scaled(layer, pack_i16(c1, d1), cd))
-    v2 = pack_u8(_scaled(layer, pack_i16(a2, b2), ab), _scaled(layer, pack_i16(c2, d2), cd))
-    v3 = pack_u8(_scaled(layer, pack_i16(a3, b3), ab), _scaled(layer, pack_i16(c3, d3), cd))
+    v0 = pack_u8(scaled(layer, pack_i16(a0, b0), ab), scaled(layer, pack_i16(c0, d0), cd))
+    v1 = pack_u8(scaled(layer, pack_i16(a1, b1), ab), scaled(layer, pack_i16(c1, d1), cd))
+    v2 = pack_u8(scaled(layer, pack_i16(a2, b2), ab), scaled(layer, pack_i16(c2, d2), cd))
+    v3 = pack_u8(scaled(layer, pack_i16(a3, b3), ab), scaled(layer, pack_i16(c3, d3), cd))
     store(to, transpose_bytes(v0))
     store(to + 64, transpose_bytes(v1))
     store(to + 128, transpose_bytes(v2))

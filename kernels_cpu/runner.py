@@ -120,7 +120,7 @@ class _BlockPlan:
         stored = codes.integers + codes.zero_point
         signed = isinstance(self.layer.activations, IntFormat) and self.layer.activations.signed
         aligned = self.product.weights.aligned
-        panels = panels_of(stored.astype(np.int8 if signed else np.uint8), width=64 if aligned or len(x) > 32 else 32)
+        panels = panels_of(stored.astype(np.int8 if signed else np.uint8), width=self.product.width(len(x)))
         scales = codes.token_scales if self.codes_out is None else None
         result = self.product.run(interleave(panels) if aligned else panels, token_scales=scales, threads=threads)
         rows = rows_of(result, tokens=len(x), outputs=self.product.weights.rows)

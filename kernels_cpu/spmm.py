@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
 from sparsefab.formats.requantize import Requantizer
-from sparsefab.kernels_cpu import spmm_avx2, spmm_portable, spmm_vnni, spmm_vnni32
+from sparsefab.kernels_cpu import spmm_avx2, spmm_portable, spmm_vnni, spmm_vnni16, spmm_vnni32
 from sparsefab.kernels_cpu.features import Level, best_level, runs
 from sparsefab.kernels_cpu.layer import filled
 from sparsefab.kernels_cpu.panels import WIDTHS, aligned_empty, aligned_zeros, interleaved, misaligned
@@ -114,12 +114,18 @@ class Product:
             "offsets": weights.offsets,
             "values": weights.values,
             "start": start.astype(np.int32),
-            "tables": spmm_vnni32.tables(),
         }
-        self._layer = filled(**self._arrays, **constants)
+        tables = {64: 0, 32: spmm_vnni32.tables(), 16: spmm_vnni16.tables()}
+        self._layers = {width: filled(**self._arrays, **constants, tables=tables[width]) for width in WIDTHS}
         self._interleaved = output == "interleaved"
-        widths = (64,) if weights.aligned else WIDTHS
+        widths = (64, 16) if weights.aligned else WIDTHS
         self._kernels = {width: _kernel(self.level, output, width, weights.aligned) for width in widths}
+
+    def width(self, tokens: int) -> int:
+        """Return the width of panels, 64, 32 or 16, that is fastest for so many tokens."""
+        if tokens <= 16 and self.level in _WIDE:
+            return 16
+        return 32 if tokens <= 32 and not self.weights.aligned and not self._interleaved else 64
 
     @property
     def padded_rows(self) -> int:
@@ -139,14 +145,15 @@ class Product:
         Parameters
         ----------
         activations : uint8[panels, inputs, width]  From `panels_of` or another product; inputs >= columns.
-                      uint8[panels, inputs / 4, 256]    for aligned weights, from `interleaved` or another product.
+                      uint8[panels, inputs / 4, 4 * width]  for aligned weights, from `interleaved` or a product.
         token_scales : float32[tokens] | None       Only for Reals, where None is 1; up to width * panels.
         out : [panels, padded_rows, width] | None   Buffer from `aligned_empty`; s32, f32, u8 or s8 by the epilogue.
         threads : int                               At most `available_threads()`.
 
         Returns
         -------
-        [panels, padded_rows, width]                `out`, or a new buffer; interleaved, [panels, padded_rows / 4, 256].
+        [panels, padded_rows, width]                `out`, or a new buffer; [panels, padded_rows / 4, 4 * width] where
+                                                    the results are interleaved.
 
         Raises
         ------
@@ -157,7 +164,7 @@ class Product:
             check_threads(threads)
         shape = (panels, self.padded_rows, width)
         if self._interleaved:
-            shape = (panels, self.weights.groups, 256)
+            shape = (panels, self.weights.groups, 4 * width)
         if out is None:
             out = aligned_empty(shape, self._dtype)
         else:
@@ -185,22 +192,25 @@ class Product:
         panels, lines, width = activations.shape
         if self.weights.aligned:
             least = -(-self.weights.columns // 4)
-            if width != 256 or lines < least:
-                raise ValueError(f"activations must be [panels, {least} or more, 256], not {list(activations.shape)}")
-            return panels, 64
+            if width not in (256, 64) or lines < least:
+                raise ValueError(
+                    f"activations must be [panels, {least} or more, 256 or 64], not {list(activations.shape)}"
+                )
+            return panels, width // 4
         if width not in WIDTHS or lines < self.weights.columns:
             raise ValueError(
-                f"activations must be [panels, {self.weights.columns} or more, 64 or 32], not {list(activations.shape)}"
+                f"activations must be [panels, {self.weights.columns} or more, 64, 32 or 16], "
+                f"not {list(activations.shape)}"
             )
-        if width != 64 and self._interleaved:
-            raise ValueError("interleaved results need panels of 64 tokens")
+        if width == 32 and self._interleaved:
+            raise ValueError("interleaved results need panels of 64 or 16 tokens")
         return panels, width
 
     def _launch(
         self, activations: NDArray[np.uint8], out: NDArray[Any], scales: NDArray[np.float32], width: int, threads: int
     ) -> None:
-        layer, panels, groups = self._layer, len(activations), self.weights.groups
-        if self.level is Level.PORTABLE:
+        layer, panels, groups = self._layers[width], len(activations), self.weights.groups
+        if not _on_registers(self.level, width):
             scratch = np.empty((tasks(threads, panels, groups), 4, 64), np.int32)
             layer = layer.copy()
             layer["scratch"] = scratch.ctypes.data
@@ -210,14 +220,20 @@ class Product:
             run_threaded(self._kernels[width], threads, layer, activations, out, scales, groups)
 
 
+def _on_registers(level: Level, width: int) -> bool:
+    """Say whether a level has a kernel for a width; the portable one serves the others."""
+    return level in _WIDE or (level is not Level.PORTABLE and width != 16)
+
+
 def _kernel(level: Level, output: str, width: int, aligned: bool) -> Any:
     """Return a kernel, not compiled yet."""
-    if level in _WIDE and width == 64:
-        return spmm_vnni.spmm(vnni=level is Level.AVX512_VNNI, aligned=aligned, output=output)
+    if level in _WIDE and width != 32:
+        module = spmm_vnni if width == 64 else spmm_vnni16
+        return module.spmm(vnni=level is Level.AVX512_VNNI, aligned=aligned, output=output)
     output = "u8" if output == "interleaved" else output
     if level is Level.AVX512_VNNI:
         return spmm_vnni32.spmm(output=output)
-    if level is not Level.PORTABLE:
+    if level is not Level.PORTABLE and width != 16:
         return spmm_avx2.spmm(vnni=level is Level.AVX_VNNI, aligned=aligned, output=output)
     return spmm_portable.spmm(aligned=aligned, output=output)
 

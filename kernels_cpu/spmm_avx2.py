@@ -20,7 +20,6 @@ from sparsefab.kernels_cpu.intrinsics import (
     low_halves,
     maximum,
     minimum,
-    multiply_add_words,
     multiply_round,
     pack_i8,
     pack_i16,
@@ -38,9 +37,9 @@ from sparsefab.kernels_cpu.intrinsics import (
     unpack_high_words,
     unpack_low_bytes,
     unpack_low_words,
-    view,
 )
 from sparsefab.kernels_cpu.kernel import kernel, piece
+from sparsefab.kernels_cpu.products import dot_widened_256
 from sparsefab.kernels_cpu.vector import f32x8, i8x32, i16x16, i32x8
 
 __all__ = ["spmm"]
@@ -60,7 +59,7 @@ def spmm(*, vnni: bool, aligned: bool, output: str) -> Any:
     -------
     kernel                       With the signature that `layer` describes; panels of 64 or 32 tokens.
     """
-    product = dot if vnni else _dot_widened
+    product = dot if vnni else dot_widened_256
     low, high = (_aligned(0), _aligned(128)) if aligned else (_unpacked(unpack_low_bytes), _unpacked(unpack_high_bytes))
     return _assemble(_sweep(product, low), _sweep(product, high), _EPILOGUES[output])
 
@@ -145,16 +144,6 @@ def _aligned(first: int) -> Any:
         return load(i8x32, at), load(i8x32, at + 64)
 
     return tokens_of
-
-
-@piece
-def _dot_widened(acc, codes, weights):
-    """Add four products u8 * s8 a dword without VNNI: bytes widened to words, even and odd apart."""
-    eight, byte = splat(i16x16, 8), splat(i16x16, 255)
-    u, s = view(i16x16, codes), view(i16x16, weights)
-    even = multiply_add_words(u & byte, (s << eight) >> eight)
-    odd = multiply_add_words((u >> eight) & byte, s >> eight)
-    return acc + even + odd
 
 
 @piece

@@ -73,13 +73,14 @@ def _add_lines(sums, lines, layer, quad, width):
 
 @piece
 def _add_aligned(sums, lines, layer, quad, width):
-    """Add four consecutive inputs: dword 16 j + 4 L + i of a line holds token 16 L + 4 j + i."""
+    """Add four consecutive inputs: dword 4 lanes j + 4 L + i of a line holds token 16 L + 4 j + i."""
+    lanes = width // 16
     line = lines[read_i32(layer.offsets + (quad >> 2)) >> 8]
     for r in range(4):
         at = layer.values + quad + 4 * r
         w0, w1, w2, w3 = read_i8(at), read_i8(at + 1), read_i8(at + 2), read_i8(at + 3)
         for t in range(width):
-            k = 4 * (16 * (t % 16 // 4) + 4 * (t // 16) + t % 4)
+            k = 4 * (4 * lanes * (t % 16 // 4) + 4 * (t // 16) + t % 4)
             at = sums + 256 * r + 4 * t
             write_i32(at, read_i32(at) + w0 * line[k] + w1 * line[k + 1] + w2 * line[k + 2] + w3 * line[k + 3])
 

@@ -23,7 +23,6 @@ from sparsefab.kernels_cpu.intrinsics import (
     broadcast,
     dot,
     load,
-    multiply_add_words,
     read_i32,
     read_i64,
     splat,
@@ -31,10 +30,10 @@ from sparsefab.kernels_cpu.intrinsics import (
     unpack_high_words,
     unpack_low_bytes,
     unpack_low_words,
-    view,
 )
 from sparsefab.kernels_cpu.kernel import kernel, piece
-from sparsefab.kernels_cpu.vector import i8x64, i16x32, i32x16
+from sparsefab.kernels_cpu.products import dot_widened
+from sparsefab.kernels_cpu.vector import i8x64, i32x16
 
 __all__ = ["spmm"]
 
@@ -53,7 +52,7 @@ def spmm(*, vnni: bool, aligned: bool, output: str) -> Any:
     -------
     kernel                       With the signature that `layer` describes; panels of 64 tokens.
     """
-    return _assemble(dot if vnni else _dot_widened, _aligned if aligned else _interleaved, EPILOGUES[output])
+    return _assemble(dot if vnni else dot_widened, _aligned if aligned else _interleaved, EPILOGUES[output])
 
 
 def _assemble(dot: Any, tokens_of: Any, epilogue: Any) -> Any:
@@ -107,13 +106,3 @@ def _aligned(lines, offsets, quad):
     """Read the four registers of four consecutive inputs."""
     at = lines + read_i32(offsets + (quad >> 2))
     return load(i8x64, at), load(i8x64, at + 64), load(i8x64, at + 128), load(i8x64, at + 192)
-
-
-@piece
-def _dot_widened(acc, codes, weights):
-    """Add four products u8 * s8 a dword without VNNI: bytes widened to words, even and odd apart."""
-    eight, byte = splat(i16x32, 8), splat(i16x32, 255)
-    u, s = view(i16x32, codes), view(i16x32, weights)
-    even = multiply_add_words(u & byte, (s << eight) >> eight)
-    odd = multiply_add_words((u >> eight) & byte, s >> eight)
-    return acc + even + odd

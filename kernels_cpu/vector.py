@@ -13,7 +13,7 @@ from numba.core import types
 from numba.core.datamodel import models
 from numba.extending import register_model
 
-__all__ = ["VectorType", "f32x8", "f32x16", "i8x32", "i8x64", "i16x16", "i16x32", "i32x8", "i32x16", "vector"]
+__all__ = ["VectorType", "f32x8", "f32x16", "i8x16", "i8x32", "i8x64", "i16x16", "i16x32", "i32x8", "i32x16", "vector"]
 
 _ELEMENTS: dict[str, Any] = {
     "i8": ir.IntType(8),
@@ -77,4 +77,5 @@ def vector(element: str, lanes: int) -> VectorType:
 
 
 i8x64, i16x32, i32x16, f32x16 = vector("i8", 64), vector("i16", 32), vector("i32", 16), vector("f32", 16)
+i8x16 = vector("i8", 16)
 i8x32, i16x16, i32x8, f32x8 = vector("i8", 32), vector("i16", 16), vector("i32", 8), vector("f32", 8)

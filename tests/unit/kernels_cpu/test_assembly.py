@@ -86,6 +86,19 @@ def test_the_loop_of_32_tokens_keeps_two_quads_in_flight(output):
     assert not [line for line in text.splitlines() if re.search(r"\(%rsp\).*%zmm", line)]
 
 
+@pytest.mark.skipif(not runs(Level.AVX512_VNNI), reason="needs AVX512-VNNI")
+def test_the_loop_of_16_tokens_transposes_in_two_shuffles():
+    text = assembly(Level.AVX512_VNNI, "u8", width=16)
+    loops = innermost_loops(text, "vpdpbusd")
+    assert len(loops) == 1
+    body = loops[0]
+    assert count(body, r"vpdpbusd\s.*zmm") == 8
+    assert count(body, r"vpermd\s.*zmm") == 2
+    assert count(body, r"vpshufb\s.*zmm") == 2
+    assert count(body, r"vinserti(32x4|64x2|128|64x4)\s|vinsertf") == 6
+    assert count(body, r"(vpermt2|vpermi2|vpunpck|call)") == 0
+
+
 @pytest.mark.skipif(not runs(Level.AVX_VNNI), reason="needs AVX-VNNI")
 def test_the_narrow_loop_is_8_dot_products_4_unpacks():
     loops = innermost_loops(assembly(Level.AVX_VNNI, "u8"), "vpdpbusd")

@@ -184,7 +184,8 @@ def test_results_feed_the_next_product():
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("output", ["s32", "f32", "u8", "s8"])
-def test_narrow_panels_give_the_same_results(level, pattern, output):
+@pytest.mark.parametrize("width", [32, 16])
+def test_narrow_panels_give_the_same_results(level, pattern, output, width):
     tensor, codes, bias = case(pattern, extreme=output == "f32")
     random = np.random.default_rng(3)
     scales = random.random(TOKENS, np.float32) if output == "f32" else None
@@ -198,8 +199,8 @@ def test_narrow_panels_give_the_same_results(level, pattern, output):
     }[output]
     product = Product(weights_of(tensor), epilogue, bias=bias, zero_point=7, level=level)
     wide = product.run(panels_of(codes), token_scales=scales)
-    narrow = product.run(panels_of(codes, width=32), token_scales=scales)
-    assert narrow.shape == (3, 24, 32)
+    narrow = product.run(panels_of(codes, width=width), token_scales=scales)
+    assert narrow.shape == (-(-TOKENS // width), 24, width)
     np.testing.assert_array_equal(tokens_of(narrow, TOKENS, 24), tokens_of(wide, TOKENS, 24))
 
 
@@ -335,11 +336,13 @@ def aligned_case(rows=24, columns=30, seed=2, density=0.4):
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(("rows", "columns", "density"), [(24, 30, 0.4), (24, 32, 1), (5, 3, 1), (8, 8, 0)])
-def test_aligned_weights_equal_numpy(level, rows, columns, density):
+@pytest.mark.parametrize("width", [64, 16])
+def test_aligned_weights_equal_numpy(level, rows, columns, density, width):
     matrix, codes, bias = aligned_case(rows, columns, density=density)
     weights = BlockWeights.from_matrix(matrix)
     assert len(weights.offsets) == (density == 1) * -(-rows // 4) * -(-columns // 4) or density == 0.4
-    result = Product(weights, Sums(), bias=bias, zero_point=9, level=level).run(interleaved(panels_of(codes)))
+    product = Product(weights, Sums(), bias=bias, zero_point=9, level=level)
+    result = product.run(interleaved(panels_of(codes, width=width)))
     np.testing.assert_array_equal(
         tokens_of(result, TOKENS, rows), bias + (codes.astype(int) - 9) @ matrix.T.astype(int)
     )
@@ -347,13 +350,14 @@ def test_aligned_weights_equal_numpy(level, rows, columns, density):
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("aligned", [False, True])
-def test_interleaved_results_are_the_plain_ones_in_another_order(level, aligned):
+@pytest.mark.parametrize("width", [64, 16])
+def test_interleaved_results_are_the_plain_ones_in_another_order(level, aligned, width):
     matrix, codes, bias = aligned_case()
     random = np.random.default_rng(1)
     if aligned:
-        weights, panels = BlockWeights.from_matrix(matrix), interleaved(panels_of(codes))
+        weights, panels = BlockWeights.from_matrix(matrix), interleaved(panels_of(codes, width=width))
     else:
-        weights, panels = weights_of(case("random", columns=30)[0]), panels_of(codes)
+        weights, panels = weights_of(case("random", columns=30)[0]), panels_of(codes, width=width)
     requantizer = Requantizer.of(np.exp(random.normal(-7, 3, 24)), 99, 3, 250)
     plain = Product(weights, Codes(requantizer=requantizer), bias=bias, level=level).run(panels)
     other = Product(weights, Codes(requantizer=requantizer, interleaved=True), bias=bias, level=level).run(panels)

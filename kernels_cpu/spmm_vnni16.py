@@ -1,0 +1,173 @@
+"""4x1 and aligned 4x4 block-sparse s8 weights times u8 activations of 1 to 16 tokens, on 512-bit registers.
+
+    for panel in P:                                16 tokens, one in each dword
+      for group in M / 4:                          4 output rows; two sets of 4 accumulators, one for each of two quads
+        for pair of quads in the group:
+          twice: v, a token's four inputs a dword
+                   4x1       4 lines of 16 bytes in one register, a dword permutation, a byte transpose inside lanes
+                   aligned   one load
+                 4 x vpdpbusd, the weights broadcast from memory
+
+A line is 16 bytes here, a quarter of what `offsets` counts.  Few tokens are bound by the weights: 32 bytes a quad of
+4x1 blocks, 20 of aligned ones.
+"""
+# mypy: allow-untyped-defs
+# Kernels are typed by Numba, at the first call.
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from sparsefab.kernels_cpu.epilogues import scaled, shifted
+from sparsefab.kernels_cpu.intrinsics import (
+    broadcast,
+    dot,
+    join,
+    load,
+    pack_i8,
+    pack_i16,
+    pack_u8,
+    permute_dwords,
+    read_f32,
+    read_i16,
+    read_i32,
+    read_i64,
+    splat,
+    store,
+    to_float,
+    transpose_bytes,
+    view,
+)
+from sparsefab.kernels_cpu.kernel import kernel, piece
+from sparsefab.kernels_cpu.panels import aligned_empty
+from sparsefab.kernels_cpu.products import dot_widened
+from sparsefab.kernels_cpu.vector import f32x16, i8x16, i8x64, i32x16
+
+__all__ = ["spmm", "tables"]
+
+
+@functools.cache
+def tables() -> Any:
+    """Return the dword indices int32[16] that transpose a 4 x 4 matrix of dwords: lanes to elements and back."""
+    result = aligned_empty((16,), np.int32)
+    result[:] = np.arange(16).reshape(4, 4).T.reshape(-1)
+    return result
+
+
+@functools.cache
+def spmm(*, vnni: bool, aligned: bool, output: str) -> Any:
+    """Return the compiled kernel for one kind of output: 's32', 'f32', 'u8', 's8' or 'interleaved'.
+
+    Parameters
+    ----------
+    vnni, aligned, output        As in `spmm_vnni.spmm`; interleaved activations are [P, K / 4, 64].
+
+    Returns
+    -------
+    kernel                       With the signature that `layer` describes; panels of 16 tokens, `tables()` in it.
+    """
+    return _assemble(dot if vnni else dot_widened, _aligned if aligned else _interleaved, _EPILOGUES[output])
+
+
+def _assemble(dot: Any, tokens_of: Any, epilogue: Any) -> Any:
+    @kernel
+    def spmm_16(layers, activations, out, token_scales, task, first_panel, last_panel, first_group, last_group):
+        layer = layers[0]
+        panel_bytes, row_bytes = activations.shape[1] * activations.shape[2], out.itemsize * 16
+        out_bytes = out.shape[1] * out.shape[2] * out.itemsize
+        index = load(i32x16, layer.tables)
+        for panel in range(first_panel, last_panel):
+            lines = activations.ctypes.data + panel * panel_bytes
+            tokens = token_scales.ctypes.data + panel * 64
+            for group in range(first_group, last_group):
+                row, begin = 4 * group, layer.start + 16 * group
+                a, b = splat(i32x16, read_i32(begin)), splat(i32x16, read_i32(begin + 4))
+                c, d = splat(i32x16, read_i32(begin + 8)), splat(i32x16, read_i32(begin + 12))
+                e = f = g = h = splat(i32x16, 0)
+                at = layer.pointers + 8 * group
+                first, last = 16 * read_i64(at), 16 * read_i64(at + 8)
+                even = first + (last - first) // 32 * 32
+                for quad in range(first, even, 32):
+                    at = layer.values + quad
+                    v = tokens_of(lines, layer.offsets, quad, index)
+                    a, b = dot(a, v, broadcast(i8x64, at)), dot(b, v, broadcast(i8x64, at + 4))
+                    c, d = dot(c, v, broadcast(i8x64, at + 8)), dot(d, v, broadcast(i8x64, at + 12))
+                    v = tokens_of(lines, layer.offsets, quad + 16, index)
+                    e, f = dot(e, v, broadcast(i8x64, at + 16)), dot(f, v, broadcast(i8x64, at + 20))
+                    g, h = dot(g, v, broadcast(i8x64, at + 24)), dot(h, v, broadcast(i8x64, at + 28))
+                if even < last:
+                    at = layer.values + even
+                    v = tokens_of(lines, layer.offsets, even, index)
+                    a, b = dot(a, v, broadcast(i8x64, at)), dot(b, v, broadcast(i8x64, at + 4))
+                    c, d = dot(c, v, broadcast(i8x64, at + 8)), dot(d, v, broadcast(i8x64, at + 12))
+                to = out.ctypes.data + panel * out_bytes + row * row_bytes
+                epilogue(to, layer, tokens, row, index, (a + e, b + f, c + g, d + h))
+
+    return spmm_16
+
+
+@piece
+def _interleaved(lines, offsets, quad, index):
+    """Read a quad's four lines, and bring the four inputs of each token together."""
+    at = offsets + quad
+    k0, k1 = load(i8x16, lines + (read_i32(at) >> 2)), load(i8x16, lines + (read_i32(at + 4) >> 2))
+    k2, k3 = load(i8x16, lines + (read_i32(at + 8) >> 2)), load(i8x16, lines + (read_i32(at + 12) >> 2))
+    return transpose_bytes(permute_dwords(join(join(k0, k1), join(k2, k3)), index))
+
+
+@piece
+def _aligned(lines, offsets, quad, index):
+    return load(i8x64, lines + (read_i32(offsets + (quad >> 2)) >> 2))
+
+
+@piece
+def _store_sums(to, layer, tokens, row, index, sums):
+    for r in range(4):
+        store(to + 64 * r, sums[r])
+
+
+@piece
+def _store_reals(to, layer, tokens, row, index, sums):
+    scales = load(f32x16, tokens)
+    for r in range(4):
+        scale = splat(f32x16, read_f32(layer.row_scales + 4 * (row + r)))
+        store(to + 64 * r, to_float(sums[r]) * scale * scales)
+
+
+@piece
+def _requantize(layer, row, sums):
+    """Return codes as s16, by the house's requantization: in each lane four tokens of rows 0 and 1, and of 2 and 3."""
+    a, b = shifted(layer, row, sums[0]), shifted(layer, row + 1, sums[1])
+    c, d = shifted(layer, row + 2, sums[2]), shifted(layer, row + 3, sums[3])
+    at = layer.multipliers + 2 * row
+    ab = pack_i16(splat(i32x16, read_i16(at)), splat(i32x16, read_i16(at + 2)))
+    cd = pack_i16(splat(i32x16, read_i16(at + 4)), splat(i32x16, read_i16(at + 6)))
+    return scaled(layer, pack_i16(a, b), ab), scaled(layer, pack_i16(c, d), cd)
+
+
+@piece
+def _store_u8(to, layer, tokens, row, index, sums):
+    ab, cd = _requantize(layer, row, sums)
+    store(to, permute_dwords(view(i32x16, pack_u8(ab, cd)), index))
+
+
+@piece
+def _store_s8(to, layer, tokens, row, index, sums):
+    ab, cd = _requantize(layer, row, sums)
+    store(to, permute_dwords(view(i32x16, pack_i8(ab, cd)), index))
+
+
+@piece
+def _store_interleaved(to, layer, tokens, row, index, sums):
+    ab, cd = _requantize(layer, row, sums)
+    store(to, transpose_bytes(pack_u8(ab, cd)))
+
+
+_EPILOGUES = {
+    "s32": _store_sums,
+    "f32": _store_reals,
+    "u8": _store_u8,
+    "s8": _store_s8,
+    "interleaved": _store_interleaved,
+}
