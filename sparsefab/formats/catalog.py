@@ -48,6 +48,18 @@ def get_format(name: str) -> Format:
     """
     if name in CATALOG:
         return CATALOG[name]
+    try:
+        found = _systematic(name)
+    except FormatError as error:
+        raise FormatError(f"number format {name!r}: {error}") from error
+    if found is None:
+        near = difflib.get_close_matches(name, CATALOG, n=3) or ["int8", "int4", "e4m3", "e2m1"]
+        raise FormatError(f"unknown number format {name!r}; did you mean {', '.join(near)}?")
+    return found
+
+
+def _systematic(name: str) -> Format | None:
+    """Read a name that spells its format out; None if it does not."""
     if match := _INT_NAME.fullmatch(name):
         return IntFormat(bits=int(match[2]), signed=not match[1], symmetric=bool(match[3]))
     if match := _FLOAT_NAME.fullmatch(name):
@@ -58,5 +70,4 @@ def get_format(name: str) -> Format:
             specials=_SPECIALS[match[4]],
             signed=not match[1],
         )
-    near = difflib.get_close_matches(name, CATALOG, n=3) or ["int8", "int4", "e4m3", "e2m1"]
-    raise FormatError(f"unknown number format {name!r}; did you mean {', '.join(near)}?")
+    return None
