@@ -28,9 +28,17 @@ RefineFunction = Callable[[Job], Job]
 ProgressFunction = Callable[[str, int, int], None]
 
 
-def explore(jobs: Sequence[Job], evaluate: EvaluateFunction, cases: Sequence[Case], cost: CostFunction, store: Store, *,
-            workers: int = 2, refine: RefineFunction | None = None,
-            progress: ProgressFunction | None = None) -> list[Point]:
+def explore(
+    jobs: Sequence[Job],
+    evaluate: EvaluateFunction,
+    cases: Sequence[Case],
+    cost: CostFunction,
+    store: Store,
+    *,
+    workers: int = 2,
+    refine: RefineFunction | None = None,
+    progress: ProgressFunction | None = None,
+) -> list[Point]:
     """Evaluate every job and price it for every case; resume from what the store holds.
 
     Parameters
@@ -70,8 +78,16 @@ def explore(jobs: Sequence[Job], evaluate: EvaluateFunction, cases: Sequence[Cas
     return [point for key in points for point in points[key]]
 
 
-def _explore(jobs: Sequence[Job], evaluate: EvaluateFunction, cases: Sequence[Case], cost: CostFunction, store: Store,
-             workers: int, stage: str, report: ProgressFunction) -> dict[str, list[Point]]:
+def _explore(
+    jobs: Sequence[Job],
+    evaluate: EvaluateFunction,
+    cases: Sequence[Case],
+    cost: CostFunction,
+    store: Store,
+    workers: int,
+    stage: str,
+    report: ProgressFunction,
+) -> dict[str, list[Point]]:
     """Points by the key of their job."""
     evaluations = _evaluate_all(jobs, evaluate, store, workers, stage, report)
     known = {point.key: point for point in store.points() if point.status != "failed"}
@@ -93,8 +109,9 @@ def _explore(jobs: Sequence[Job], evaluate: EvaluateFunction, cases: Sequence[Ca
     return points
 
 
-def _evaluate_all(jobs: Sequence[Job], evaluate: EvaluateFunction, store: Store, workers: int, stage: str,
-                  report: ProgressFunction) -> dict[str, Evaluation]:
+def _evaluate_all(
+    jobs: Sequence[Job], evaluate: EvaluateFunction, store: Store, workers: int, stage: str, report: ProgressFunction
+) -> dict[str, Evaluation]:
     finished: dict[str, Evaluation] = {}
     for job in jobs:
         stored = store.evaluation(job)

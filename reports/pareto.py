@@ -128,8 +128,12 @@ def _rank(members: Sequence[Point]) -> list[Standing]:
     front = np.flatnonzero(non_dominated(values))
     result = []
     for index, point in enumerate(members):
-        overlap = ((loss[front, 1] <= loss[index, 2]) & (loss[index, 1] <= loss[front, 2])
-                   & (latency[front, 1] <= latency[index, 2]) & (latency[index, 1] <= latency[front, 2]))
+        overlap = (
+            (loss[front, 1] <= loss[index, 2])
+            & (loss[index, 1] <= loss[front, 2])
+            & (latency[front, 1] <= latency[index, 2])
+            & (latency[index, 1] <= latency[front, 2])
+        )
         tied = tuple(members[other].key for other in front[overlap] if other != index)
         result.append(Standing(point=point, on_front=bool(np.isin(index, front)), tied_with=tied))
     return result

@@ -12,8 +12,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Accuracy", "Better", "Case", "Cost", "Device", "Evaluation", "Fidelity", "Interval", "Job", "Phase",
-           "Point", "Provenance", "Status", "Support", "content_key"]
+__all__ = [
+    "Accuracy",
+    "Better",
+    "Case",
+    "Cost",
+    "Device",
+    "Evaluation",
+    "Fidelity",
+    "Interval",
+    "Job",
+    "Phase",
+    "Point",
+    "Provenance",
+    "Status",
+    "Support",
+    "content_key",
+]
 
 Better = Literal["lower", "higher"]
 Device = Literal["fpga", "cpu", "gpu"]
@@ -75,8 +90,15 @@ class Job:
     @property
     def key(self) -> str:
         """Content key of the evaluation."""
-        return content_key(model=self.model, model_hash=self.model_hash, recipe=self.recipe_text, data=self.data_hash,
-                           evaluator=self.evaluator, fidelity=self.fidelity, seed=self.seed)
+        return content_key(
+            model=self.model,
+            model_hash=self.model_hash,
+            recipe=self.recipe_text,
+            data=self.data_hash,
+            evaluator=self.evaluator,
+            fidelity=self.fidelity,
+            seed=self.seed,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +161,14 @@ class Case:
 
     def key(self, job: Job) -> str:
         """Content key of the point that `job` gives here."""
-        return content_key(evaluation=job.key, target=self.target, phase=self.phase, batch=self.batch,
-                           context=self.context, cost=self.cost_hash)
+        return content_key(
+            evaluation=job.key,
+            target=self.target,
+            phase=self.phase,
+            batch=self.batch,
+            context=self.context,
+            cost=self.cost_hash,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,21 +252,44 @@ class Point:
         """Join an evaluation and its cost in a case; a failed evaluation makes a failed point whatever the cost."""
         job, found = evaluation.job, evaluation.accuracy
         return cls(
-            key=case.key(job), model=job.model, recipe=job.recipe, recipe_text=job.recipe_text,
-            target=case.target, device=case.device, phase=case.phase, batch=case.batch, context=case.context,
-            fidelity=job.fidelity, status="failed" if found is None else cost.status,
+            key=case.key(job),
+            model=job.model,
+            recipe=job.recipe,
+            recipe_text=job.recipe_text,
+            target=case.target,
+            device=case.device,
+            phase=case.phase,
+            batch=case.batch,
+            context=case.context,
+            fidelity=job.fidelity,
+            status="failed" if found is None else cost.status,
             reason=evaluation.reason if found is None else cost.reason,
-            metric=found.metric if found else None, better=found.better if found else None,
-            accuracy=found.accuracy if found else None, baseline=found.baseline if found else None,
+            metric=found.metric if found else None,
+            better=found.better if found else None,
+            accuracy=found.accuracy if found else None,
+            baseline=found.baseline if found else None,
             delta=found.delta if found else None,
-            item=cost.item, latency_s=cost.latency_s, throughput_tokens_per_s=cost.throughput_tokens_per_s,
-            energy_per_token_j=cost.energy_per_token_j, power_w=cost.power_w,
-            price_per_million_tokens_usd=cost.price_per_million_tokens_usd, memory_bytes=cost.memory_bytes,
+            item=cost.item,
+            latency_s=cost.latency_s,
+            throughput_tokens_per_s=cost.throughput_tokens_per_s,
+            energy_per_token_j=cost.energy_per_token_j,
+            power_w=cost.power_w,
+            price_per_million_tokens_usd=cost.price_per_million_tokens_usd,
+            memory_bytes=cost.memory_bytes,
             weight_bytes=found.weight_bytes if found else None,
             bits_per_weight=found.bits_per_weight if found else None,
-            lut=cost.lut, ff=cost.ff, dsp=cost.dsp, bram18=cost.bram18, uram=cost.uram,
-            support=cost.support, provenance=cost.provenance, protocol=found.protocol if found else None,
-            data_hash=job.data_hash, float_layers=found.float_layers if found else (), terms=dict(cost.terms))
+            lut=cost.lut,
+            ff=cost.ff,
+            dsp=cost.dsp,
+            bram18=cost.bram18,
+            uram=cost.uram,
+            support=cost.support,
+            provenance=cost.provenance,
+            protocol=found.protocol if found else None,
+            data_hash=job.data_hash,
+            float_layers=found.float_layers if found else (),
+            terms=dict(cost.terms),
+        )
 
     @property
     def loss(self) -> Interval | None:

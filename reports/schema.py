@@ -17,8 +17,17 @@ from sparsefab.reports.points import Accuracy, Evaluation, Interval, Job, Point
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["POINT_COLUMNS", "SCHEMA_VERSION", "SchemaError", "decode_evaluations", "decode_points",
-           "encode_evaluations", "encode_points", "frame", "row"]
+__all__ = [
+    "POINT_COLUMNS",
+    "SCHEMA_VERSION",
+    "SchemaError",
+    "decode_evaluations",
+    "decode_points",
+    "encode_evaluations",
+    "encode_points",
+    "frame",
+    "row",
+]
 
 SCHEMA_VERSION = 1
 _VERSION_KEY = b"sparsefab.schema"
@@ -26,20 +35,68 @@ _VERSION_KEY = b"sparsefab.schema"
 _TEXT, _WHOLE, _REAL, _NAMES = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.string())
 _INTERVAL, _JSON = "interval", "json"  # these two kinds are not columns as they stand
 
-_JOB = {"model": _TEXT, "model_hash": _TEXT, "recipe": _TEXT, "recipe_text": _TEXT, "data_hash": _TEXT,
-        "evaluator": _TEXT, "fidelity": _TEXT, "seed": _WHOLE}
-_ACCURACY = {"metric": _TEXT, "better": _TEXT, "accuracy": _INTERVAL, "baseline": _REAL, "delta": _INTERVAL,
-             "protocol": _TEXT, "weight_bytes": _WHOLE, "bits_per_weight": _REAL, "float_layers": _NAMES,
-             "details": _JSON}
+_JOB = {
+    "model": _TEXT,
+    "model_hash": _TEXT,
+    "recipe": _TEXT,
+    "recipe_text": _TEXT,
+    "data_hash": _TEXT,
+    "evaluator": _TEXT,
+    "fidelity": _TEXT,
+    "seed": _WHOLE,
+}
+_ACCURACY = {
+    "metric": _TEXT,
+    "better": _TEXT,
+    "accuracy": _INTERVAL,
+    "baseline": _REAL,
+    "delta": _INTERVAL,
+    "protocol": _TEXT,
+    "weight_bytes": _WHOLE,
+    "bits_per_weight": _REAL,
+    "float_layers": _NAMES,
+    "details": _JSON,
+}
 _EVALUATION = {"key": _TEXT, **_JOB, **_ACCURACY, "reason": _TEXT}
-_POINT = {"key": _TEXT, "model": _TEXT, "recipe": _TEXT, "recipe_text": _TEXT, "target": _TEXT, "device": _TEXT,
-          "phase": _TEXT, "batch": _WHOLE, "context": _WHOLE, "fidelity": _TEXT, "status": _TEXT, "reason": _TEXT,
-          "metric": _TEXT, "better": _TEXT, "accuracy": _INTERVAL, "baseline": _REAL, "delta": _INTERVAL,
-          "item": _TEXT, "latency_s": _INTERVAL, "throughput_tokens_per_s": _INTERVAL, "energy_per_token_j": _INTERVAL,
-          "power_w": _INTERVAL, "price_per_million_tokens_usd": _INTERVAL, "memory_bytes": _INTERVAL,
-          "weight_bytes": _WHOLE, "bits_per_weight": _REAL, "lut": _INTERVAL, "ff": _INTERVAL, "dsp": _INTERVAL,
-          "bram18": _INTERVAL, "uram": _INTERVAL, "support": _TEXT, "provenance": _TEXT, "protocol": _TEXT,
-          "data_hash": _TEXT, "float_layers": _NAMES, "terms": _JSON}
+_POINT = {
+    "key": _TEXT,
+    "model": _TEXT,
+    "recipe": _TEXT,
+    "recipe_text": _TEXT,
+    "target": _TEXT,
+    "device": _TEXT,
+    "phase": _TEXT,
+    "batch": _WHOLE,
+    "context": _WHOLE,
+    "fidelity": _TEXT,
+    "status": _TEXT,
+    "reason": _TEXT,
+    "metric": _TEXT,
+    "better": _TEXT,
+    "accuracy": _INTERVAL,
+    "baseline": _REAL,
+    "delta": _INTERVAL,
+    "item": _TEXT,
+    "latency_s": _INTERVAL,
+    "throughput_tokens_per_s": _INTERVAL,
+    "energy_per_token_j": _INTERVAL,
+    "power_w": _INTERVAL,
+    "price_per_million_tokens_usd": _INTERVAL,
+    "memory_bytes": _INTERVAL,
+    "weight_bytes": _WHOLE,
+    "bits_per_weight": _REAL,
+    "lut": _INTERVAL,
+    "ff": _INTERVAL,
+    "dsp": _INTERVAL,
+    "bram18": _INTERVAL,
+    "uram": _INTERVAL,
+    "support": _TEXT,
+    "provenance": _TEXT,
+    "protocol": _TEXT,
+    "data_hash": _TEXT,
+    "float_layers": _NAMES,
+    "terms": _JSON,
+}
 
 
 class SchemaError(StorageError):
@@ -159,8 +216,10 @@ def _decode(content: bytes, kinds: dict[str, Any], name: str) -> list[dict[str, 
         raise SchemaError(f"{name} is damaged or no Parquet file; remove it and run again") from error
     version = metadata.get(_VERSION_KEY, b"").decode() or "none"
     if version != str(SCHEMA_VERSION):
-        raise SchemaError(f"{name} has schema version {version}, this release reads {SCHEMA_VERSION}; "
-                          "use the release that wrote it, or explore again")
+        raise SchemaError(
+            f"{name} has schema version {version}, this release reads {SCHEMA_VERSION}; "
+            "use the release that wrote it, or explore again"
+        )
     missing = [column for column in _columns(kinds) if column not in table.column_names]
     if missing:
         raise SchemaError(f"{name} lacks the column {missing[0]}; is it a file of this kind?")

@@ -26,16 +26,23 @@ log = logging.getLogger(__name__)
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS",
-                  "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS")
+_THREAD_LIMITS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
 
 
 class WorkerLost(RuntimeError):
     """The process that ran a task died twice, the second time with no other task beside it."""
 
 
-def run_all(function: Callable[[Task], Result], tasks: Sequence[Task],
-            workers: int) -> Iterator[tuple[Task, Result | BaseException]]:
+def run_all(
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
+) -> Iterator[tuple[Task, Result | BaseException]]:
     """Call `function` on every task in worker processes and yield each result, or what it raised, as it comes.
 
     When a worker dies, the tasks that were running are suspects: each is run once more, alone, so that only the one

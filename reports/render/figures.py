@@ -20,10 +20,21 @@ from sparsefab.reports.render.view import Setting, View
 __all__ = ["pareto_figure", "to_png", "to_svg"]
 
 _STYLE = {
-    "font.size": 8.0, "axes.titlesize": 8.5, "axes.labelsize": 8.5, "legend.fontsize": 7.5, "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.minor.width": 0.4, "axes.spines.top": False,
-    "axes.spines.right": False, "font.family": "sans-serif", "svg.fonttype": "path", "svg.hashsalt": "sparsefab",
-    "axes.axisbelow": True, "path.simplify": True,
+    "font.size": 8.0,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8.5,
+    "legend.fontsize": 7.5,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.family": "sans-serif",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "sparsefab",
+    "axes.axisbelow": True,
+    "path.simplify": True,
 }
 _RASTER_ABOVE = 2000  # points; a vector file of more is slow to open everywhere
 _MOST_BARS = 40  # of a target
@@ -95,8 +106,15 @@ def _draw_panel(axes: Any, view: View, setting: Setting, phase: Phase, target: s
 def _loss_limits(view: View, setting: Setting, target: str | None) -> tuple[float, float]:
     """Zero, every loss and the bounds of the fronts, with a margin as the eye sees it."""
     intervals = [(s.point.loss, s.on_front) for phase in view.phases for s in view.at(setting, phase, target)]
-    ends = [0.0, *(end for loss, on_front in intervals if loss is not None
-                   for end in ((loss.low, loss.high) if on_front else (loss.value,)))]
+    ends = [
+        0.0,
+        *(
+            end
+            for loss, on_front in intervals
+            if loss is not None
+            for end in ((loss.low, loss.high) if on_front else (loss.value,))
+        ),
+    ]
     width = view.loss_scale.linear_width
     low, high = (end if width is None else math.asinh(end / width) for end in (min(ends), max(ends)))
     margin = 0.05 * (high - low) or 1.0
@@ -130,9 +148,19 @@ def _draw_target(axes: Any, members: Sequence[Standing], style: Look) -> None:
     if rest:
         x, y = zip(*map(_xy, rest), strict=True)
         alpha = 0.45 if len(rest) < 300 else 0.2
-        axes.plot(x, y, linestyle="none", marker=style.mark, markersize=3.0, markerfacecolor="none",
-                  markeredgecolor=style.light, markeredgewidth=0.6, alpha=alpha, zorder=2,
-                  rasterized=len(rest) > _RASTER_ABOVE)
+        axes.plot(
+            x,
+            y,
+            linestyle="none",
+            marker=style.mark,
+            markersize=3.0,
+            markerfacecolor="none",
+            markeredgecolor=style.light,
+            markeredgewidth=0.6,
+            alpha=alpha,
+            zorder=2,
+            rasterized=len(rest) > _RASTER_ABOVE,
+        )
     if front:
         x, y = zip(*map(_xy, front), strict=True)
         line = axes.plot(x, y, color=style.light, linewidth=1.1, drawstyle="steps-post", zorder=3)[0]
@@ -140,9 +168,23 @@ def _draw_target(axes: Any, members: Sequence[Standing], style: Look) -> None:
             line.set_dashes(style.dashes)
         every = -(-len(front) // _MOST_BARS)
         size, edge = (4.0, 0.5) if every == 1 else (2.5, 0.0)
-        axes.errorbar(x, y, xerr=_spread(front, "latency_s"), yerr=_spread(front, "loss"), fmt=style.mark,
-                      color=style.light, ecolor=to_rgba(style.light, 0.45), markersize=size, markeredgecolor="white",
-                      markeredgewidth=edge, elinewidth=0.6, capsize=1.2, capthick=0.5, errorevery=every, zorder=4)
+        axes.errorbar(
+            x,
+            y,
+            xerr=_spread(front, "latency_s"),
+            yerr=_spread(front, "loss"),
+            fmt=style.mark,
+            color=style.light,
+            ecolor=to_rgba(style.light, 0.45),
+            markersize=size,
+            markeredgecolor="white",
+            markeredgewidth=edge,
+            elinewidth=0.6,
+            capsize=1.2,
+            capthick=0.5,
+            errorevery=every,
+            zorder=4,
+        )
 
 
 def _xy(standing: Standing) -> tuple[float, float]:
@@ -165,8 +207,15 @@ def _name_front(axes: Any, members: Sequence[Standing]) -> None:
         x, y = axes.transData.transform(_xy(standing))
         if all(abs(x - other_x) > _LABEL_WIDTH or abs(y - other_y) > _LABEL_HEIGHT for other_x, other_y in taken):
             taken.append((x, y))
-            axes.annotate(standing.point.recipe, _xy(standing), xytext=(4, 5), textcoords="offset points",
-                          fontsize=6.5, color="#303030", zorder=5)
+            axes.annotate(
+                standing.point.recipe,
+                _xy(standing),
+                xytext=(4, 5),
+                textcoords="offset points",
+                fontsize=6.5,
+                color="#303030",
+                zorder=5,
+            )
 
 
 def _draw_legend(figure: Figure, view: View, setting: Setting, target: str | None, columns: int) -> None:
@@ -178,12 +227,31 @@ def _draw_legend(figure: Figure, view: View, setting: Setting, target: str | Non
         device = view.device(name)
         style = look(index, device)
         origin = ", ".join(sorted({s.point.provenance for s in members}))
-        line = Line2D([], [], color=style.light, marker=style.mark, markersize=4.0, markeredgecolor="white",
-                      linewidth=1.1, label=f"{name} ({DEVICE_NAMES[device]}, {origin})")
+        line = Line2D(
+            [],
+            [],
+            color=style.light,
+            marker=style.mark,
+            markersize=4.0,
+            markeredgecolor="white",
+            linewidth=1.1,
+            label=f"{name} ({DEVICE_NAMES[device]}, {origin})",
+        )
         if style.dashes:
             line.set_dashes(style.dashes)
         handles.append(line)
-    handles.append(Line2D([], [], linestyle="none", marker="o", markersize=3.0, markerfacecolor="none",
-                          markeredgecolor="#606060", markeredgewidth=0.6, label="not on the front"))
+    handles.append(
+        Line2D(
+            [],
+            [],
+            linestyle="none",
+            marker="o",
+            markersize=3.0,
+            markerfacecolor="none",
+            markeredgecolor="#606060",
+            markeredgewidth=0.6,
+            label="not on the front",
+        )
+    )
     # two to a row and no more: a legend wider than the figure is cut off
     figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, 2, len(handles)), frameon=False)

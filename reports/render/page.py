@@ -23,10 +23,35 @@ __all__ = ["page"]
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 _SCRIPTS = ("format.js", "scales.js", "chart.js", "table.js", "details.js", "report.js")
-_PLAIN = ("key", "phase", "batch", "context", "status", "reason", "fidelity", "item", "weight_bytes", "bits_per_weight",
-          "support", "provenance")
-_INTERVALS = ("accuracy", "loss", "latency_s", "throughput_tokens_per_s", "energy_per_token_j", "power_w",
-              "price_per_million_tokens_usd", "memory_bytes", "lut", "ff", "dsp", "bram18", "uram")
+_PLAIN = (
+    "key",
+    "phase",
+    "batch",
+    "context",
+    "status",
+    "reason",
+    "fidelity",
+    "item",
+    "weight_bytes",
+    "bits_per_weight",
+    "support",
+    "provenance",
+)
+_INTERVALS = (
+    "accuracy",
+    "loss",
+    "latency_s",
+    "throughput_tokens_per_s",
+    "energy_per_token_j",
+    "power_w",
+    "price_per_million_tokens_usd",
+    "memory_bytes",
+    "lut",
+    "ff",
+    "dsp",
+    "bram18",
+    "uram",
+)
 _MOST_TIES = 8  # named for a point; the rest is in what overlaps on the chart
 
 
@@ -71,16 +96,27 @@ def _data(view: View, run: RunInfo, recommendations: Sequence[Recommendation]) -
         "terms": [json.dumps(s.point.terms, allow_nan=False) for s in view.standings],
     }
     return {
-        "model": run.model, "command": shlex.join(run.command), "seed": run.seed, "created": run.created,
-        "commit": run.commit, "versions": run.versions, "settings_given": run.settings,
-        "metric": view.metric, "better": view.better, "loss_label": view.loss_label,
-        "linear_width": view.loss_scale.linear_width, "limits": limits_in_words(run),
-        "phases": view.phases, "phase_labels": {phase: view.phase_label(phase) for phase in view.phases},
+        "model": run.model,
+        "command": shlex.join(run.command),
+        "seed": run.seed,
+        "created": run.created,
+        "commit": run.commit,
+        "versions": run.versions,
+        "settings_given": run.settings,
+        "metric": view.metric,
+        "better": view.better,
+        "loss_label": view.loss_label,
+        "linear_width": view.loss_scale.linear_width,
+        "limits": limits_in_words(run),
+        "phases": view.phases,
+        "phase_labels": {phase: view.phase_label(phase) for phase in view.phases},
         "settings": [[s.batch, s.context, view.setting_label(s)] for s in view.settings],
         "targets": [_target(view, index) for index in range(len(view.targets))],
         "recipes": [{"name": name, "text": text} for name, text in texts],
-        "evaluations": [{"protocol": protocol, "data_hash": data_hash, "baseline": baseline, "float_layers": layers}
-                        for protocol, data_hash, baseline, layers in protocols],
+        "evaluations": [
+            {"protocol": protocol, "data_hash": data_hash, "baseline": baseline, "float_layers": layers}
+            for protocol, data_hash, baseline, layers in protocols
+        ],
         "provenance_meaning": PROVENANCE_MEANING,
         "recommendations": [_recommendation(made) for made in recommendations],
         "columns": columns,
@@ -90,8 +126,14 @@ def _data(view: View, run: RunInfo, recommendations: Sequence[Recommendation]) -
 def _target(view: View, index: int) -> dict[str, Any]:
     device = view.device(view.targets[index])
     style = look(index, device)
-    return {"name": view.targets[index], "device": DEVICE_NAMES[device], "light": style.light, "dark": style.dark,
-            "mark": style.mark, "dashes": style.dashes}
+    return {
+        "name": view.targets[index],
+        "device": DEVICE_NAMES[device],
+        "light": style.light,
+        "dark": style.dark,
+        "mark": style.mark,
+        "dashes": style.dashes,
+    }
 
 
 def _evaluation(standing: Standing) -> tuple[str, str, float | None, tuple[str, ...]]:
@@ -103,9 +145,11 @@ def _bounds(name: str, intervals: Sequence[Interval | None]) -> dict[str, list[A
     """Three columns, or none when nothing is known of any point."""
     if all(interval is None for interval in intervals):
         return {}
-    return {name: [interval and _short(interval.value) for interval in intervals],
-            f"{name}_low": [interval and _short(interval.low) for interval in intervals],
-            f"{name}_high": [interval and _short(interval.high) for interval in intervals]}
+    return {
+        name: [interval and _short(interval.value) for interval in intervals],
+        f"{name}_low": [interval and _short(interval.low) for interval in intervals],
+        f"{name}_high": [interval and _short(interval.high) for interval in intervals],
+    }
 
 
 def _short(value: float) -> float:
@@ -117,6 +161,13 @@ def _recommendation(made: Recommendation) -> dict[str, Any]:
     point = made.point
     latency = with_bounds(point.latency_s, "s") if point and point.latency_s else ""
     loss = with_bounds(point.loss, signed=True) if point and point.loss else ""
-    return {"target": made.target, "phase": made.phase, "key": point.key if point else None,
-            "recipe": point.recipe if point else None, "latency": latency, "loss": loss,
-            "provenance": point.provenance if point else None, "reasons": list(made.reasons)}
+    return {
+        "target": made.target,
+        "phase": made.phase,
+        "key": point.key if point else None,
+        "recipe": point.recipe if point else None,
+        "latency": latency,
+        "loss": loss,
+        "provenance": point.provenance if point else None,
+        "reasons": list(made.reasons),
+    }

@@ -10,8 +10,16 @@ from sparsefab.reports.points import Device
 
 __all__ = ["DEVICE_NAMES", "Look", "look"]
 
-_COLOURS = (("#0072b2", "#5eb5e8"), ("#d55e00", "#ff9a56"), ("#009e73", "#3fd0a6"), ("#cc79a7", "#eaa6ca"),
-            ("#b8860b", "#f0c34a"), ("#56b4e9", "#9ad6f7"), ("#5b4b9a", "#a99be6"), ("#6b6b6b", "#b9b9b9"))
+_COLOURS = (
+    ("#0072b2", "#5eb5e8"),
+    ("#d55e00", "#ff9a56"),
+    ("#009e73", "#3fd0a6"),
+    ("#cc79a7", "#eaa6ca"),
+    ("#b8860b", "#f0c34a"),
+    ("#56b4e9", "#9ad6f7"),
+    ("#5b4b9a", "#a99be6"),
+    ("#6b6b6b", "#b9b9b9"),
+)
 _MARKS: dict[Device, str] = {"fpga": "s", "gpu": "^", "cpu": "o"}
 _DASHES: tuple[tuple[int, ...], ...] = ((), (5, 2), (2, 2), (6, 2, 1, 2))
 

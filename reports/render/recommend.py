@@ -40,24 +40,35 @@ def recommend(view: View, run: RunInfo) -> list[Recommendation]:
             candidates = view.at(setting, phase, target)
             if candidates:
                 found.append(_for_target(target, phase, setting, candidates, run))
-    return sorted(found, key=lambda made: (made.phase != "decode", made.point is None,
-                                           _value(made.point.latency_s) if made.point else 0.0))
+    return sorted(
+        found,
+        key=lambda made: (
+            made.phase != "decode",
+            made.point is None,
+            _value(made.point.latency_s) if made.point else 0.0,
+        ),
+    )
 
 
-def _for_target(target: str, phase: Phase, setting: Setting, candidates: Sequence[Standing],
-                run: RunInfo) -> Recommendation:
+def _for_target(
+    target: str, phase: Phase, setting: Setting, candidates: Sequence[Standing], run: RunInfo
+) -> Recommendation:
     finest = "full" if any(s.point.fidelity == "full" for s in candidates) else "screen"
     compared = sorted((s for s in candidates if s.point.fidelity == finest), key=_speed)
     within = [s for s in compared if _allowed(s.point, run)]
     if not within:
         closest = min(compared, key=lambda s: _value(s.point.loss))
-        text = (f"none of {len(compared)} recipes keeps {limits_in_words(run)}; the closest is {closest.point.recipe} "
-                f"with {with_bounds(_known(closest.point.loss), signed=True)} at "
-                f"{with_bounds(_known(closest.point.latency_s), 's')}")
+        text = (
+            f"none of {len(compared)} recipes keeps {limits_in_words(run)}; the closest is {closest.point.recipe} "
+            f"with {with_bounds(_known(closest.point.loss), signed=True)} at "
+            f"{with_bounds(_known(closest.point.latency_s), 's')}"
+        )
         return Recommendation(target=target, phase=phase, setting=setting, point=None, reasons=(text,))
     best = within[0]
-    reasons = [f"the fastest of {len(within)} recipes, out of {len(compared)}, that keep {limits_in_words(run)}",
-               _margin(best.point, run)]
+    reasons = [
+        f"the fastest of {len(within)} recipes, out of {len(compared)}, that keep {limits_in_words(run)}",
+        _margin(best.point, run),
+    ]
     reference = next((s.point for s in compared if s.point.recipe == run.reference), None)
     if reference is not None and reference.key != best.point.key:
         speedup = _value(reference.latency_s) / _value(best.point.latency_s)

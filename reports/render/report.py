@@ -75,8 +75,9 @@ def rebuild_report(folder: Path) -> dict[str, Path]:
     try:
         content = source.read_bytes()
     except OSError as error:
-        raise StorageError(f"cannot read {source}: {error.strerror}; name a folder that `sparsefab explore` wrote"
-                           ) from error
+        raise StorageError(
+            f"cannot read {source}: {error.strerror}; name a folder that `sparsefab explore` wrote"
+        ) from error
     return write_report(folder, decode_points(content, str(source)), config.load(folder / "run.toml", RunInfo))
 
 

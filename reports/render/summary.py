@@ -29,9 +29,16 @@ _MOST_ROWS = 40  # of a front's table
 def summary(view: View, run: RunInfo, recommendations: Sequence[Recommendation]) -> str:
     """Write `summary.md`."""
     recipes = len({standing.point.recipe_text for standing in view.standings})
-    parts = [f"# {run.model}: {recipes} recipes on {len(view.targets)} targets",
-             _recommendation(view, recommendations, run), _baseline(view), _fronts(view), _float_layers(view),
-             _provenance(view), _without_figures(view), _repeat(run)]
+    parts = [
+        f"# {run.model}: {recipes} recipes on {len(view.targets)} targets",
+        _recommendation(view, recommendations, run),
+        _baseline(view),
+        _fronts(view),
+        _float_layers(view),
+        _provenance(view),
+        _without_figures(view),
+        _repeat(run),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -43,8 +50,10 @@ def _recommendation(view: View, recommendations: Sequence[Recommendation], run: 
             lines.append(f"- **{where}: nothing to recommend**: {'; '.join(made.reasons)}.")
         else:
             latency = with_bounds(_known(made.point.latency_s), "s")
-            lines.append(f"- **{where}: `{made.point.recipe}`**, {latency} ({made.point.provenance}), because it is "
-                         f"{'; '.join(made.reasons)}.")
+            lines.append(
+                f"- **{where}: `{made.point.recipe}`**, {latency} ({made.point.provenance}), because it is "
+                f"{'; '.join(made.reasons)}."
+            )
     if not recommendations:
         lines.append("No point has both a loss and a latency, so there is nothing to compare.")
     return "\n".join([lines[0], "", lines[1], "", *lines[2:]])
@@ -54,10 +63,17 @@ def _baseline(view: View) -> str:
     if not view.baselines:
         return ""
     way = "lower is better" if view.better == "lower" else "higher is better"
-    lines = ["## Accuracy", "", f"Metric: {view.metric} ({way}). Deltas are against the uncompressed model on the same "
-             "data, with their paired-bootstrap intervals.", ""]
-    lines += [f"- baseline {number(baseline)}: {protocol} (data {data_hash})"
-              for (protocol, data_hash), baseline in sorted(view.baselines.items())]
+    lines = [
+        "## Accuracy",
+        "",
+        f"Metric: {view.metric} ({way}). Deltas are against the uncompressed model on the same "
+        "data, with their paired-bootstrap intervals.",
+        "",
+    ]
+    lines += [
+        f"- baseline {number(baseline)}: {protocol} (data {data_hash})"
+        for (protocol, data_hash), baseline in sorted(view.baselines.items())
+    ]
     return "\n".join(lines)
 
 
@@ -69,12 +85,18 @@ def _fronts(view: View) -> str:
                 members = view.at(setting, phase, target)
                 front = sorted((s for s in members if s.on_front), key=lambda s: _known(s.point.latency_s).value)
                 if front:
-                    listed = front[::-(-len(front) // _MOST_ROWS)]
+                    listed = front[:: -(-len(front) // _MOST_ROWS)]
                     tied = sum(s.rank == "indistinguishable" for s in members)
-                    lines += [f"### {target} ({DEVICE_NAMES[view.device(target)]}), {view.phase_label(phase)}, "
-                              f"{view.setting_label(setting)}", "", *_front_table(view, listed), "",
-                              f"{len(members)} points, {len(front)} on the front, {tied} more not to be told apart "
-                              "from one on the front." + _left_out(len(front)), ""]
+                    lines += [
+                        f"### {target} ({DEVICE_NAMES[view.device(target)]}), {view.phase_label(phase)}, "
+                        f"{view.setting_label(setting)}",
+                        "",
+                        *_front_table(view, listed),
+                        "",
+                        f"{len(members)} points, {len(front)} on the front, {tied} more not to be told apart "
+                        "from one on the front." + _left_out(len(front)),
+                        "",
+                    ]
     return "\n".join(lines).rstrip() if len(lines) > 2 else ""
 
 
@@ -84,36 +106,55 @@ def _left_out(count: int) -> str:
 
 
 def _front_table(view: View, front: Sequence[Standing]) -> list[str]:
-    rows = [f"| recipe | bits/weight | {view.metric} | delta | latency | throughput | energy | origin |",
-            "|---|--:|--:|--:|--:|--:|--:|---|"]
+    rows = [
+        f"| recipe | bits/weight | {view.metric} | delta | latency | throughput | energy | origin |",
+        "|---|--:|--:|--:|--:|--:|--:|---|",
+    ]
     for standing in front:
         point = standing.point
-        cells = [f"`{point.recipe}`", _or_dash(point.bits_per_weight), _bounds(point.accuracy),
-                 _bounds(point.delta, signed=True), _bounds(point.latency_s, "s"),
-                 _bounds(point.throughput_tokens_per_s, f"{point.item}s/s"), _bounds(point.energy_per_token_j, "J"),
-                 point.provenance]
+        cells = [
+            f"`{point.recipe}`",
+            _or_dash(point.bits_per_weight),
+            _bounds(point.accuracy),
+            _bounds(point.delta, signed=True),
+            _bounds(point.latency_s, "s"),
+            _bounds(point.throughput_tokens_per_s, f"{point.item}s/s"),
+            _bounds(point.energy_per_token_j, "J"),
+            point.provenance,
+        ]
         rows.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return rows
 
 
 def _float_layers(view: View) -> str:
-    layers = Counter(name for recipe in {s.point.recipe_text: s.point for s in view.standings}.values()
-                     for name in recipe.float_layers)
+    layers = Counter(
+        name
+        for recipe in {s.point.recipe_text: s.point for s in view.standings}.values()
+        for name in recipe.float_layers
+    )
     if not layers:
         return ""
     recipes = len({s.point.recipe_text for s in view.standings})
     lines = ["## What stays in float", ""]
-    lines += [f"- {name}" + ("" if count == recipes else f" (in {count} of {recipes} recipes)")
-              for name, count in layers.items()]
+    lines += [
+        f"- {name}" + ("" if count == recipes else f" (in {count} of {recipes} recipes)")
+        for name, count in layers.items()
+    ]
     return "\n".join(lines)
 
 
 def _provenance(view: View) -> str:
     tiers = Counter((s.point.target, s.point.provenance) for s in view.standings if s.rank != "none")
-    lines = ["## Where the figures come from", "", "Accuracy is measured here, on the compressed weights themselves. "
-             "Costs:", ""]
-    lines += [f"- {target}: {count} points {tier} ({PROVENANCE_MEANING[tier]})"
-              for (target, tier), count in sorted(tiers.items())]
+    lines = [
+        "## Where the figures come from",
+        "",
+        "Accuracy is measured here, on the compressed weights themselves. Costs:",
+        "",
+    ]
+    lines += [
+        f"- {target}: {count} points {tier} ({PROVENANCE_MEANING[tier]})"
+        for (target, tier), count in sorted(tiers.items())
+    ]
     return "\n".join(lines) if tiers else ""
 
 
@@ -123,15 +164,27 @@ def _without_figures(view: View) -> str:
     if not reasons:
         return ""
     lines = ["## Points without figures", ""]
-    lines += [f"- {status} on {target}, {count} points: {reason}"
-              for (status, target, reason), count in sorted(reasons.items())]
+    lines += [
+        f"- {status} on {target}, {count} points: {reason}"
+        for (status, target, reason), count in sorted(reasons.items())
+    ]
     return "\n".join(lines)
 
 
 def _repeat(run: RunInfo) -> str:
-    return "\n".join(["## To repeat it", "", "```", shlex.join(run.command), "```", "",
-                      f"Seed {run.seed}, {run.created}" + (f", commit {run.commit}" if run.commit else "")
-                      + ". Versions, settings and recipes are in `run.toml`."])
+    return "\n".join(
+        [
+            "## To repeat it",
+            "",
+            "```",
+            shlex.join(run.command),
+            "```",
+            "",
+            f"Seed {run.seed}, {run.created}"
+            + (f", commit {run.commit}" if run.commit else "")
+            + ". Versions, settings and recipes are in `run.toml`.",
+        ]
+    )
 
 
 def _bounds(interval: Interval | None, unit: str = "", *, signed: bool = False) -> str:

@@ -53,8 +53,9 @@ class View:
         devices = {point.target: point.device for point in points}
         targets = sorted(devices, key=lambda target: (_DEVICES.index(devices[target]), target))
         ranked = standings(points)
-        return cls(standings=tuple(ranked), targets=tuple(targets), settings=_settings(ranked),
-                   loss_scale=_loss_scale(ranked))
+        return cls(
+            standings=tuple(ranked), targets=tuple(targets), settings=_settings(ranked), loss_scale=_loss_scale(ranked)
+        )
 
     @property
     def metric(self) -> str:
@@ -69,8 +70,11 @@ class View:
     @property
     def baselines(self) -> dict[tuple[str, str], float]:
         """The baseline by protocol and data hash."""
-        return {(s.point.protocol or "", s.point.data_hash): s.point.baseline
-                for s in self.standings if s.point.baseline is not None}
+        return {
+            (s.point.protocol or "", s.point.data_hash): s.point.baseline
+            for s in self.standings
+            if s.point.baseline is not None
+        }
 
     @property
     def loss_label(self) -> str:
@@ -94,8 +98,14 @@ class View:
 
     def at(self, setting: Setting, phase: Phase, target: str | None = None) -> list[Standing]:
         """What can be drawn in one panel."""
-        return [s for s in self.standings if s.rank != "none" and s.point.phase == phase
-                and Setting(s.point.batch, s.point.context) == setting and target in (None, s.point.target)]
+        return [
+            s
+            for s in self.standings
+            if s.rank != "none"
+            and s.point.phase == phase
+            and Setting(s.point.batch, s.point.context) == setting
+            and target in (None, s.point.target)
+        ]
 
     def device(self, target: str) -> Device:
         """The kind of a target."""

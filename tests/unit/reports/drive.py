@@ -11,8 +11,14 @@ from tests.unit.reports import toy
 def main() -> int:
     store, log, count, pause_s = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     try:
-        points = explore(toy.make_jobs(count), toy.LoggedEvaluation(log, pause_s), toy.make_cases(), toy.cost,
-                         Store(store), workers=2)
+        points = explore(
+            toy.make_jobs(count),
+            toy.LoggedEvaluation(log, pause_s),
+            toy.make_cases(),
+            toy.cost,
+            Store(store),
+            workers=2,
+        )
     except KeyboardInterrupt:
         return 130
     print(len(points))

@@ -62,14 +62,19 @@ def test_a_recipe_given_twice_is_evaluated_once(tmp_path: Path) -> None:
 
 def test_failures_and_deaths_are_recorded_and_the_sweep_goes_on(tmp_path: Path) -> None:
     points = run(tmp_path, count=7, evaluate=toy.TroubledEvaluation(tmp_path))
-    reasons = {toy.fields(job)[0]: {point.reason for point in points if point.recipe == job.recipe and
-                                    point.status == "failed"} for job in toy.make_jobs(7)}
+    reasons = {
+        toy.fields(job)[0]: {
+            point.reason for point in points if point.recipe == job.recipe and point.status == "failed"
+        }
+        for job in toy.make_jobs(7)
+    }
     assert reasons[3] == {"recipe int3 matches no layer; name one of: a, b"}
     assert reasons[4] == {"ZeroDivisionError: division by zero"}
     assert reasons[6] == {"WorkerLost: the worker process died twice on this task (killed, or out of memory)"}
     assert [bits for bits, found in reasons.items() if not found] == [2, 5, 7, 8]
     assert [point for point in points if point.status != "failed"] == [
-        point for point in expected(7) if not point.recipe.startswith(("int3", "int4", "int6"))]
+        point for point in expected(7) if not point.recipe.startswith(("int3", "int4", "int6"))
+    ]
 
 
 def test_what_failed_is_tried_again_by_the_next_run(tmp_path: Path) -> None:
@@ -115,10 +120,18 @@ def test_a_full_disk_stops_the_sweep_and_keeps_what_is_finished(tmp_path: Path) 
 
 
 def start(folder: Path, pause_s: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.unit.reports.drive", str(folder / "store"), str(folder / "log"),
-               str(EVALUATIONS), str(pause_s)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        "tests.unit.reports.drive",
+        str(folder / "store"),
+        str(folder / "log"),
+        str(EVALUATIONS),
+        str(pause_s),
+    ]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def stored(folder: Path) -> set[str]:

@@ -17,8 +17,10 @@ from tests.unit.reports import toy
 from tests.unit.reports.chromium import Page, find_chromium, open_page
 
 BROWSER = find_chromium()
-pytestmark = [pytest.mark.browser,
-              pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path; install it to test the page")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path; install it to test the page"),
+]
 
 RUN = RunInfo(model="toy-lm", command=("sparsefab", "explore", "toy-lm"), seed=3, created="2026-01-01T00:00:00+00:00")
 RECIPES = 20
@@ -153,11 +155,17 @@ def test_the_table_writes_figures_as_the_summary_does(page: Page, url: str) -> N
     page.open(url)
     points = {point.key: point for point in made_points(RECIPES)}
     keys = page.value('[...document.querySelectorAll("#table tbody tr")].map((row) => row.dataset.key)')
-    for name, unit in (("latency_s", "s"), ("energy_per_token_j", "J"), ("memory_bytes", "B"), ("accuracy", ""),
-                       ("loss", "")):
+    for name, unit in (
+        ("latency_s", "s"),
+        ("energy_per_token_j", "J"),
+        ("memory_bytes", "B"),
+        ("accuracy", ""),
+        ("loss", ""),
+    ):
         shown = [embedded(getattr(points[key], name)) for key in keys]
-        assert column(page, name) == ["-" if figure is None else with_bounds(figure, unit, signed=name == "loss")
-                                      for figure in shown]
+        assert column(page, name) == [
+            "-" if figure is None else with_bounds(figure, unit, signed=name == "loss") for figure in shown
+        ]
 
 
 def test_what_is_unknown_comes_last_either_way(page: Page, url: str) -> None:
@@ -191,8 +199,12 @@ def test_filters_narrow_table_and_chart(page: Page, url: str) -> None:
 def test_the_front_that_is_drawn_is_the_front(page: Page, url: str) -> None:
     page.open(url)
     page.value('document.querySelector("#front-only").click()')
-    expected = sorted(point.recipe for key, front in fronts(made_points(RECIPES)).items() for point in front
-                      if key[1:3] == ("u280", "prefill"))
+    expected = sorted(
+        point.recipe
+        for key, front in fronts(made_points(RECIPES)).items()
+        for point in front
+        if key[1:3] == ("u280", "prefill")
+    )
     choose(page, "phase", "prefill")
     for chip in (2, 3):
         page.click_on(f"#targets button:nth-child({chip})")

@@ -49,13 +49,25 @@ def point(loss: float, latency_s: float, part: float = 0.0, **change: object) ->
     evaluation = Evaluation(job=job, accuracy=toy.accuracy(job))
     case = toy.make_cases()[0]
     made = Point.of(evaluation, case, toy.cost(evaluation, case))
-    return replace(made, key=f"{loss}-{latency_s}-{change}", delta=toy.around(loss, part),
-                   latency_s=toy.around(latency_s, part), **change)  # type: ignore[arg-type]
+    return replace(
+        made,
+        key=f"{loss}-{latency_s}-{change}",
+        delta=toy.around(loss, part),
+        latency_s=toy.around(latency_s, part),
+        **change,
+    )  # type: ignore[arg-type]
 
 
 def test_targets_phases_and_settings_have_fronts_of_their_own() -> None:
-    points = [point(1, 1), point(2, 2), point(2, 2, target="u50"), point(2, 2, phase="decode"), point(2, 2, batch=8),
-              point(2, 2, context=64), point(2, 2, model="other")]
+    points = [
+        point(1, 1),
+        point(2, 2),
+        point(2, 2, target="u50"),
+        point(2, 2, phase="decode"),
+        point(2, 2, batch=8),
+        point(2, 2, context=64),
+        point(2, 2, model="other"),
+    ]
     assert [standing.rank for standing in standings(points)] == ["front", "dominated", *["front"] * 5]
     assert len(fronts(points)) == 6
 
@@ -67,8 +79,12 @@ def test_a_front_is_sorted_and_ties_stay_together() -> None:
 
 
 def test_a_point_without_figures_is_on_no_front() -> None:
-    points = [point(1, 1), replace(point(0, 0), latency_s=None), replace(point(0, 0), delta=None),
-              replace(point(0, 0), status="absent", reason="no kernel")]
+    points = [
+        point(1, 1),
+        replace(point(0, 0), latency_s=None),
+        replace(point(0, 0), delta=None),
+        replace(point(0, 0), status="absent", reason="no kernel"),
+    ]
     assert [standing.rank for standing in standings(points)] == ["front", "none", "none", "none"]
 
 

@@ -29,8 +29,9 @@ def made_points() -> list[Point]:
     return points
 
 
-@pytest.mark.parametrize(("value", "low", "high"), [(1.0, 1.1, 2.0), (1.0, 0.0, 0.9), (math.nan, 0.0, 1.0),
-                                                    (1.0, -math.inf, 1.0)])
+@pytest.mark.parametrize(
+    ("value", "low", "high"), [(1.0, 1.1, 2.0), (1.0, 0.0, 0.9), (math.nan, 0.0, 1.0), (1.0, -math.inf, 1.0)]
+)
 def test_an_interval_holds_its_value(value: float, low: float, high: float) -> None:
     with pytest.raises(ValueError, match="interval must"):
         Interval(value=value, low=low, high=high)
@@ -44,8 +45,10 @@ def test_points_return_from_parquet_as_they_were() -> None:
 
 def test_evaluations_return_from_parquet_as_they_were() -> None:
     job = toy.make_job(4, 0.5)
-    evaluations = [Evaluation(job=job, accuracy=toy.accuracy(job)),
-                   Evaluation(job=toy.make_job(3, 0.5), accuracy=None, reason="out of memory")]
+    evaluations = [
+        Evaluation(job=job, accuracy=toy.accuracy(job)),
+        Evaluation(job=toy.make_job(3, 0.5), accuracy=None, reason="out of memory"),
+    ]
     assert decode_evaluations(encode_evaluations(evaluations), "evaluations") == evaluations
 
 
@@ -72,8 +75,15 @@ def test_the_key_follows_the_content_and_not_the_name() -> None:
     job = toy.make_job(4, 0.5)
     case = toy.make_cases()[0]
     assert replace(job, recipe="another name").key == job.key
-    for change in ({"recipe_text": ""}, {"data_hash": "x"}, {"evaluator": "2"}, {"model_hash": "m1"}, {"seed": 1},
-                   {"fidelity": "full"}, {"model": "other"}):
+    for change in (
+        {"recipe_text": ""},
+        {"data_hash": "x"},
+        {"evaluator": "2"},
+        {"model_hash": "m1"},
+        {"seed": 1},
+        {"fidelity": "full"},
+        {"model": "other"},
+    ):
         changed = replace(job, **change)
         assert changed.key != job.key
         assert case.key(changed) != case.key(job)

@@ -22,9 +22,16 @@ from sparsefab.reports.render.view import Setting, View
 from sparsefab.reports.schema import decode_points
 from tests.unit.reports import toy
 
-RUN = RunInfo(model="toy-lm", command=("sparsefab", "explore", "toy-lm"), seed=3, created="2026-01-01T00:00:00+00:00",
-              versions={"sparsefab": "0.1.0"}, settings={"budget": "12"}, reference="int8-d100",
-              recipes=(RecipeText(name="int4", text='[[rule]]\nlayers = "*"\n'),))
+RUN = RunInfo(
+    model="toy-lm",
+    command=("sparsefab", "explore", "toy-lm"),
+    seed=3,
+    created="2026-01-01T00:00:00+00:00",
+    versions={"sparsefab": "0.1.0"},
+    settings={"budget": "12"},
+    reference="int8-d100",
+    recipes=(RecipeText(name="int4", text='[[rule]]\nlayers = "*"\n'),),
+)
 
 
 def made_points(count: int = 14) -> list[Point]:
@@ -50,9 +57,22 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_every_file_is_there_and_nothing_else(report: dict[str, Path]) -> None:
     folder = report["report.html"].parent
-    assert {path.name for path in folder.iterdir()} == set(report) == {
-        "points.parquet", "points.csv", "run.toml", "summary.md", "report.html", "pareto.svg", "pareto.png",
-        "pareto-u280.svg", "pareto-a100.svg", "pareto-xeon-8375c.svg"}
+    assert (
+        {path.name for path in folder.iterdir()}
+        == set(report)
+        == {
+            "points.parquet",
+            "points.csv",
+            "run.toml",
+            "summary.md",
+            "report.html",
+            "pareto.svg",
+            "pareto.png",
+            "pareto-u280.svg",
+            "pareto-a100.svg",
+            "pareto-xeon-8375c.svg",
+        }
+    )
     assert report["pareto.png"].read_bytes().startswith(b"\x89PNG")
     for name in ("pareto.svg", "pareto-u280.svg"):
         assert ElementTree.parse(report[name]).getroot().tag.endswith("svg")
@@ -90,8 +110,11 @@ def test_the_recommendation_is_the_fastest_within_the_limits() -> None:
     for made in recommend(view, RUN):
         assert made.point is not None
         assert made.point.latency_s is not None
-        allowed = [s.point for s in view.at(made.setting, made.phase, made.target)
-                   if s.point.loss is not None and s.point.loss.value <= 0.01 * 24.18]
+        allowed = [
+            s.point
+            for s in view.at(made.setting, made.phase, made.target)
+            if s.point.loss is not None and s.point.loss.value <= 0.01 * 24.18
+        ]
         assert made.point.latency_s.value == min(p.latency_s.value for p in allowed if p.latency_s)
         assert any("times as fast as int8-d100" in reason for reason in made.reasons)
     assert [made.target for made in recommend(view, RUN)][:3] == ["a100", "u280", "xeon-8375c"]
@@ -175,10 +198,23 @@ def test_the_loss_axis_bends_only_when_it_must() -> None:
     assert View.of(close).loss_scale.linear_width is None
 
 
-@pytest.mark.parametrize(("value", "unit", "text"), [
-    (0.00321, "s", "3.21 ms"), (1.0, "s", "1.00 s"), (3.2e-7, "s", "320 ns"), (250.0, "s", "250 s"), (0.0, "s", "0 s"),
-    (0.104, "J", "104 mJ"), (4.93 * 2**20, "B", "4.93 MiB"), (12, "B", "12.0 B"), (24.18, "", "24.2"),
-    (401000.0, "", "401,000"), (-0.5, "", "-0.500"), (1.5e7, "", "1.50e+07")])
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.00321, "s", "3.21 ms"),
+        (1.0, "s", "1.00 s"),
+        (3.2e-7, "s", "320 ns"),
+        (250.0, "s", "250 s"),
+        (0.0, "s", "0 s"),
+        (0.104, "J", "104 mJ"),
+        (4.93 * 2**20, "B", "4.93 MiB"),
+        (12, "B", "12.0 B"),
+        (24.18, "", "24.2"),
+        (401000.0, "", "401,000"),
+        (-0.5, "", "-0.500"),
+        (1.5e7, "", "1.50e+07"),
+    ],
+)
 def test_quantities_read_well(value: float, unit: str, text: str) -> None:
     assert quantity(value, unit) == text
 

@@ -26,13 +26,22 @@ def make_jobs(count: int) -> list[Job]:
 
 def make_job(bits: int, density: float) -> Job:
     text = f'[[rule]]\nlayers = "*"\nweights = "int{bits}"\ndensity = {density:.4f}\n'
-    return Job(model="toy-lm", model_hash="m0", recipe=f"int{bits}-d{100 * density:.0f}", recipe_text=text,
-               data_hash="d16", evaluator="1")
+    return Job(
+        model="toy-lm",
+        model_hash="m0",
+        recipe=f"int{bits}-d{100 * density:.0f}",
+        recipe_text=text,
+        data_hash="d16",
+        evaluator="1",
+    )
 
 
 def make_cases(phases: tuple[Phase, ...] = ("prefill", "decode")) -> list[Case]:
-    return [Case(target=target, device=device, phase=phase, batch=1, context=512, cost_hash="c0")
-            for target, device in DEVICES.items() for phase in phases]
+    return [
+        Case(target=target, device=device, phase=phase, batch=1, context=512, cost_hash="c0")
+        for target, device in DEVICES.items()
+        for phase in phases
+    ]
 
 
 def fields(job: Job) -> tuple[int, float]:
@@ -47,10 +56,18 @@ def accuracy(job: Job) -> Accuracy:
     loss = 40.0 * 2.0 ** (-1.5 * bits) + 3.0 * (1.0 - density) ** 2
     loss *= 1.05 if job.fidelity == "full" else 1.0
     weights = bits * density + 0.125
-    return Accuracy(metric="perplexity", better="lower", accuracy=around(24.18 + loss, 0.02), baseline=24.18,
-                    delta=around(loss, 0.1 if job.fidelity == "full" else 0.2), protocol="16 windows of 512 tokens",
-                    weight_bytes=int(weights * 1e6), bits_per_weight=weights, float_layers=("embedding", "norm"),
-                    details={"bits": bits})
+    return Accuracy(
+        metric="perplexity",
+        better="lower",
+        accuracy=around(24.18 + loss, 0.02),
+        baseline=24.18,
+        delta=around(loss, 0.1 if job.fidelity == "full" else 0.2),
+        protocol="16 windows of 512 tokens",
+        weight_bytes=int(weights * 1e6),
+        bits_per_weight=weights,
+        float_layers=("embedding", "norm"),
+        details={"bits": bits},
+    )
 
 
 def cost(evaluation: Evaluation, case: Case) -> Cost:
@@ -60,13 +77,21 @@ def cost(evaluation: Evaluation, case: Case) -> Cost:
         return Cost(status="absent", reason="a100 has no 2-bit kernel", support="absent")
     seconds = 1e-4 * SPEED[case.target] * (2.0 + bits * density) * (10 if case.phase == "prefill" else 1)
     fpga = case.device == "fpga"
-    return Cost(latency_s=around(seconds, 0.1), throughput_tokens_per_s=around(1 / seconds, 0.1),
-                energy_per_token_j=around(seconds * 30, 0.3), power_w=around(30.0, 0.3),
-                memory_bytes=around(1e6 * (bits * density + 1), 0.0), lut=around(401_000, 0.1) if fpga else None,
-                ff=around(802_000, 0.1) if fpga else None, dsp=around(6_144, 0.0) if fpga else None,
-                bram18=around(1_152, 0.0) if fpga else None, uram=around(320, 0.0) if fpga else None,
-                support="native", provenance="modelled" if fpga else "calibrated",
-                terms={"compute_s": seconds * 0.4, "memory_s": seconds * 0.6})
+    return Cost(
+        latency_s=around(seconds, 0.1),
+        throughput_tokens_per_s=around(1 / seconds, 0.1),
+        energy_per_token_j=around(seconds * 30, 0.3),
+        power_w=around(30.0, 0.3),
+        memory_bytes=around(1e6 * (bits * density + 1), 0.0),
+        lut=around(401_000, 0.1) if fpga else None,
+        ff=around(802_000, 0.1) if fpga else None,
+        dsp=around(6_144, 0.0) if fpga else None,
+        bram18=around(1_152, 0.0) if fpga else None,
+        uram=around(320, 0.0) if fpga else None,
+        support="native",
+        provenance="modelled" if fpga else "calibrated",
+        terms={"compute_s": seconds * 0.4, "memory_s": seconds * 0.6},
+    )
 
 
 def refine(job: Job) -> Job:
