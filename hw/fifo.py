@@ -1,6 +1,6 @@
 """The output FIFO behind free-running logic: credits instead of a full flag."""
 
-from typing import Final
+from typing import Any, Final
 
 from amaranth.hdl import Elaboratable, Module, Shape, ShapeLike, Signal, Value
 from amaranth.lib import stream, wiring
@@ -45,11 +45,11 @@ class CreditFifo(wiring.Component):
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        store = self.placer.place(
+        store: Any = self.placer.place(
             m,
             "store",
             f"sparsefab_fifo{self.width}",
-            lambda: LutRam(width=self.width, body=self.body, placer=self.placer),
+            lambda: LutRam(memories=1, width=self.width, body=self.body, placer=self.placer),
         )
         write, read = Signal(range(2 * _DEPTH), name="write"), Signal(range(2 * _DEPTH), name="read")
         # free places less two, one for the beat that `take` does not count yet: negative when none is left
@@ -60,9 +60,9 @@ class CreditFifo(wiring.Component):
         m.d.comb += [
             self.available.eq(~spare[-1]),
             store.write_address.eq(write),
-            store.write_data.eq(Value.cast(self.data)),
+            store.write_data[0].eq(Value.cast(self.data)),
             store.write_enable.eq(self.push),
-            store.read_address.eq(read),
+            store.read_addresses[0].eq(read),
             self.o.valid.eq(filled),
             Value.cast(self.o.payload).eq(out),
         ]
@@ -73,5 +73,5 @@ class CreditFifo(wiring.Component):
             m.d.sync += spare.eq(spare + 1)
         m.d.sync += write.eq(write + self.push)
         with m.If(~filled | self.o.ready):
-            m.d.sync += [filled.eq(write != read), read.eq(read + (write != read)), out.eq(store.read_data)]
+            m.d.sync += [filled.eq(write != read), read.eq(read + (write != read)), out.eq(store.read_data[0])]
         return m

@@ -75,6 +75,21 @@ class ChainSegment(wiring.Component):
             s0_pairs.eq(self.pairs),
         ]
 
+        # selection: the weights' indices read the banks
+        banks: Any = self.placer.place(
+            m,
+            "banks",
+            "sparsefab_banks",
+            lambda: LutRam(
+                memories=arch.segment, width=arch.lanes * arch.activation_bits, body=self.body, placer=self.placer
+            ),
+        )
+        m.d.comb += [
+            banks.write_address.eq(Cat(s0_index, self.write_bank)),
+            banks.write_data.eq(s0_pairs),
+            banks.write_enable.eq(s0_write),
+        ]
+
         previous: Any = None
         for d in range(arch.segment):
             # skew: DSP d sees a beat d cycles after DSP 0, when its neighbour's sum is there
@@ -85,20 +100,10 @@ class ChainSegment(wiring.Component):
             if d:
                 bank = _delayed(m, bank, f"s{d}_bank")
 
-            # selection: the weight's index reads the bank
-            select = self.placer.place(
-                m,
-                f"select{d}",
-                f"sparsefab_select{len(s0_pairs[d])}",
-                lambda: LutRam(width=arch.lanes * arch.activation_bits, body=self.body, placer=self.placer),
+            m.d.comb += banks.read_addresses[d].eq(Cat(index, bank))
+            lower, upper = (
+                banks.read_data[d].word_select(lane, arch.activation_bits).as_signed() for lane in range(arch.lanes)
             )
-            m.d.comb += [
-                select.read_address.eq(Cat(index, bank)),
-                select.write_address.eq(Cat(s0_index, self.write_bank)),
-                select.write_data.eq(s0_pairs[d]),
-                select.write_enable.eq(s0_write),
-            ]
-            lower, upper = (select.read_data.word_select(lane, arch.activation_bits).as_signed() for lane in range(2))
 
             # multiply and cascade: two products of one weight, added to the neighbour's
             dsp = self.placer.place(m, f"dsp{d}", "sparsefab_dsp48e2", self._make_dsp)

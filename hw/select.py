@@ -1,10 +1,11 @@
-"""One DSP's activation bank and selection: distributed RAM written ahead, read by the weight's index."""
+"""Activation banks and selection: distributed RAM written ahead, read by the weights' indices."""
 
 from functools import partial
 from typing import Any, Final
 
-from amaranth.hdl import Cat, Elaboratable, Module, Value
+from amaranth.hdl import Elaboratable, Module
 from amaranth.lib import wiring
+from amaranth.lib.data import ArrayLayout
 from amaranth.lib.wiring import In, Out
 
 from sparsefab.hw.modules import Placer
@@ -12,38 +13,44 @@ from sparsefab.hw.primitives.lutram import RAM32M, RAM32M16
 
 __all__ = ["LutRam"]
 
-_WIDE_BITS: Final = 14
-_NARROW_BITS: Final = 6
+_READER_BITS: Final = 2
 
 
 class LutRam(wiring.Component):
-    """A 32-deep simple dual-port memory of RAM32M16 and RAM32M primitives; the read is combinational.
+    """Memories of 32 words side by side, of RAM32M16 and RAM32M: written together, each read at its own address.
 
-    As an activation bank the address is bank and index, the word both lanes' activations (12 LUT sites for 16 bits,
-    where a 16:1 multiplexer for each lane takes 64 at best). As an output FIFO it is the store.
+    A RAM32M16 has seven 2-bit readers, each with an address of its own, so readers of different memories share
+    primitives: 8 memories of 16 bits take 76 LUT sites, 9.5 each, where a 16:1 multiplexer for each lane takes 64 at
+    best. In a chain's segment a memory is a DSP's banks: the address is bank and index, the word both lanes'
+    activations. With one memory it is the store of an output FIFO. The read is combinational.
 
     Parameters
     ----------
+    memories : int             Memories side by side.
     width : int                Bits of a word.
     body : str                 'behavioural' or 'vendor' primitives.
     placer : Placer            Where the primitives' wrappers come from.
 
     Members
     -------
-    read_address : In(5)       read_data : Out(width)
-    write_address : In(5)      write_data : In(width)      write_enable : In(1)
+    read_addresses : In        u5[memories]
+    read_data : Out            u<width>[memories]
+    write_address : In(5)      write_enable : In(1)        The same for all memories.
+    write_data : In            u<width>[memories]
     """
 
-    def __init__(self, *, width: int, body: str, placer: Placer) -> None:
-        if width < 1:
-            raise ValueError(f"width must be positive, not {width}")
-        self.width, self.body, self.placer = width, body, placer
+    def __init__(self, *, memories: int, width: int, body: str, placer: Placer) -> None:
+        for name, value in (("memories", memories), ("width", width)):
+            if value < 1:
+                raise ValueError(f"{name} must be positive, not {value}")
+        self.memories, self.width, self.body, self.placer = memories, width, body, placer
+        words = ArrayLayout(width, memories)
         super().__init__(
             {
-                "read_address": In(5),
-                "read_data": Out(width),
+                "read_addresses": In(ArrayLayout(5, memories)),
+                "read_data": Out(words),
                 "write_address": In(5),
-                "write_data": In(width),
+                "write_data": In(words),
                 "write_enable": In(1),
             }
         )
@@ -53,25 +60,28 @@ class LutRam(wiring.Component):
         """LUT sites that the primitives take."""
         return sum(8 if kind is RAM32M16 else 4 for kind in self._primitives())
 
+    def _readers(self) -> list[tuple[int, slice]]:
+        """Memory and bits of each reader."""
+        lows = range(0, self.width, _READER_BITS)
+        return [(k, slice(low, min(low + _READER_BITS, self.width))) for k in range(self.memories) for low in lows]
+
     def _primitives(self) -> list[type[RAM32M16] | type[RAM32M]]:
-        wide, rest = divmod(self.width, _WIDE_BITS)
-        return [RAM32M16] * (wide + (rest > _NARROW_BITS)) + [RAM32M] * (0 < rest <= _NARROW_BITS)
+        full, rest = divmod(len(self._readers()), len(RAM32M16.letters) - 1)
+        narrow = 0 < rest < len(RAM32M.letters)
+        return [RAM32M16] * (full + (rest > 0 and not narrow)) + [RAM32M] * narrow
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        low = 0
+        readers = iter(self._readers())
         for number, kind in enumerate(self._primitives()):
             module = f"sparsefab_{kind.primitive.lower()}"
             ram: Any = self.placer.place(m, f"ram{number}", module, partial(kind, body=self.body))
-            readers = kind.letters[:-1]
-            bits = min(2 * len(readers), self.width - low)
-            m.d.comb += [getattr(ram, f"ADDR{letter}").eq(self.read_address) for letter in readers]
-            m.d.comb += [getattr(ram, f"ADDR{kind.letters[-1]}").eq(self.write_address), ram.WE.eq(self.write_enable)]
-            data_in: Value = Cat(getattr(ram, f"DI{letter}") for letter in readers)
-            data_out: Value = Cat(getattr(ram, f"DO{letter}") for letter in readers)
-            m.d.comb += [
-                data_in[:bits].eq(self.write_data[low : low + bits]),
-                self.read_data[low : low + bits].eq(data_out[:bits]),
-            ]
-            low += bits
+            read_letters, write_letter = kind.letters[:-1], kind.letters[-1]
+            m.d.comb += [getattr(ram, f"ADDR{write_letter}").eq(self.write_address), ram.WE.eq(self.write_enable)]
+            for letter, (memory, bits) in zip(read_letters, readers, strict=False):
+                m.d.comb += [
+                    getattr(ram, f"ADDR{letter}").eq(self.read_addresses[memory]),
+                    getattr(ram, f"DI{letter}").eq(self.write_data[memory][bits]),
+                    self.read_data[memory][bits].eq(getattr(ram, f"DO{letter}")),
+                ]
         return m

@@ -78,8 +78,10 @@ def synthesize(modules: Mapping[str, str], *, top: str = "top") -> Resources:
         design = ys.Design()
         for step in (
             f"read_verilog -sv {source}",
-            # each module by itself, so that a deep one elsewhere does not excuse slow logic here; flat afterwards
-            f"synth_xilinx -family xcup -top {top} -noiopad -noclkbuf",
+            # blocks are mapped one by one, so that a deep one does not excuse slow logic in another; flat afterwards
+            *(f"setattr -mod -set keep_hierarchy 1 {blocks}" for blocks in (f"{top}.*", "*_segment")),
+            f"synth_xilinx -family xcup -top {top} -flatten -noiopad -noclkbuf",
+            "setattr -mod -unset keep_hierarchy *",
             "flatten",
             "opt_clean -purge",
             f"tee -q -o {report} stat -json",

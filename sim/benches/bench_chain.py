@@ -34,20 +34,22 @@ async def check_chain(dut: Any) -> None:
     results = []
     for run in plan["runs"]:
         stimuli = ChainStimuli.load(plan_path.parent / run["stimuli"])
-        results.append(await _run(dut, arch, stimuli, run))
+        results.append(await _run(dut, arch, stimuli, run, plan["reset_cycles"]))
     (plan_path.parent / "results.json").write_text(json.dumps(results))
     failed = [result for result in results if result["mismatches"]]
     assert not failed, f"{len(failed)} of {len(results)} runs differ: {failed[0]}"
 
 
-async def _run(dut: Any, arch: ChainArch, stimuli: ChainStimuli, run: dict[str, Any]) -> dict[str, Any]:
+async def _run(
+    dut: Any, arch: ChainArch, stimuli: ChainStimuli, run: dict[str, Any], reset_cycles: int
+) -> dict[str, Any]:
     await FallingEdge(dut.clk)
     acts = StreamSource(dut, "acts", act_payloads(arch, stimuli), idle=run["idle"], seed=run["seed"])
     weights = StreamSource(dut, "weights", weight_payloads(arch, stimuli), idle=run["idle"], seed=run["seed"])
     sums = StreamSink(dut, "sums", stall=run["stall"], seed=run["seed"])
     agents = (acts, weights, sums)
     dut.rst.value = 1
-    for _ in range(4):
+    for _ in range(reset_cycles):
         await FallingEdge(dut.clk)
     dut.rst.value = 0
     expected = sum_payloads(arch, stimuli)

@@ -1,5 +1,6 @@
 """The chain's emitted Verilog against the reference, in the simulators that are there."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +69,40 @@ def test_a_planted_bug_is_caught() -> None:
     assert report.mismatches > 0
 
 
+def _library(folder: Path) -> Path:
+    """Stand-ins for AMD's models: the twins under the vendor's names, parameters accepted, registers held by GSR."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arch = ChainArch(dsps=8)
+    vendor, twin = (chain_verilog(arch, primitives=body) for body in ("vendor", "behavioural"))
+    for primitive in ("DSP48E2", "RAM32M16", "RAM32M"):
+        wrapper = f"sparsefab_{primitive.lower()}"
+        names = re.findall(r"\.(\w+)\(\d+'", vendor[wrapper]) + re.findall(r'\.(\w+)\("', vendor[wrapper])
+        clock = "CLK" if primitive == "DSP48E2" else "WCLK"
+        text = twin[wrapper].replace(f"module {wrapper}(", f"module {primitive}(").replace("clk", clock)
+        text = re.sub(r"\brst, |, rst\b", "", text, count=1).replace("input rst;", "").replace("wire rst;", "")
+        header, body = text.split(";", 1)
+        declared = "".join(f"  parameter {name} = 0;\n" for name in names)
+        (folder / f"{primitive}.v").write_text(f"{header};\n{declared}{body}")
+    (folder / "glbl.v").write_text("module glbl(); reg GSR = 1; initial #100 GSR = 0; endmodule\n")
+    return folder
+
+
+def test_vendor_primitives_with_a_simulation_library(tmp_path: Path) -> None:
+    _need("icarus")
+    library = _library(tmp_path / "unisims")
+    report = verify_chain(ChainArch(dsps=8), build_dir=tmp_path, simulator="icarus", beats=40, unisim=library)
+    assert report.mismatches == 0
+    (library / "glbl.v").unlink()
+    with pytest.raises(MissingToolError, match=r"no glbl\.v"):
+        verify_chain(ChainArch(dsps=8), build_dir=tmp_path, simulator="icarus", beats=40, unisim=library)
+    with pytest.raises(MissingToolError, match=r"no DSP48E2\.v"):
+        verify_chain(ChainArch(dsps=8), build_dir=tmp_path, simulator="icarus", unisim=tmp_path)
+    with pytest.raises(ValueError, match="unisim works with simulator 'icarus'"):
+        verify_chain(ChainArch(dsps=8), build_dir=tmp_path, simulator="verilator", unisim=library)
+
+
 def test_missing_simulator_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("sparsefab.sim.run.shutil.which", lambda name: None)
+    monkeypatch.setattr("sparsefab.sim.simulator.shutil.which", lambda name: None)
     with pytest.raises(MissingToolError, match="apt-get install iverilog"):
         verify_chain(ChainArch(dsps=8), build_dir=tmp_path, simulator="icarus")
 

@@ -1,0 +1,162 @@
+"""Build Verilog in a simulator and run a bench on it: builds are kept by content, results are counted."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from cocotb_tools.check_results import get_results
+from cocotb_tools.runner import Icarus, Runner
+
+from sparsefab.errors import MissingToolError, VerificationError
+from sparsefab.sim.verilator import CONFIGURATION, FastVerilator, verilator_command, verilator_version
+
+__all__ = ["GSR_CYCLES", "Build", "SimulatorName", "build", "digest", "run_bench", "simulators"]
+
+SimulatorName = Literal["verilator", "icarus"]
+
+GSR_CYCLES: Final = 80  # at 2 ns: longer than the 100 ns for which the vendor's glbl.v holds all registers
+
+_TOP: Final = "top"
+_NO_ICARUS: Final = "Icarus Verilog is not on PATH: apt-get install iverilog"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """A compiled design; `path` holds it."""
+
+    runner: Runner
+    path: Path
+
+
+def simulators(cache_dir: Path) -> dict[SimulatorName, str | None]:
+    """Say what is missing for each simulator; None = it can be used."""
+    found: dict[SimulatorName, str | None] = {"verilator": None, "icarus": None}
+    try:
+        verilator_command(cache_dir)
+    except MissingToolError as error:
+        found["verilator"] = str(error)
+    if shutil.which("iverilog") is None:
+        found["icarus"] = _NO_ICARUS
+    return found
+
+
+def build(texts: Mapping[str, str], build_dir: Path, simulator: SimulatorName, *, unisim: Path | None = None) -> Build:
+    """Compile a design, unless the same was compiled before.
+
+    Parameters
+    ----------
+    texts : {module: text}           The top is called `top`.
+    build_dir : Path                 One folder below it for each distinct design.
+    simulator : 'verilator' | 'icarus'
+    unisim : Path | None             The user's copy of AMD's simulation library: a folder with DSP48E2.v and so on,
+                                     glbl.v in it or above. Icarus only.
+
+    Raises
+    ------
+    MissingToolError                 If the simulator or a library file is not there.
+    VerificationError                If the design does not compile; names the log.
+    """
+    source = "\n".join(texts.values())
+    files = {"top.v": source}
+    libraries: list[Path] = []
+    runner: Runner
+    if simulator == "verilator":
+        if unisim is not None:
+            raise ValueError("unisim works with simulator 'icarus': the library's models do not compile in Verilator")
+        runner = FastVerilator(verilator_command(build_dir))
+        arguments, tool = ["-Wno-fatal", "-O3"], verilator_version()
+        files = {"top.vlt": CONFIGURATION} | files
+    elif simulator == "icarus":
+        if shutil.which("iverilog") is None:
+            raise MissingToolError(_NO_ICARUS)
+        runner, arguments, tool = Icarus(), [], "icarus"
+        if unisim is not None:
+            libraries = [_find_glbl(unisim)]
+            arguments = ["-y", str(unisim.resolve()), "-Y", ".v", "-s", "glbl"]
+    else:
+        raise ValueError(f"simulator must be 'verilator' or 'icarus', not {simulator!r}")
+    path = build_dir.resolve() / f"{simulator}-{digest(tool, *arguments, *files.values())}"
+    if (path / "built").exists():
+        # what runner.build() would have left behind
+        runner.build_dir, runner.hdl_toplevel, runner.waves = path, _TOP, False
+        return Build(runner=runner, path=path)
+    path.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (path / name).write_text(text)
+    try:
+        runner.build(
+            sources=[*(path / name for name in files), *libraries],
+            hdl_toplevel=_TOP,
+            build_dir=path,
+            always=True,
+            build_args=arguments,
+            timescale=("1ns", "1ps"),
+            log_file=path / "build.log",
+        )
+    except (SystemExit, RuntimeError, OSError) as error:
+        raise VerificationError(f"{simulator} cannot build the design, see {path / 'build.log'}") from error
+    (path / "built").touch()
+    return Build(runner=runner, path=path)
+
+
+def run_bench(built: Build, bench: str, work: Path) -> list[dict[str, Any]]:
+    """Run a bench on a plan and return what it wrote.
+
+    Parameters
+    ----------
+    built : Build
+    bench : str                      Module in sparsefab.sim.benches.
+    work : Path                      Folder with plan.json; the bench writes results.json there.
+
+    Raises
+    ------
+    VerificationError                If the simulation does not finish, or fails without a counted mismatch.
+    """
+    results_xml, results, log = work / "results.xml", work / "results.json", work / "test.log"
+    results_xml.unlink(missing_ok=True)
+    results.unlink(missing_ok=True)
+    unfinished = f"the simulation did not finish, see {log}"
+    try:
+        built.runner.test(
+            test_module=f"sparsefab.sim.benches.{bench}",
+            hdl_toplevel=_TOP,
+            hdl_toplevel_lang="verilog",
+            build_dir=built.path,
+            test_dir=work,
+            results_xml=str(results_xml),
+            plusargs=[f"+bench={work / 'plan.json'}"],
+            log_file=log,
+            timescale=("1ns", "1ps"),
+        )
+    except (SystemExit, RuntimeError) as error:  # inside pytest the runner raises what get_results counts outside
+        if not results.is_file():
+            raise VerificationError(unfinished) from error
+    tests, failed = get_results(results_xml) if results_xml.is_file() else (0, 0)
+    if tests == 0 or not results.is_file():
+        raise VerificationError(unfinished)
+    runs: list[dict[str, Any]] = json.loads(results.read_text())
+    if failed and not any(run["mismatches"] for run in runs):
+        raise VerificationError(f"the bench failed, see {log}")
+    return runs
+
+
+def digest(*parts: str | bytes) -> str:
+    """Name content by twelve hexadecimal digits."""
+    state = hashlib.sha256()
+    for part in parts:
+        state.update(part.encode() if isinstance(part, str) else part)
+        state.update(b"\0")
+    return state.hexdigest()[:12]
+
+
+def _find_glbl(unisim: Path) -> Path:
+    if not (unisim / "DSP48E2.v").is_file():
+        raise MissingToolError(f"{unisim}: no DSP48E2.v there; point to the folder of the simulation library's models")
+    for folder in (unisim, *list(unisim.resolve().parents)[:3]):
+        if (folder / "glbl.v").is_file():
+            return folder / "glbl.v"
+    raise MissingToolError(f"{unisim}: no glbl.v there nor above; it belongs to the simulation library")
