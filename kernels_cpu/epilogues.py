@@ -24,10 +24,9 @@ from sparsefab.kernels_cpu.intrinsics import (
     splat,
     store,
     to_float,
-    transpose_bytes,
-    transpose_lanes,
 )
 from sparsefab.kernels_cpu.kernel import piece
+from sparsefab.kernels_cpu.shuffles import transpose_bytes, transpose_lanes
 from sparsefab.kernels_cpu.vector import f32x16, i16x32, i32x16
 
 __all__ = ["EPILOGUES", "scaled", "shifted"]

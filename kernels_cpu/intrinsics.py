@@ -8,7 +8,7 @@ Names follow the page of the instruction; "inside lanes" means in each 128-bit p
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -19,15 +19,22 @@ from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin
 
-from sparsefab.kernels_cpu.vector import VectorType, vector
+from sparsefab.kernels_cpu.lowering import (
+    intrinsic_named,
+    invoke,
+    pointer,
+    referenced_type,
+    require_vectors,
+    splat_lanes,
+)
+from sparsefab.kernels_cpu.vector import VectorType
 
 __all__ = [
     "broadcast",
     "dot",
     "fma",
-    "high_halves",
     "load",
-    "low_halves",
+    "load_bytes",
     "maximum",
     "minimum",
     "multiply_add_words",
@@ -41,37 +48,26 @@ __all__ = [
     "read_i16",
     "read_i32",
     "read_i64",
+    "read_u8",
     "saturating_add",
     "splat",
     "store",
-    "store_low_halves",
     "to_float",
-    "transpose_lanes",
-    "unpack_high_bytes",
-    "unpack_high_words",
-    "unpack_low_bytes",
-    "unpack_low_words",
     "view",
     "write_i32",
 ]
 
-_I1, _I8, _I16, _I32 = ir.IntType(1), ir.IntType(8), ir.IntType(16), ir.IntType(32)
-
-
-def _named(name: str, definition: Callable[..., Any]) -> Any:
-    """Make an intrinsic of a function that a factory returned; the cache tells intrinsics apart by their names."""
-    definition.__name__ = definition.__qualname__ = name
-    return intrinsic(definition)
+_I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
 @intrinsic
 def load(typing_context: Any, kind: Any, address: Any) -> Any:
     """`load(i8x64, address)`: an aligned load; the address is a multiple of the vector's width."""
-    result = _referenced(kind)
+    result = referenced_type(kind)
 
     def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        return builder.load(_pointer(builder, arguments[1], result.llvm), align=result.bytes)
+        return builder.load(pointer(builder, arguments[1], result.llvm), align=result.bytes)
 
     return result(kind, types.intp), emit
 
@@ -79,11 +75,11 @@ def load(typing_context: Any, kind: Any, address: Any) -> Any:
 @intrinsic
 def load_bytes(typing_context: Any, kind: Any, address: Any) -> Any:
     """`load_bytes(i32x16, address)`: a byte for each element, widened without sign (vpmovzxbd)."""
-    result = _referenced(kind)
+    result = referenced_type(kind)
 
     def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
         narrow = ir.VectorType(_I8, result.lanes)
-        return builder.zext(builder.load(_pointer(builder, arguments[1], narrow), align=1), result.llvm)
+        return builder.zext(builder.load(pointer(builder, arguments[1], narrow), align=1), result.llvm)
 
     return result(kind, types.intp), emit
 
@@ -91,10 +87,10 @@ def load_bytes(typing_context: Any, kind: Any, address: Any) -> Any:
 @intrinsic
 def store(typing_context: Any, address: Any, value: Any) -> Any:
     """`store(address, vector)`: an aligned store; the address is a multiple of the vector's width."""
-    _vectors(value)
+    require_vectors(value)
 
     def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        builder.store(arguments[1], _pointer(builder, arguments[0], value.llvm), align=value.bytes)
+        builder.store(arguments[1], pointer(builder, arguments[0], value.llvm), align=value.bytes)
         return context.get_dummy_value()
 
     return types.void(types.intp, value), emit
@@ -103,11 +99,11 @@ def store(typing_context: Any, address: Any, value: Any) -> Any:
 @intrinsic
 def broadcast(typing_context: Any, kind: Any, address: Any) -> Any:
     """`broadcast(i8x64, address)`: the four bytes at `address` in every dword (vpbroadcastd from memory)."""
-    result = _referenced(kind)
+    result = referenced_type(kind)
 
     def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        word = builder.load(_pointer(builder, arguments[1], _I32), align=4)
-        return builder.bitcast(_splat(builder, word, result.bits // 32), result.llvm)
+        word = builder.load(pointer(builder, arguments[1], _I32), align=4)
+        return builder.bitcast(splat_lanes(builder, word, result.bits // 32), result.llvm)
 
     return result(kind, types.intp), emit
 
@@ -129,7 +125,7 @@ def prefetch(typing_context: Any, address: Any) -> Any:
 def _scalar_read(element: ir.Type, result: Any, align: int, signed: bool = True) -> Callable[..., Any]:
     def typed(typing_context: Any, address: Any) -> Any:
         def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-            value = builder.load(_pointer(builder, arguments[0], element), align=align)
+            value = builder.load(pointer(builder, arguments[0], element), align=align)
             wide = isinstance(element, ir.FloatType) or element.width == 64
             return value if wide else (builder.sext if signed else builder.zext)(value, ir.IntType(64))
 
@@ -138,12 +134,12 @@ def _scalar_read(element: ir.Type, result: Any, align: int, signed: bool = True)
     return typed
 
 
-read_i8 = _named("read_i8", _scalar_read(_I8, types.int64, 1))
-read_u8 = _named("read_u8", _scalar_read(_I8, types.int64, 1, signed=False))
-read_i16 = _named("read_i16", _scalar_read(_I16, types.int64, 2))
-read_i32 = _named("read_i32", _scalar_read(_I32, types.int64, 4))
-read_i64 = _named("read_i64", _scalar_read(ir.IntType(64), types.int64, 8))
-read_f32 = _named("read_f32", _scalar_read(ir.FloatType(), types.float32, 4))
+read_i8 = intrinsic_named("read_i8", _scalar_read(_I8, types.int64, 1))
+read_u8 = intrinsic_named("read_u8", _scalar_read(_I8, types.int64, 1, signed=False))
+read_i16 = intrinsic_named("read_i16", _scalar_read(_I16, types.int64, 2))
+read_i32 = intrinsic_named("read_i32", _scalar_read(_I32, types.int64, 4))
+read_i64 = intrinsic_named("read_i64", _scalar_read(ir.IntType(64), types.int64, 8))
+read_f32 = intrinsic_named("read_f32", _scalar_read(ir.FloatType(), types.float32, 4))
 
 
 @intrinsic
@@ -151,7 +147,7 @@ def write_i32(typing_context: Any, address: Any, value: Any) -> Any:
     """`write_i32(address, integer)`: the low 32 bits."""
 
     def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        builder.store(builder.trunc(arguments[1], _I32), _pointer(builder, arguments[0], _I32), align=4)
+        builder.store(builder.trunc(arguments[1], _I32), pointer(builder, arguments[0], _I32), align=4)
         return context.get_dummy_value()
 
     return types.void(types.intp, types.int64), emit
@@ -161,14 +157,14 @@ def write_i32(typing_context: Any, address: Any, value: Any) -> Any:
 @intrinsic
 def splat(typing_context: Any, kind: Any, value: Any) -> Any:
     """`splat(i32x16, scalar)`: the scalar, cut to the element's width, in every element."""
-    result = _referenced(kind)
+    result = referenced_type(kind)
     scalar = types.float32 if result.element == "f32" else types.int64
 
     def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
         element = arguments[1]
         if isinstance(result.llvm.element, ir.IntType) and result.llvm.element.width < 64:
             element = builder.trunc(element, result.llvm.element)
-        return _splat(builder, element, result.lanes)
+        return splat_lanes(builder, element, result.lanes)
 
     return result(kind, scalar), emit
 
@@ -176,7 +172,7 @@ def splat(typing_context: Any, kind: Any, value: Any) -> Any:
 @intrinsic
 def view(typing_context: Any, kind: Any, value: Any) -> Any:
     """`view(i16x32, vector)`: the same bits as other elements; no instruction."""
-    result = _referenced(kind)
+    result = referenced_type(kind)
     if not isinstance(value, VectorType) or value.bits != result.bits:
         raise TypingError(f"view needs vectors of one width, not {value} and {result}")
 
@@ -225,13 +221,13 @@ def _call(
     """Make an intrinsic of LLVM's function `name`; ``{bits}`` and ``{type}`` in it follow the first argument."""
 
     def typed(typing_context: Any, *operands: Any) -> Any:
-        _vectors(*operands)
+        require_vectors(*operands)
         result, expected = shape(operands[0])
         if tuple(operands) != expected:
             raise TypingError(f"{name} takes {expected}, not {operands}")
 
         def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-            return _invoke(
+            return invoke(
                 builder,
                 _X86_NAMES.get((name, operands[0].bits), name).format(type=operands[0].suffix),
                 result.llvm,
@@ -269,13 +265,13 @@ def _make(public: str, name: str, arity: int, shape: Any, document: str) -> Any:
             return body(typing_context, a, b)
 
         two.__doc__ = document
-        return _named(public, two)
+        return intrinsic_named(public, two)
 
     def three(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
         return body(typing_context, a, b, c)
 
     three.__doc__ = document
-    return _named(public, three)
+    return intrinsic_named(public, three)
 
 
 def _same(first: VectorType) -> Any:
@@ -313,185 +309,10 @@ fma = _make("fma", "llvm.fma.{type}", 3, lambda a: (a, (a, a, a)), "a * b + c, r
 @intrinsic
 def to_float(typing_context: Any, value: Any) -> Any:
     """`to_float(i32 vector)`: to binary32, nearest even (vcvtdq2ps)."""
-    _vectors(value)
+    require_vectors(value)
     result = value.of("f32")
 
     def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
         return builder.sitofp(arguments[0], result.llvm)
 
     return result(value), emit
-
-
-# --- moving elements --------------------------------------------------------------------------------------------------
-def _unpack(element: str, high: bool) -> Callable[..., Any]:
-    def typed(typing_context: Any, a: Any, b: Any) -> Any:
-        _vectors(a, b)
-        inner = a.of(element)
-        lane = 128 * inner.lanes // inner.bits
-        mask = [
-            piece + (lane // 2 if high else 0) + i // 2 + (inner.lanes if i % 2 else 0)
-            for piece in range(0, inner.lanes, lane)
-            for i in range(lane)
-        ]
-
-        def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-            parts = [builder.bitcast(argument, inner.llvm) for argument in arguments]
-            return builder.bitcast(_shuffle(builder, parts, mask), a.llvm)
-
-        return a(a, b), emit
-
-    return typed
-
-
-unpack_low_bytes = _named("unpack_low_bytes", _unpack("i8", False))
-unpack_high_bytes = _named("unpack_high_bytes", _unpack("i8", True))
-unpack_low_words = _named("unpack_low_words", _unpack("i16", False))
-unpack_high_words = _named("unpack_high_words", _unpack("i16", True))
-
-
-@intrinsic
-def transpose_lanes(typing_context: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """Transpose the 4 x 4 matrix of 128-bit lanes of four 512-bit vectors (8 vshufi32x4).
-
-    Returns
-    -------
-    tuple of 4 vectors           Vector m holds lane m of a, b, c, d in turn.
-    """
-    _vectors(a, b, c, d)
-    if a.bits != 512:
-        raise TypingError(f"transpose_lanes takes 512-bit vectors, not {a}")
-    result = types.Tuple((a, a, a, a))
-    step = a.lanes // 4
-
-    def pick(builder: Any, left: Any, right: Any, lanes: tuple[int, int, int, int]) -> Any:
-        mask = [(lane + (4 if i > 1 else 0)) * step + j for i, lane in enumerate(lanes) for j in range(step)]
-        return _shuffle(builder, (left, right), mask)
-
-    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        va, vb, vc, vd = arguments
-        ab_low, ab_high = pick(builder, va, vb, (0, 1, 0, 1)), pick(builder, va, vb, (2, 3, 2, 3))
-        cd_low, cd_high = pick(builder, vc, vd, (0, 1, 0, 1)), pick(builder, vc, vd, (2, 3, 2, 3))
-        rows = [
-            pick(builder, ab_low, cd_low, (0, 2, 0, 2)),
-            pick(builder, ab_low, cd_low, (1, 3, 1, 3)),
-            pick(builder, ab_high, cd_high, (0, 2, 0, 2)),
-            pick(builder, ab_high, cd_high, (1, 3, 1, 3)),
-        ]
-        return cgutils.pack_array(builder, rows)
-
-    return result(a, b, c, d), emit
-
-
-def _halves(which: int) -> Callable[..., Any]:
-    def typed(typing_context: Any, a: Any, b: Any) -> Any:
-        _vectors(a, b)
-        half = a.lanes // 2
-        mask = [start + which * half + i for start in (0, a.lanes) for i in range(half)]
-
-        def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-            return _shuffle(builder, arguments, mask)
-
-        return a(a, b), emit
-
-    return typed
-
-
-low_halves = _named("low_halves", _halves(0))
-high_halves = _named("high_halves", _halves(1))
-
-
-@intrinsic
-def transpose_bytes(typing_context: Any, value: Any) -> Any:
-    """Transpose the 4 x 4 matrix of bytes in each 128-bit lane (vpshufb)."""
-    _vectors(value)
-    inner = value.of("i8")
-    mask = [16 * (i // 16) + 4 * (i % 4) + i % 16 // 4 for i in range(inner.lanes)]
-
-    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        part = builder.bitcast(arguments[0], inner.llvm)
-        return builder.bitcast(_shuffle(builder, (part, part), mask), value.llvm)
-
-    return value(value), emit
-
-
-@intrinsic
-def join(typing_context: Any, low: Any, high: Any) -> Any:
-    """Make one vector of two of half its width (vinserti64x4, free for the low part)."""
-    _vectors(low, high)
-    result = vector(low.element, 2 * low.lanes)
-
-    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        return _shuffle(builder, arguments, list(range(2 * low.lanes)))
-
-    return result(low, high), emit
-
-
-def _permute(element: str, name: str) -> Callable[..., Any]:
-    def typed(typing_context: Any, data: Any, index: Any) -> Any:
-        _vectors(data, index)
-        if data.bits != 512:
-            raise TypingError(f"{name} takes 512-bit vectors, not {data}")
-        inner = data.of(element)
-
-        def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-            parts = [builder.bitcast(argument, inner.llvm) for argument in arguments]
-            return builder.bitcast(_invoke(builder, name, inner.llvm, parts), data.llvm)
-
-        return data(data, index), emit
-
-    return typed
-
-
-# An index that is loaded from memory pins these; a constant one lets LLVM choose another shuffle.
-permute_bytes = _named("permute_bytes", _permute("i8", "llvm.x86.avx512.permvar.qi.512"))
-permute_words = _named("permute_words", _permute("i16", "llvm.x86.avx512.permvar.hi.512"))
-permute_dwords = _named("permute_dwords", _permute("i32", "llvm.x86.avx512.permvar.si.512"))
-
-
-@intrinsic
-def store_low_halves(typing_context: Any, address: Any, value: Any) -> Any:
-    """Store the low 8 bytes of the two lanes of a 256-bit vector at `address` and `address + 16` (vmovq, vpextrq)."""
-    _vectors(value)
-
-    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        words = builder.bitcast(arguments[1], value.of("i64").llvm)
-        for lane in range(value.bits // 128):
-            place = builder.add(arguments[0], arguments[0].type(16 * lane))
-            word = builder.extract_element(words, _I32(2 * lane))
-            builder.store(word, _pointer(builder, place, ir.IntType(64)), align=8)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, value), emit
-
-
-# --- shared by the definitions ----------------------------------------------------------------------------------------
-def _referenced(kind: Any) -> VectorType:
-    if isinstance(kind, types.TypeRef) and isinstance(kind.instance_type, VectorType):
-        return kind.instance_type
-    raise TypingError(f"the first argument is a vector type, not {kind}")
-
-
-def _vectors(*operands: Any) -> None:
-    for operand in operands:
-        if not isinstance(operand, VectorType):
-            raise TypingError(f"a vector is needed, not {operand}")
-
-
-def _pointer(builder: Any, address: Any, element: ir.Type) -> Any:
-    return builder.inttoptr(address, element.as_pointer())
-
-
-def _shuffle(builder: Any, pair: Sequence[Any], mask: list[int]) -> Any:
-    a, b = pair
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(mask)), [_I32(i) for i in mask]))
-
-
-def _splat(builder: Any, value: Any, lanes: int) -> Any:
-    kind = ir.VectorType(value.type, lanes)
-    first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, _I32(0))
-    return _shuffle(builder, (first, first), [0] * lanes)
-
-
-def _invoke(builder: Any, name: str, result: ir.Type, arguments: list[Any]) -> Any:
-    kind = ir.FunctionType(result, [argument.type for argument in arguments])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)

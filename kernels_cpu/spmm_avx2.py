@@ -15,9 +15,7 @@ from typing import Any
 from sparsefab.kernels_cpu.intrinsics import (
     broadcast,
     dot,
-    high_halves,
     load,
-    low_halves,
     maximum,
     minimum,
     multiply_round,
@@ -31,15 +29,19 @@ from sparsefab.kernels_cpu.intrinsics import (
     saturating_add,
     splat,
     store,
-    store_low_halves,
     to_float,
+)
+from sparsefab.kernels_cpu.kernel import kernel, piece
+from sparsefab.kernels_cpu.products import dot_widened_256
+from sparsefab.kernels_cpu.shuffles import (
+    high_halves,
+    low_halves,
+    store_low_halves,
     unpack_high_bytes,
     unpack_high_words,
     unpack_low_bytes,
     unpack_low_words,
 )
-from sparsefab.kernels_cpu.kernel import kernel, piece
-from sparsefab.kernels_cpu.products import dot_widened_256
 from sparsefab.kernels_cpu.vector import f32x8, i8x32, i16x16, i32x8
 
 __all__ = ["spmm"]

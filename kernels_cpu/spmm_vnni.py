@@ -19,20 +19,10 @@ import functools
 from typing import Any
 
 from sparsefab.kernels_cpu.epilogues import EPILOGUES
-from sparsefab.kernels_cpu.intrinsics import (
-    broadcast,
-    dot,
-    load,
-    read_i32,
-    read_i64,
-    splat,
-    unpack_high_bytes,
-    unpack_high_words,
-    unpack_low_bytes,
-    unpack_low_words,
-)
+from sparsefab.kernels_cpu.intrinsics import broadcast, dot, load, read_i32, read_i64, splat
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.products import dot_widened
+from sparsefab.kernels_cpu.shuffles import unpack_high_bytes, unpack_high_words, unpack_low_bytes, unpack_low_words
 from sparsefab.kernels_cpu.vector import i8x64, i32x16
 
 __all__ = ["spmm"]

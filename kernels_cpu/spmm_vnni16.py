@@ -23,12 +23,10 @@ from sparsefab.kernels_cpu.epilogues import scaled, shifted
 from sparsefab.kernels_cpu.intrinsics import (
     broadcast,
     dot,
-    join,
     load,
     pack_i8,
     pack_i16,
     pack_u8,
-    permute_dwords,
     read_f32,
     read_i16,
     read_i32,
@@ -36,12 +34,12 @@ from sparsefab.kernels_cpu.intrinsics import (
     splat,
     store,
     to_float,
-    transpose_bytes,
     view,
 )
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.panels import aligned_empty
 from sparsefab.kernels_cpu.products import dot_widened
+from sparsefab.kernels_cpu.shuffles import join, permute_dwords, transpose_bytes
 from sparsefab.kernels_cpu.vector import f32x16, i8x16, i8x64, i32x16
 
 __all__ = ["spmm", "tables"]

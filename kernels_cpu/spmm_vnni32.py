@@ -20,18 +20,13 @@ import numpy as np
 from sparsefab.kernels_cpu.intrinsics import (
     broadcast,
     dot,
-    high_halves,
-    join,
     load,
-    low_halves,
     maximum,
     minimum,
     multiply_round,
     pack_i8,
     pack_i16,
     pack_u8,
-    permute_dwords,
-    permute_words,
     read_f32,
     read_i16,
     read_i32,
@@ -40,12 +35,19 @@ from sparsefab.kernels_cpu.intrinsics import (
     splat,
     store,
     to_float,
-    unpack_high_bytes,
-    unpack_low_bytes,
     view,
 )
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.panels import aligned_empty
+from sparsefab.kernels_cpu.shuffles import (
+    high_halves,
+    join,
+    low_halves,
+    permute_dwords,
+    permute_words,
+    unpack_high_bytes,
+    unpack_low_bytes,
+)
 from sparsefab.kernels_cpu.vector import f32x16, i8x32, i8x64, i16x32, i32x16
 
 __all__ = ["spmm", "tables"]

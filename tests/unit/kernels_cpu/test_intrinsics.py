@@ -5,6 +5,7 @@ import pytest
 from numba import njit
 
 from sparsefab.kernels_cpu import intrinsics as v
+from sparsefab.kernels_cpu import shuffles as s
 from sparsefab.kernels_cpu.features import Level, runs
 from sparsefab.kernels_cpu.panels import aligned_empty
 from sparsefab.kernels_cpu.vector import f32x8, f32x16, i8x32, i8x64, i16x16, i16x32, i32x8, i32x16
@@ -80,10 +81,10 @@ def packed(a, b, kind):
 @pytest.mark.parametrize(
     ("operation", "size", "high"),
     [
-        (v.unpack_low_bytes, 1, False),
-        (v.unpack_high_bytes, 1, True),
-        (v.unpack_low_words, 2, False),
-        (v.unpack_high_words, 2, True),
+        (s.unpack_low_bytes, 1, False),
+        (s.unpack_high_bytes, 1, True),
+        (s.unpack_low_words, 2, False),
+        (s.unpack_high_words, 2, True),
     ],
 )
 def test_unpacks_interleave_inside_lanes(width, operation, size, high):

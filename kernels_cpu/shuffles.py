@@ -1,0 +1,179 @@
+"""Vector instructions that move elements: unpacks, transposes, permutations, joining and parting of registers.
+
+"Inside lanes" means in each 128-bit piece by itself.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.errors import TypingError
+from numba.extending import intrinsic
+
+from sparsefab.kernels_cpu.lowering import (
+    intrinsic_named,
+    invoke,
+    pointer,
+    require_vectors,
+    shuffle,
+)
+from sparsefab.kernels_cpu.vector import vector
+
+__all__ = [
+    "high_halves",
+    "join",
+    "low_halves",
+    "permute_dwords",
+    "permute_words",
+    "store_low_halves",
+    "transpose_bytes",
+    "transpose_lanes",
+    "unpack_high_bytes",
+    "unpack_high_words",
+    "unpack_low_bytes",
+    "unpack_low_words",
+]
+
+_I32 = ir.IntType(32)
+
+
+def _unpack(element: str, high: bool) -> Callable[..., Any]:
+    def typed(typing_context: Any, a: Any, b: Any) -> Any:
+        require_vectors(a, b)
+        inner = a.of(element)
+        lane = 128 * inner.lanes // inner.bits
+        mask = [
+            piece + (lane // 2 if high else 0) + i // 2 + (inner.lanes if i % 2 else 0)
+            for piece in range(0, inner.lanes, lane)
+            for i in range(lane)
+        ]
+
+        def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+            parts = [builder.bitcast(argument, inner.llvm) for argument in arguments]
+            return builder.bitcast(shuffle(builder, parts, mask), a.llvm)
+
+        return a(a, b), emit
+
+    return typed
+
+
+unpack_low_bytes = intrinsic_named("unpack_low_bytes", _unpack("i8", False))
+unpack_high_bytes = intrinsic_named("unpack_high_bytes", _unpack("i8", True))
+unpack_low_words = intrinsic_named("unpack_low_words", _unpack("i16", False))
+unpack_high_words = intrinsic_named("unpack_high_words", _unpack("i16", True))
+
+
+@intrinsic
+def transpose_lanes(typing_context: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """Transpose the 4 x 4 matrix of 128-bit lanes of four 512-bit vectors (8 vshufi32x4).
+
+    Returns
+    -------
+    tuple of 4 vectors           Vector m holds lane m of a, b, c, d in turn.
+    """
+    require_vectors(a, b, c, d)
+    if a.bits != 512:
+        raise TypingError(f"transpose_lanes takes 512-bit vectors, not {a}")
+    result = types.Tuple((a, a, a, a))
+    step = a.lanes // 4
+
+    def pick(builder: Any, left: Any, right: Any, lanes: tuple[int, int, int, int]) -> Any:
+        mask = [(lane + (4 if i > 1 else 0)) * step + j for i, lane in enumerate(lanes) for j in range(step)]
+        return shuffle(builder, (left, right), mask)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        va, vb, vc, vd = arguments
+        ab_low, ab_high = pick(builder, va, vb, (0, 1, 0, 1)), pick(builder, va, vb, (2, 3, 2, 3))
+        cd_low, cd_high = pick(builder, vc, vd, (0, 1, 0, 1)), pick(builder, vc, vd, (2, 3, 2, 3))
+        rows = [
+            pick(builder, ab_low, cd_low, (0, 2, 0, 2)),
+            pick(builder, ab_low, cd_low, (1, 3, 1, 3)),
+            pick(builder, ab_high, cd_high, (0, 2, 0, 2)),
+            pick(builder, ab_high, cd_high, (1, 3, 1, 3)),
+        ]
+        return cgutils.pack_array(builder, rows)
+
+    return result(a, b, c, d), emit
+
+
+def _halves(which: int) -> Callable[..., Any]:
+    def typed(typing_context: Any, a: Any, b: Any) -> Any:
+        require_vectors(a, b)
+        half = a.lanes // 2
+        mask = [start + which * half + i for start in (0, a.lanes) for i in range(half)]
+
+        def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+            return shuffle(builder, arguments, mask)
+
+        return a(a, b), emit
+
+    return typed
+
+
+low_halves = intrinsic_named("low_halves", _halves(0))
+high_halves = intrinsic_named("high_halves", _halves(1))
+
+
+@intrinsic
+def transpose_bytes(typing_context: Any, value: Any) -> Any:
+    """Transpose the 4 x 4 matrix of bytes in each 128-bit lane (vpshufb)."""
+    require_vectors(value)
+    inner = value.of("i8")
+    mask = [16 * (i // 16) + 4 * (i % 4) + i % 16 // 4 for i in range(inner.lanes)]
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        part = builder.bitcast(arguments[0], inner.llvm)
+        return builder.bitcast(shuffle(builder, (part, part), mask), value.llvm)
+
+    return value(value), emit
+
+
+@intrinsic
+def join(typing_context: Any, low: Any, high: Any) -> Any:
+    """Make one vector of two of half its width (vinserti64x4, free for the low part)."""
+    require_vectors(low, high)
+    result = vector(low.element, 2 * low.lanes)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        return shuffle(builder, arguments, list(range(2 * low.lanes)))
+
+    return result(low, high), emit
+
+
+def _permute(element: str, name: str) -> Callable[..., Any]:
+    def typed(typing_context: Any, data: Any, index: Any) -> Any:
+        require_vectors(data, index)
+        if data.bits != 512:
+            raise TypingError(f"{name} takes 512-bit vectors, not {data}")
+        inner = data.of(element)
+
+        def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+            parts = [builder.bitcast(argument, inner.llvm) for argument in arguments]
+            return builder.bitcast(invoke(builder, name, inner.llvm, parts), data.llvm)
+
+        return data(data, index), emit
+
+    return typed
+
+
+# An index that is loaded from memory pins these; a constant one lets LLVM choose another shuffle.
+permute_words = intrinsic_named("permute_words", _permute("i16", "llvm.x86.avx512.permvar.hi.512"))
+permute_dwords = intrinsic_named("permute_dwords", _permute("i32", "llvm.x86.avx512.permvar.si.512"))
+
+
+@intrinsic
+def store_low_halves(typing_context: Any, address: Any, value: Any) -> Any:
+    """Store the low 8 bytes of the two lanes of a 256-bit vector at `address` and `address + 16` (vmovq, vpextrq)."""
+    require_vectors(value)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        words = builder.bitcast(arguments[1], value.of("i64").llvm)
+        for lane in range(value.bits // 128):
+            place = builder.add(arguments[0], arguments[0].type(16 * lane))
+            word = builder.extract_element(words, _I32(2 * lane))
+            builder.store(word, pointer(builder, place, ir.IntType(64)), align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, value), emit
