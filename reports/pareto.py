@@ -1,7 +1,8 @@
-"""Pareto fronts: what is best when loss of accuracy and latency both count, and what cannot be told from the best.
+"""Pareto fronts: what is best when several objectives count, and what cannot be told from the best.
 
-A front is taken among points that answer one question: one target, phase, batch and context (`group_key`), and within
-it the highest fidelity that was reached. A point without loss or latency is on no front.
+The objectives are loss of accuracy and latency unless others are chosen. A front is taken among points that answer one
+question: one target, phase, batch and context (`group_key`), and within it the highest fidelity that was reached. A
+point that lacks an objective, or breaks a limit, is on no front.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsefab.reports.objectives import DEFAULT_OBJECTIVES, Limits, Objective, objectives_of
 from sparsefab.reports.points import Interval, Point
 
 __all__ = ["Standing", "fronts", "group_key", "hypervolume", "non_dominated", "standings"]
@@ -21,22 +23,28 @@ GroupKey = tuple[str, str, str, int, int]
 class Standing:
     """Where a point stands in its group.
 
-    `tied_with` holds the keys of the front points that it cannot be told from: its loss interval and its latency
-    interval both overlap theirs. A front point may be tied with other front points.
+    `tied_with` holds the keys of the front points that it cannot be told from: its interval overlaps theirs in every
+    objective. A front point may be tied with other front points. `broken` names the limits that the point breaks.
     """
 
     point: Point
     on_front: bool
     tied_with: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+    complete: bool = True
 
     @property
     def rank(self) -> str:
-        """'front', 'indistinguishable' (from some front point), 'dominated', or 'none' (a figure is missing)."""
+        """'front', 'indistinguishable' (from some front point), 'dominated', 'outside' the limits, or 'none'."""
+        if not self.complete:  # a figure is missing
+            return "none"
+        if self.broken:
+            return "outside"
         if self.on_front:
             return "front"
         if self.tied_with:
             return "indistinguishable"
-        return "dominated" if _plotted(self.point) else "none"
+        return "dominated"
 
 
 def group_key(point: Point) -> GroupKey:
@@ -44,28 +52,36 @@ def group_key(point: Point) -> GroupKey:
     return point.model, point.target, point.phase, point.batch, point.context
 
 
-def standings(points: Sequence[Point]) -> list[Standing]:
+def standings(
+    points: Sequence[Point], objectives: Sequence[str] = DEFAULT_OBJECTIVES, limits: Limits | None = None
+) -> list[Standing]:
     """The standing of every point within its group, in the given order."""
+    chosen = objectives_of(objectives)
     result: dict[int, Standing] = {}
     groups: dict[GroupKey, list[int]] = {}
     for index, point in enumerate(points):
-        if _plotted(point):
-            groups.setdefault(group_key(point), []).append(index)
+        if point.status != "ok" or any(objective.of(point) is None for objective in chosen):
+            result[index] = Standing(point=point, on_front=False, complete=False)
+        elif limits and (broken := limits.broken(point)):
+            result[index] = Standing(point=point, on_front=False, broken=broken)
         else:
-            result[index] = Standing(point=point, on_front=False)
+            groups.setdefault(group_key(point), []).append(index)
     for members in groups.values():
-        result |= dict(zip(members, _rank([points[index] for index in members]), strict=True))
+        result |= dict(zip(members, _rank([points[index] for index in members], chosen), strict=True))
     return [result[index] for index in range(len(points))]
 
 
-def fronts(points: Sequence[Point]) -> dict[GroupKey, list[Point]]:
-    """The front of every group, fastest point first."""
+def fronts(
+    points: Sequence[Point], objectives: Sequence[str] = DEFAULT_OBJECTIVES, limits: Limits | None = None
+) -> dict[GroupKey, list[Point]]:
+    """The front of every group, best in the last objective first: the fastest, where that is the latency."""
+    chosen = objectives_of(objectives)
     result: dict[GroupKey, list[Point]] = {}
-    for standing in standings(points):
+    for standing in standings(points, objectives, limits):
         if standing.on_front:
             result.setdefault(group_key(standing.point), []).append(standing.point)
     for front in result.values():
-        front.sort(key=lambda point: (_interval(point.latency_s).value, _interval(point.loss).value))
+        front.sort(key=lambda point: tuple(_known(objective.cost_of(point)).value for objective in reversed(chosen)))
     return result
 
 
@@ -98,57 +114,63 @@ def non_dominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     return marked
 
 
-def hypervolume(values: NDArray[np.float64], reference: tuple[float, float]) -> float:
-    """Area that the front dominates below a reference point, exactly, both columns minimized.
+def hypervolume(values: NDArray[np.float64], reference: Sequence[float]) -> float:
+    """Volume that the front dominates below a reference point, exactly, all columns minimized.
 
     Parameters
     ----------
-    values : float64[points, 2]  Rows beyond the reference, or with a NaN, add nothing.
-    reference                    The worst values that count.
+    values : float64[points, objectives]   Rows beyond the reference, or with a NaN, add nothing.
+    reference                    The worst values that count, one an objective.
     """
-    if values.ndim != 2 or values.shape[1] != 2:
-        raise ValueError(f"values must be [points, 2], not {values.shape}")
-    inside = values[(values < np.asarray(reference)).all(axis=1)]
-    front = inside[non_dominated(inside)]
-    front = front[np.argsort(front[:, 0], kind="stable")]
-    area, height = 0.0, reference[1]
-    for first, second in front:
-        area += (reference[0] - first) * (height - second)
-        height = float(second)
-    return area
+    worst = np.asarray(reference, np.float64)
+    if values.ndim != 2 or values.shape[1] != len(worst):
+        raise ValueError(f"values must be [points, {len(worst)}], not {values.shape}")
+    inside = values[(values < worst).all(axis=1)]
+    return _volume(inside[non_dominated(inside)], worst)
 
 
-def _rank(members: Sequence[Point]) -> list[Standing]:
-    """Standings within a group of points that all have a loss and a latency."""
+def _volume(front: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
+    """Slice along the last objective: between two of its values, what the points up to there dominate in the rest."""
+    if not len(front):
+        return 0.0
+    if front.shape[1] == 1:
+        return float(reference[0] - front.min())
+    order = front[np.argsort(front[:, -1], kind="stable")]
+    if front.shape[1] == 2:
+        area, height = 0.0, float(reference[0])
+        for first, second in order:  # the first coordinate falls along a front
+            if first < height:
+                area += (height - first) * (reference[1] - second)
+                height = float(first)
+        return float(area)
+    ends = np.append(order[1:, -1], reference[-1])
+    volume = 0.0
+    for count, (start, end) in enumerate(zip(order[:, -1], ends, strict=True), start=1):
+        if end > start:
+            slab = order[:count, :-1]
+            volume += float(end - start) * _volume(slab[non_dominated(slab)], reference[:-1])
+    return volume
+
+
+def _rank(members: Sequence[Point], objectives: Sequence[Objective]) -> list[Standing]:
+    """Standings within a group of points that all have every objective."""
     finest = "full" if any(point.fidelity == "full" for point in members) else "screen"
-    loss = np.array([_bounds(point.loss) for point in members])
-    latency = np.array([_bounds(point.latency_s) for point in members])
-    values = np.column_stack([loss[:, 0], latency[:, 0]])
+    figures = [[_known(objective.cost_of(point)) for objective in objectives] for point in members]
+    bounds = np.array([[(one.value, one.low, one.high) for one in row] for row in figures])  # [points, objectives, 3]
+    values = bounds[:, :, 0].copy()
     values[[point.fidelity != finest for point in members]] = np.nan
     front = np.flatnonzero(non_dominated(values))
+    marked = set(front.tolist())
     result = []
     for index, point in enumerate(members):
-        overlap = (
-            (loss[front, 1] <= loss[index, 2])
-            & (loss[index, 1] <= loss[front, 2])
-            & (latency[front, 1] <= latency[index, 2])
-            & (latency[index, 1] <= latency[front, 2])
-        )
+        below, above = bounds[front, :, 1] <= bounds[index, :, 2], bounds[index, :, 1] <= bounds[front, :, 2]
+        overlap = (below & above).all(axis=1)
         tied = tuple(members[other].key for other in front[overlap] if other != index)
-        result.append(Standing(point=point, on_front=bool(np.isin(index, front)), tied_with=tied))
+        result.append(Standing(point=point, on_front=index in marked, tied_with=tied))
     return result
 
 
-def _plotted(point: Point) -> bool:
-    return point.status == "ok" and point.loss is not None and point.latency_s is not None
-
-
-def _interval(interval: Interval | None) -> Interval:
+def _known(interval: Interval | None) -> Interval:
     if interval is None:
-        raise ValueError("a point on a front must have a loss and a latency")
+        raise ValueError("a point on a front must have every objective")
     return interval
-
-
-def _bounds(interval: Interval | None) -> tuple[float, float, float]:
-    known = _interval(interval)
-    return known.value, known.low, known.high

@@ -103,18 +103,18 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """What the evaluation of a recipe found.
+    """What the evaluation of a recipe found; without a metric (None) only its bytes are known, from shapes alone.
 
     `delta` is value minus baseline with its paired-bootstrap interval, in the metric's own unit. `weight_bytes` counts
     the packed weights with all their metadata, and what stays in float. `details` is whatever pricing needs to know
     about the compressed model (JSON values); it travels with the evaluation through the store.
     """
 
-    metric: str
-    better: Better
-    accuracy: Interval
-    baseline: float
-    delta: Interval
+    metric: str | None
+    better: Better | None
+    accuracy: Interval | None
+    baseline: float | None
+    delta: Interval | None
     protocol: str
     weight_bytes: int | None = None
     bits_per_weight: float | None = None
@@ -122,6 +122,9 @@ class Accuracy:
     details: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        judged = (self.metric, self.better, self.accuracy, self.baseline, self.delta)
+        if any(part is None for part in judged) and any(part is not None for part in judged):
+            raise ValueError("metric, better, accuracy, baseline and delta must be given together or not at all")
         _check_json("details", self.details)
 
 
@@ -145,7 +148,11 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One target and use to price a recipe for; `cost_hash` identifies the device file and the cost model's version."""
+    """One target and use to price a recipe for.
+
+    `cost_hash` identifies the device file and the cost model's version, `arch` is the accelerator on an FPGA as TOML
+    text, or empty where the cost model chooses.
+    """
 
     target: str
     device: Device
@@ -153,6 +160,7 @@ class Case:
     batch: int
     context: int
     cost_hash: str
+    arch: str = ""
 
     def __post_init__(self) -> None:
         for name, value in (("batch", self.batch), ("context", self.context)):
@@ -168,6 +176,7 @@ class Case:
             batch=self.batch,
             context=self.context,
             cost=self.cost_hash,
+            arch=self.arch,
         )
 
 
@@ -246,6 +255,7 @@ class Point:
     data_hash: str
     float_layers: tuple[str, ...]
     terms: Mapping[str, object]
+    arch: str = ""
 
     @classmethod
     def of(cls, evaluation: Evaluation, case: Case, cost: Cost) -> "Point":
@@ -289,6 +299,7 @@ class Point:
             data_hash=job.data_hash,
             float_layers=found.float_layers if found else (),
             terms=dict(cost.terms),
+            arch=case.arch,
         )
 
     @property

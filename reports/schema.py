@@ -29,7 +29,7 @@ __all__ = [
     "row",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _VERSION_KEY = b"sparsefab.schema"
 
 _TEXT, _WHOLE, _REAL, _NAMES = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.string())
@@ -96,6 +96,7 @@ _POINT = {
     "data_hash": _TEXT,
     "float_layers": _NAMES,
     "terms": _JSON,
+    "arch": _TEXT,
 }
 
 
@@ -148,7 +149,7 @@ def decode_evaluations(content: bytes, name: str) -> list[Evaluation]:
     evaluations = []
     for values in _decode(content, _EVALUATION, name):
         job = Job(**_unflatten(values, _JOB))
-        found = None if values["accuracy"] is None else Accuracy(**_unflatten(values, _ACCURACY))
+        found = None if values["reason"] else Accuracy(**_unflatten(values, _ACCURACY))
         evaluations.append(Evaluation(job=job, accuracy=found, reason=values["reason"]))
     return evaluations
 

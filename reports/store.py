@@ -77,17 +77,30 @@ class Store:
 
 def _read(path: Path, decode: Callable[[bytes, str], list[Item]]) -> list[Item]:
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}; mend it, or choose another folder") from error
-    try:
-        return decode(content, str(path))
+        return _decoded(path, decode)
     except SchemaError as error:
         log.warning("passing over a cached result: %s", error)
         return []
 
 
 def _read_all(folder: Path, decode: Callable[[bytes, str], list[Item]]) -> list[Item]:
-    return [item for path in sorted(folder.glob("*.parquet")) for item in _read(path, decode)]
+    found: list[Item] = []
+    passed: list[SchemaError] = []
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            found += _decoded(path, decode)
+        except SchemaError as error:
+            passed.append(error)
+    if passed:  # one line for a whole cache of another version
+        log.warning("passing over %d cached files in %s, the first: %s", len(passed), folder, passed[0])
+    return found
+
+
+def _decoded(path: Path, decode: Callable[[bytes, str], list[Item]]) -> list[Item]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}; mend it, or choose another folder") from error
+    return decode(content, str(path))

@@ -17,9 +17,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Generic, TypeVar
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["WorkerLost", "run_all"]
+__all__ = ["ProcessWorkers", "WorkerLost", "Workers", "run_all"]
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +40,22 @@ class WorkerLost(RuntimeError):
     """The process that ran a task died twice, the second time with no other task beside it."""
 
 
-def run_all(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
-) -> Iterator[tuple[Task, Result | BaseException]]:
-    """Call `function` on every task in worker processes and yield each result, or what it raised, as it comes.
+class Workers(Protocol):
+    """What runs tasks elsewhere: processes of this machine, or a cluster."""
+
+    def run(
+        self, function: Callable[[Task], Result], tasks: Sequence[Task]
+    ) -> Iterator[tuple[Task, Result | BaseException]]:
+        """Call `function` on every task and yield each with its result, or what it raised, as it comes."""
+        ...
+
+    def close(self) -> None:
+        """End what was started."""
+        ...
+
+
+class ProcessWorkers:
+    """Spawned processes, started when first needed and kept until `close`.
 
     When a worker dies, the tasks that were running are suspects: each is run once more, alone, so that only the one
     that kills its worker again is given up, as `WorkerLost`. When the caller stops early or is interrupted, running
@@ -51,87 +63,105 @@ def run_all(
 
     Parameters
     ----------
-    function                     Importable by name, or an instance of an importable class.
-    tasks                        Anything that can be pickled.
-    workers : int                Processes at most.
+    count : int                  Processes at most.
     """
-    if workers < 1:
-        raise ValueError(f"workers must be positive, not {workers}")
-    waiting, suspects = deque(tasks), deque[Task]()
-    pool = _Pool(function, min(workers, len(tasks)))
+
+    def __init__(self, count: int) -> None:
+        if count < 1:
+            raise ValueError(f"workers must be positive, not {count}")
+        self._pool = _Pool(count)
+
+    def run(
+        self, function: Callable[[Task], Result], tasks: Sequence[Task]
+    ) -> Iterator[tuple[Task, Result | BaseException]]:
+        """As `Workers.run`; `function` is importable by name, or an instance of an importable class."""
+        waiting, suspects = deque(tasks), deque[Task]()
+        pool = self._pool
+        try:
+            while waiting or suspects or pool.running:
+                if suspects and not pool.running:
+                    pool.submit(function, suspects.popleft(), alone=True)
+                while waiting and not suspects and not pool.alone and len(pool.running) < pool.size:
+                    pool.submit(function, waiting.popleft(), alone=False)
+                alone = pool.alone
+                lost: list[Task] = []
+                for task, result in pool.collect():
+                    if isinstance(result, BrokenProcessPool):
+                        lost.append(task)
+                    else:
+                        yield task, result
+                if lost and alone:
+                    pool.kill()
+                    yield lost[0], WorkerLost("the worker process died twice on this task (killed, or out of memory)")
+                elif lost:
+                    log.warning("a worker process died; %d running tasks are tried again, one at a time", len(lost))
+                    suspects.extend(lost)
+                    pool.kill()
+        except BaseException:  # an interrupt, or a caller that stops early: end the workers, then go on with that
+            pool.kill()
+            raise
+
+    def close(self) -> None:
+        """End the processes when they are idle."""
+        self._pool.close()
+
+
+def run_all(
+    function: Callable[[Task], Result], tasks: Sequence[Task], count: int
+) -> Iterator[tuple[Task, Result | BaseException]]:
+    """Run tasks in `count` processes that end with the last of them."""
+    workers = ProcessWorkers(count)
     try:
-        while waiting or suspects or pool.running:
-            if suspects and not pool.running:
-                pool.submit(suspects.popleft(), alone=True)
-            while waiting and not suspects and not pool.alone and len(pool.running) < pool.size:
-                pool.submit(waiting.popleft(), alone=False)
-            alone = pool.alone
-            lost: list[Task] = []
-            for task, result in pool.collect():
-                if isinstance(result, BrokenProcessPool):
-                    lost.append(task)
-                else:
-                    yield task, result
-            if lost and alone:
-                pool.restart()
-                yield lost[0], WorkerLost("the worker process died twice on this task (killed, or out of memory)")
-            elif lost:
-                log.warning("a worker process died; %d running tasks are tried again, one at a time", len(lost))
-                suspects.extend(lost)
-                pool.restart()
-    except BaseException:  # an interrupt, or a caller that stops early: end the workers, then go on with that
-        pool.kill()
-        raise
-    pool.close()
+        yield from workers.run(function, tasks)
+    finally:
+        workers.close()
 
 
-class _Pool(Generic[Task, Result]):
+class _Pool:
     """A process pool that knows what is running in it."""
 
-    def __init__(self, function: Callable[[Task], Result], size: int) -> None:
+    def __init__(self, size: int) -> None:
         self.size = size
-        self.running: dict[Future[Result], Task] = {}
+        self.running: dict[Future[Any], Any] = {}
         self.alone = False
-        self._function = function
-        self._start()
-
-    def _start(self) -> None:
         self._context = _Context()
-        self._executor = ProcessPoolExecutor(max(1, self.size), mp_context=self._context, initializer=_watch_driver)
+        self._executor: ProcessPoolExecutor | None = None
 
-    def submit(self, task: Task, *, alone: bool) -> None:
+    def submit(self, function: Callable[[Any], Any], task: Any, *, alone: bool) -> None:
+        if self._executor is None:
+            self._context = _Context()
+            self._executor = ProcessPoolExecutor(self.size, mp_context=self._context, initializer=_watch_driver)
         try:
-            future = self._executor.submit(self._function, task)
+            future = self._executor.submit(function, task)
         except BrokenProcessPool as error:  # a worker died while none was awaited
             future = Future()
             future.set_exception(error)
         self.running[future] = task
         self.alone = alone
 
-    def collect(self) -> list[tuple[Task, Result | BaseException]]:
+    def collect(self) -> list[tuple[Any, Any]]:
         """Wait for something to finish; after a loss, everything that was running has."""
         done, _ = wait(self.running, return_when=FIRST_COMPLETED)
         if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
             done, _ = wait(self.running)
-        finished: list[tuple[Task, Result | BaseException]] = []
+        finished: list[tuple[Any, Any]] = []
         for future in done:
             error = future.exception()
             finished.append((self.running.pop(future), future.result() if error is None else error))
         self.alone = self.alone and bool(self.running)
         return finished
 
-    def restart(self) -> None:
-        self.kill()
-        self._start()
-
     def kill(self) -> None:
         for process in self._context.started:
             if process.is_alive():
                 process.kill()
         self.close()
+        self.running.clear()
 
     def close(self) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
 
 
 class _Worker(SpawnProcess):
