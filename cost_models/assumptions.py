@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from sparsefab import config
-from sparsefab.targets import Quantity
+from sparsefab.targets import Quantity, check_sources
 
 __all__ = ["Assumptions", "assumptions"]
 
@@ -87,6 +87,10 @@ class Assumptions:
     cpu: CpuAssumptions
     fpga: FpgaAssumptions
     configuration: tuple[Configuration, ...]
+
+    def __post_init__(self) -> None:
+        parts = (self.gpu, self.power, self.economics, self.cpu, self.fpga, self.configuration)
+        check_sources(parts, self.sources)
 
 
 @lru_cache(maxsize=1)

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from sparsefab.cost_models.assumptions import assumptions
 from sparsefab.cost_models.capability import activation_key, format_key
-from sparsefab.cost_models.layers import Options, Uses, assemble, plan_for, shapes_of
+from sparsefab.cost_models.layers import Options, Uses, assemble, cache_values, plan_for, price_rest, shapes_of
 from sparsefab.cost_models.result import Estimate, Figure, LayerEstimate, LayerPlan, Provenance, Support
 from sparsefab.errors import TargetError
 from sparsefab.formats.catalog import get_format
@@ -14,7 +16,7 @@ from sparsefab.formats.ints import IntFormat
 from sparsefab.formats.layout import RowMajor, Vnni4x1, storage_layout
 from sparsefab.formats.sparsity import Block, Dense
 from sparsefab.formats.tensors import TensorSpec
-from sparsefab.targets import Device, Quantity
+from sparsefab.targets import Device, MeasuredCpu, Quantity
 from sparsefab.workload import Activation, Attention, Embedding, Norm, Phase, Workload
 
 __all__ = ["Route", "estimate_cpu", "route"]
@@ -80,6 +82,29 @@ def _rates(device: Device, options: Options) -> _Rates:
         tier=Provenance.MODELLED,
         note="from specifications, not measured",
     )
+
+
+def _shares(measured: MeasuredCpu | None) -> dict[str, Quantity]:
+    """Share of peak by kernel: the median of this machine's timed kernels where there are some, else assumed."""
+    own = assumptions().cpu
+    shares = {
+        "fp32": own.float_of_peak, "block_4x1": own.block_4x1_of_peak, "dense_int8": own.dense_int8_of_peak,
+        "dequantize_int8": own.dequantize_of_peak,
+    }  # fmt: skip
+    if measured is None:
+        return shares
+    peaks = {item.threads: item for item in measured.peaks}
+    for kernel in shares:
+        reached = [
+            2.0 * sample.rows * sample.columns * sample.density * sample.tokens / sample.seconds
+            / (peaks[sample.threads].fp32_op_per_s if kernel == "fp32" else peaks[sample.threads].int8_op_per_s)
+            for sample in measured.kernels
+            if sample.kernel == kernel and sample.threads in peaks
+        ]  # fmt: skip
+        if reached:
+            low, value, high = (float(part) for part in np.quantile(reached, [0.05, 0.5, 0.95]))
+            shares[kernel] = Quantity(value=value, source="measured", low=low, high=high)
+    return shares
 
 
 @lru_cache(maxsize=4096)
@@ -173,76 +198,43 @@ def estimate_cpu(
             routes.append(route(plan.spec, plan.activation, *layer.weight_shape))
         except TargetError as error:
             raise TargetError(f"layer {layer.name}: {device.name}: {error}") from error
-    weights = sum(item.weight_bytes for item in routes)
+    weights, macs = sum(item.weight_bytes for item in routes), shapes.macs
     cached = _CACHE_GAIN if weights < 0.7 * rates.cache_bytes else 1.0
-    shares = {
-        "fp32": own.float_of_peak,
-        "block_4x1": own.block_4x1_of_peak,
-        "dense_int8": own.dense_int8_of_peak,
-        "dequantize_int8": own.dequantize_of_peak,
-    }
+    shares = _shares(options.measured)
     layers: dict[str, LayerEstimate] = {}
     for index, (layer, how) in enumerate(zip(shapes.layers, routes, strict=True)):
         tokens = -(-shapes.m[index] // how.pad_tokens) * how.pad_tokens
         operations = 2.0 * tokens * shapes.n[index] * shapes.k[index] * shapes.copies[index] * how.work
         moved = how.weight_bytes + (1.0 if how.integer else _FLOAT_BYTES) * float(shapes.inputs[index])
-        layers[layer.name] = _layer(
-            layer.name,
-            "linear" if shapes.copies[index] == 1 else "convolution",
-            how.kernel,
-            how.support,
-            float(operations),
-            moved,
-            shares[how.kernel],
-            how.integer,
-            rates,
-            cached,
-            float(shapes.macs[index]),
-            how.note,
-        )
+        work = _Work(
+            kernel=how.kernel, operations=float(operations), moved=moved, share=shares[how.kernel], integer=how.integer,
+            macs=float(macs[index]), support=how.support, note=how.note,
+        )  # fmt: skip
+        kind = "linear" if shapes.copies[index] == 1 else "convolution"
+        layers[layer.name] = _layer(layer.name, kind, work, rates, cached)
     kv_bytes = _FLOAT_BYTES if options.kv_format is None else get_format(options.kv_format).bits / 8.0
-    for other in workload.layers:
-        if isinstance(other, Attention):
-            macs = float(other.macs(phase.tokens, phase.context))
-            half = 0.5 if other.causal and phase.kind == "prefill" else 1.0
-            moved = phase.batch * other.kv_values(phase.context) * kv_bytes
-            layers[other.name] = _layer(
-                other.name,
-                "attention",
-                "fp32",
-                Support.NATIVE,
-                2.0 * macs * half,
-                moved,
-                own.float_of_peak,
-                False,
-                rates,
-                1.0,
-                macs,
-                "",
+
+    def price(layer: Attention | Norm | Activation) -> LayerEstimate:
+        share = own.float_of_peak
+        if isinstance(layer, Attention):
+            macs = float(layer.macs(phase.tokens, phase.context))
+            half = 0.5 if layer.causal and phase.kind == "prefill" else 1.0
+            moved = phase.batch * layer.kv_values(phase.context) * kv_bytes
+            work = _Work(
+                kernel="fp32", operations=2.0 * macs * half, moved=moved, share=share, integer=False, macs=macs
             )
-        elif isinstance(other, Norm | Activation):
-            values = float(phase.tokens * other.width)
-            layers[other.name] = _layer(
-                other.name,
-                "elementwise",
-                other.kind,
-                Support.NATIVE,
-                10.0 * values,
-                2.0 * _FLOAT_BYTES * values,
-                own.float_of_peak,
-                False,
-                rates,
-                _CACHE_GAIN,
-                0.0,
-                "",
-            )
+            return _layer(layer.name, "attention", work, rates, 1.0)
+        values = float(phase.tokens * layer.width)
+        moved = 2.0 * _FLOAT_BYTES * values
+        work = _Work(kernel=layer.kind, operations=10.0 * values, moved=moved, share=share, integer=False)
+        return _layer(layer.name, "elementwise", work, rates, _CACHE_GAIN)
+
+    layers |= price_rest(workload, price)
     ordered = [layers[layer.name] for layer in workload.layers if layer.name in layers]
     embedding = sum(
         _FLOAT_BYTES * layer.rows * layer.width for layer in workload.layers if isinstance(layer, Embedding)
     )
-    cache = (
-        sum(layer.kv_values(phase.context) for layer in workload.attentions() if layer.causal) * kv_bytes * phase.batch
-    )
+    cache = cache_values(workload, phase) * kv_bytes
     traffic = sum(layer.memory_bytes for layer in ordered)
     uses = Uses(
         memory_s=traffic / rates.bytes_per_s[0],
@@ -254,45 +246,34 @@ def estimate_cpu(
     return assemble(device, workload, phase, ordered, uses, notes=notes, sources=["kernel shares of measured peaks"])
 
 
-def _layer(
-    name: str,
-    kind: str,
-    kernel: str,
-    support: Support,
-    operations: float,
-    moved: float,
-    share: Quantity,
-    integer: bool,
-    rates: _Rates,
-    cached: float,
-    macs: float,
-    note: str,
-) -> LayerEstimate:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """Operations and bytes of one layer, and the share of the peak that its kernel reaches."""
+
+    kernel: str
+    operations: float
+    moved: float
+    share: Quantity
+    integer: bool
+    macs: float = 0.0
+    support: Support = Support.NATIVE
+    note: str = ""
+
+
+def _layer(name: str, kind: str, work: _Work, rates: _Rates, cached: float) -> LayerEstimate:
+    """Time one layer; `cached` is what the last-level cache may gain on its bytes (1: nothing)."""
     own = assumptions().cpu
-    peak = rates.int8_op_per_s if integer else rates.fp32_op_per_s
-    reach = (share.value, share.bounds[1], share.bounds[0])
+    peak = rates.int8_op_per_s if work.integer else rates.fp32_op_per_s
+    reach = (work.share.value, work.share.bounds[1], work.share.bounds[0])
     stream = (own.memory_of_peak.value, own.memory_of_peak.bounds[1] * cached, own.memory_of_peak.bounds[0])
     call = (own.call_s.value, own.call_s.bounds[0], own.call_s.bounds[1])
     if kind == "elementwise":
         call = (0.0, 0.0, own.call_s.bounds[1])
-    ends = [
-        max(operations / (peak[end] * reach[end]), moved / (rates.bytes_per_s[end] * stream[end])) + call[end]
-        for end in range(3)
-    ]
-    terms = {
-        "compute": operations / (peak[0] * reach[0]),
-        "dram": moved / (rates.bytes_per_s[0] * stream[0]),
-        "launch": call[0],
-    }
+    compute = [work.operations / (peak[end] * reach[end]) for end in range(3)]
+    memory = [work.moved / (rates.bytes_per_s[end] * stream[end]) for end in range(3)]
+    value, low, high = (max(compute[end], memory[end]) + call[end] for end in range(3))
     return LayerEstimate(
-        name=name,
-        kind=kind,
-        support=support,
-        kernel=kernel,
-        latency_s=Figure.of(*ends),
-        terms_s=terms,
-        memory_bytes=moved,
-        macs=macs,
-        provenance=rates.tier,
-        note=note,
-    )
+        name=name, kind=kind, support=work.support, kernel=work.kernel, latency_s=Figure.of(value, low, high),
+        terms_s={"compute": compute[0], "dram": memory[0], "launch": call[0]}, memory_bytes=work.moved, macs=work.macs,
+        provenance=rates.tier, note=work.note,
+    )  # fmt: skip

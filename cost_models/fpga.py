@@ -16,7 +16,7 @@ from sparsefab.arch import AcceleratorArch
 from sparsefab.cost_models.array import array_cycles
 from sparsefab.cost_models.assumptions import Configuration, assumptions
 from sparsefab.cost_models.capability import activation_key
-from sparsefab.cost_models.layers import Options, Uses, assemble, plan_for, shapes_of
+from sparsefab.cost_models.layers import Options, Uses, assemble, cache_values, plan_for, price_rest, shapes_of
 from sparsefab.cost_models.resources import check_fit, largest_arch, resources
 from sparsefab.cost_models.result import Estimate, Figure, LayerEstimate, LayerPlan, Provenance, Support
 from sparsefab.errors import FormatError, TargetError
@@ -78,6 +78,7 @@ class _Machine:
     arch: AcceleratorArch
     clock_hz: Bounded
     bytes_per_s: Bounded
+    cross_penalty: float
     special_per_cycle: float
     overhead_cycles: Bounded
     buffer_bytes: float
@@ -118,6 +119,7 @@ def _machine(device: Device, options: Options, board: FpgaSpec) -> _Machine:
         arch=arch,
         clock_hz=clock,
         bytes_per_s=(channels * efficiency.value, channels * bounds[1], channels * bounds[0]),
+        cross_penalty=board.same_channel_efficiency.value / board.cross_channel_efficiency.value,
         special_per_cycle=own.special_lanes_per_core.value * arch.cores,
         overhead_cycles=(overhead.value, overhead.bounds[0], overhead.bounds[1]),
         buffer_bytes=own.buffer_share_of_uram.value * max(uram, 64.0) * _URAM_BYTES,
@@ -148,7 +150,8 @@ def estimate_fpga(
         raise TargetError(f"{device.name} is not an FPGA")
     machine = _machine(device, options, device.fpga)
     shapes = shapes_of(workload, phase)
-    slots, weight_bytes, labels = np.zeros(len(shapes.layers)), np.zeros(len(shapes.layers)), []
+    count = len(shapes.layers)
+    slots, codes, metadata, labels = np.zeros(count), np.zeros(count), np.zeros(count), []
     for index, layer in enumerate(shapes.layers):
         plan = plan_for(plans, layer)
         if plan.spec is None:
@@ -159,7 +162,7 @@ def estimate_fpga(
         label, reason = support(plan.spec.format, plan.spec.asymmetric, plan.activation)
         if label is Support.ABSENT:
             raise TargetError(f"layer {layer.name}: absent on {device.name}: {reason}")
-        slots[index], weight_bytes[index] = chain_slots(plan.spec), _stored_bytes(plan.spec)
+        slots[index], (codes[index], metadata[index]) = chain_slots(plan.spec), _stored_bytes(plan.spec)
         exploited = isinstance(plan.spec.pattern, Dense | NM)
         labels.append(
             (
@@ -168,8 +171,8 @@ def estimate_fpga(
             )
         )
     cycles = array_cycles(machine.arch, shapes.n, shapes.k, slots, shapes.m, shapes.copies)
-    reads = np.ceil(shapes.m * shapes.k / machine.buffer_bytes) if phase.kind == "prefill" else np.ones(len(slots))
-    moved = weight_bytes * reads
+    reads = np.ceil(shapes.m * shapes.k / machine.buffer_bytes) if phase.kind == "prefill" else np.ones(count)
+    macs = shapes.macs
     layers: dict[str, LayerEstimate] = {}
     for index, layer in enumerate(shapes.layers):
         layers[layer.name] = _layer(
@@ -178,33 +181,31 @@ def estimate_fpga(
             "linear" if shapes.copies[index] == 1 else "convolution",
             float(cycles.beats[index]),
             float(cycles.fill[index]),
-            float(moved[index]),
+            (float(codes[index] * reads[index]), float(metadata[index] * reads[index])),
             0.0,
             labels[index],
-            float(shapes.macs[index]),
+            float(macs[index]),
         )
     kv_bytes = 1.0 if options.kv_format is None else get_format(options.kv_format).bits / 8.0
-    for other in workload.layers:
-        if isinstance(other, Attention):
-            layers[other.name] = _attention(machine, other, phase, kv_bytes)
-        elif isinstance(other, Norm | Activation):
-            passes = assumptions().fpga.two_pass.value if isinstance(other, Norm) else 1.0
-            special = phase.tokens * other.width * passes
-            layers[other.name] = _layer(
-                machine, other.name, "special function", 0.0, 0.0, 0.0, special, (Support.NATIVE, ""), 0.0
-            )
+
+    def price(layer: Attention | Norm | Activation) -> LayerEstimate:
+        if isinstance(layer, Attention):
+            return _attention(machine, layer, phase, kv_bytes)
+        passes = assumptions().fpga.two_pass.value if isinstance(layer, Norm) else 1.0
+        values = phase.tokens * layer.width * passes
+        return _layer(machine, layer.name, "special function", 0.0, 0.0, (0.0, 0.0), values, (Support.NATIVE, ""), 0.0)
+
+    layers |= price_rest(workload, price)
     ordered = [layers[layer.name] for layer in workload.layers if layer.name in layers]
     traffic = sum(layer.memory_bytes for layer in ordered)
     embedding = sum(1.0 * layer.rows * layer.width for layer in workload.layers if isinstance(layer, Embedding))
-    cache = (
-        sum(layer.kv_values(phase.context) for layer in workload.attentions() if layer.causal) * kv_bytes * phase.batch
-    )
-    compute_s = float(shapes.macs.sum()) / (machine.arch.macs_per_cycle * machine.clock_hz[0])
+    cache = cache_values(workload, phase) * kv_bytes
+    compute_s = float(macs.sum()) / (machine.arch.macs_per_cycle * machine.clock_hz[0])
     uses = Uses(
         memory_s=traffic / device.memory.bandwidth_bytes_per_s.value,
         compute_s=compute_s,
         traffic_bytes=traffic,
-        resident_bytes=float(weight_bytes.sum()) + embedding + cache,
+        resident_bytes=float(codes.sum() + metadata.sum()) + embedding + cache,
     )
     arch = machine.arch
     shape = f"{arch.cores} cores of {arch.chains_per_core} chains of {arch.chain.dsps} DSPs"
@@ -222,8 +223,10 @@ def estimate_fpga(
 
 
 @lru_cache(maxsize=4096)
-def _stored_bytes(spec: TensorSpec) -> float:
-    return float(sum(storage_layout(spec).section_bytes(spec).values()))
+def _stored_bytes(spec: TensorSpec) -> tuple[float, float]:
+    """Bytes of the weight codes, and of everything beside them: indices, bitmaps, multipliers, zero points, scales."""
+    sections = storage_layout(spec).section_bytes(spec)
+    return float(sections["codes"]), float(sum(sections.values()) - sections["codes"])
 
 
 def _layer(
@@ -232,23 +235,27 @@ def _layer(
     kind: str,
     beats: float,
     fill: float,
-    moved: float,
+    moved: tuple[float, float],
     special: float,
     label: tuple[Support, str],
     macs: float,
 ) -> LayerEstimate:
-    """Time one layer from its cycles and bytes; `special` counts values through the special-function lanes."""
+    """Time one layer from its cycles and bytes; `special` counts values through the special-function lanes.
+
+    `moved`: bytes of long bursts from a core's own channels, and of short or shared reads at the cross-channel rate.
+    """
+    streamed = moved[0] + moved[1] * machine.cross_penalty
     ends = []
     for end in range(3):
         clock = machine.clock_hz[end]
         array = (beats + fill + (machine.overhead_cycles[end] if beats else 0.0)) / clock
         lanes = special / machine.special_per_cycle / clock
-        memory = moved / machine.bytes_per_s[end]
+        memory = streamed / machine.bytes_per_s[end]
         ends.append(max(array, memory, lanes) if end == 1 else max(array, memory) + lanes)
     clock = machine.clock_hz[0]
     terms = {
         "compute": beats / clock,
-        "hbm": moved / machine.bytes_per_s[0],
+        "hbm": streamed / machine.bytes_per_s[0],
         "fill": (fill + machine.overhead_cycles[0]) / clock if beats else 0.0,
         "special": special / machine.special_per_cycle / clock,
     }
@@ -259,7 +266,7 @@ def _layer(
         kernel="chain" if beats else "special functions",
         latency_s=Figure.of(*ends),
         terms_s=terms,
-        memory_bytes=moved,
+        memory_bytes=moved[0] + moved[1],
         macs=macs,
         provenance=machine.tier,
         note=label[1],
@@ -282,7 +289,7 @@ def _attention(machine: _Machine, layer: Attention, phase: Phase, kv_bytes: floa
         np.full(2, float(queries * shared)),
         copies,
     )
-    moved = phase.batch * layer.kv_values(phase.context) * kv_bytes
+    moved = (phase.batch * layer.kv_values(phase.context) * kv_bytes, 0.0)
     softmax = assumptions().fpga.two_pass.value * phase.batch * layer.heads * queries * phase.context * causal
     return _layer(
         machine,

@@ -9,6 +9,7 @@ shapes outside the fit fall inside, one pair of factors a regime. Everything is 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ Floats = NDArray[np.float64]
 #: term.
 REGIMES = ("decode", "launch", "memory", "compute")
 _DECODE_ROWS, _DECODE_SIDE = 64, 2048
+_FEW_SHAPES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,7 @@ class Residual:
     def predict(self, points: Floats) -> tuple[Floats, Floats]:
         """Return the residual and its standard deviation at points float64[shapes, axes]."""
         near = matern(points, self.anchors, self.scales)
-        known = np.einsum("ij,jk,ik->i", near, self.inverse, near, optimize=True)
+        known = ((near @ self.inverse) * near).sum(1)
         variance = self.noise**2 + self.amplitude**2 * np.clip(1.0 - known, 0.0, 1.0)
         return near @ self.weights, np.sqrt(variance)
 
@@ -105,7 +107,7 @@ class GemmFit:
     ) -> tuple[Floats, Floats, Floats]:
         """Return (value, low, high) in seconds for products [m, k] x [k, n], float64[shapes] each."""
         base = self.curve.seconds(memory_s, compute_s)
-        shift, deviation = self.residual.predict(coordinates(m, n, k))
+        shift, deviation = _residual_at(self.residual, m, n, k)
         regime = classify(m, n, k, self.curve, memory_s, compute_s)
         factors = np.array([self.bounds[name] for name in REGIMES])[regime]
         middle = np.log(base) + shift
@@ -114,6 +116,21 @@ class GemmFit:
             np.exp(middle + np.minimum(factors[:, 0], 0.0) * deviation),
             np.exp(middle + np.maximum(factors[:, 1], 0.0) * deviation),
         )
+
+
+def _residual_at(residual: Residual, m: Floats, n: Floats, k: Floats) -> tuple[Floats, Floats]:
+    """Evaluate a residual; the few shapes of a model come back in every point of a sweep and are remembered."""
+    if len(m) > _FEW_SHAPES:
+        return residual.predict(coordinates(m, n, k))
+    shapes = zip(m.tolist(), n.tolist(), k.tolist(), strict=True)
+    pairs = np.array([_residual_of_shape(residual, *shape) for shape in shapes]).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
+@lru_cache(maxsize=1 << 16)
+def _residual_of_shape(residual: Residual, m: float, n: float, k: float) -> tuple[float, float]:
+    shift, deviation = residual.predict(coordinates(np.array([m]), np.array([n]), np.array([k])))
+    return float(shift[0]), float(deviation[0])
 
 
 def coordinates(m: Floats, n: Floats, k: Floats) -> Floats:

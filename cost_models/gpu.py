@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sparsefab.cost_models.anchors import load_attention, load_gemm
 from sparsefab.cost_models.assumptions import assumptions
 from sparsefab.cost_models.attention import cache_times
-from sparsefab.cost_models.capability import activation_key, choose_kernel
+from sparsefab.cost_models.capability import Choice, activation_key, choose_kernel
 from sparsefab.cost_models.gemm import GemmFit
-from sparsefab.cost_models.layers import Options, Uses, assemble, plan_for, shapes_of
+from sparsefab.cost_models.layers import Options, Uses, assemble, cache_values, plan_for, price_rest, shapes_of
 from sparsefab.cost_models.result import Estimate, Figure, LayerEstimate, LayerPlan, Provenance, Support
 from sparsefab.cost_models.roofline import OUTPUT_BYTES, data_sheet_times, kernel_named
 from sparsefab.errors import TargetError
@@ -38,20 +38,22 @@ def estimate_gpu(
     TargetError             If a layer's format has no kernel on the device; the message names the layer.
     """
     shapes = shapes_of(workload, phase)
-    choices = []
+    known: dict[tuple[object, ...], tuple[Choice, float]] = {}
+    chosen = []
     for layer in shapes.layers:
         plan = plan_for(plans, layer)
-        try:
-            choices.append((plan, choose_kernel(device, plan.spec, plan.activation)))
-        except TargetError as error:
-            raise TargetError(f"layer {layer.name}: {error}") from error
-    weight_bytes = np.array(
-        [
-            choice.weight_bytes(plan.spec, *layer.weight_shape)
-            for layer, (plan, choice) in zip(shapes.layers, choices, strict=True)
-        ]
-    )
-    names = np.array([choice.kernel.name for _, choice in choices])
+        key = (plan.spec, plan.activation, layer.weight_shape)
+        if key not in known:
+            try:
+                choice = choose_kernel(device, plan.spec, plan.activation)
+            except TargetError as error:
+                raise TargetError(f"layer {layer.name}: {error}") from error
+            known[key] = choice, choice.weight_bytes(plan.spec, *layer.weight_shape)
+        chosen.append(known[key])
+    choices = [choice for choice, _ in chosen]
+    weight_bytes = np.array([size for _, size in chosen])
+    names = np.array([choice.kernel.name for choice in choices])
+    macs = shapes.macs
     n, k = _tensor_core_shapes(shapes.n, shapes.k, shapes.copies)
     layers: dict[str, LayerEstimate] = {}
     memory_s = compute_s = 0.0
@@ -62,7 +64,7 @@ def estimate_gpu(
         times, terms, tier, why = product_seconds(device, name, *distinct.T)
         memory_s, compute_s = memory_s + float(terms[0][place].sum()), compute_s + float(terms[1][place].sum())
         for position, row in zip(place, rows, strict=True):
-            layer, (_, choice) = shapes.layers[row], choices[row]
+            layer, choice = shapes.layers[row], choices[row]
             value, low, high = (float(part[position]) for part in times)
             layers[layer.name] = LayerEstimate(
                 name=layer.name,
@@ -76,21 +78,21 @@ def estimate_gpu(
                     "launch": float(terms[2]),
                 },
                 memory_bytes=float(weight_bytes[row]),
-                macs=float(shapes.macs[row]),
+                macs=float(macs[row]),
                 provenance=tier,
                 note="; ".join(part for part in (choice.note, why) if part),
             )
     kv_bytes = _kv_bytes(options.kv_format)
-    for other in workload.layers:
-        if isinstance(other, Attention):
-            layers[other.name] = _attention(device, other, phase, kv_bytes)
-        elif isinstance(other, Norm | Activation):
-            layers[other.name] = _elementwise(device, other, phase)
+
+    def price(layer: Attention | Norm | Activation) -> LayerEstimate:
+        if isinstance(layer, Attention):
+            return _attention(device, layer, phase, kv_bytes)
+        return _elementwise(device, layer, phase)
+
+    layers |= price_rest(workload, price)
     ordered = [layers[layer.name] for layer in workload.layers if layer.name in layers]
     embedding = sum(2.0 * layer.rows * layer.width for layer in workload.layers if isinstance(layer, Embedding))
-    cache = (
-        sum(layer.kv_values(phase.context) for layer in workload.attentions() if layer.causal) * kv_bytes * phase.batch
-    )
+    cache = cache_values(workload, phase) * kv_bytes
     extra = sum(layer.terms_s.get("hbm", 0.0) for layer in ordered if layer.kind not in ("linear", "convolution"))
     notes = [
         "framework and scheduling time between kernels is not included",

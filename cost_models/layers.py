@@ -1,6 +1,6 @@
 """Weight layers of a workload as arrays, and the sums that every model makes of its layers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,9 +10,9 @@ from sparsefab.arch import AcceleratorArch
 from sparsefab.cost_models.energy import power, price_per_million_tokens
 from sparsefab.cost_models.result import Estimate, Figure, LayerEstimate, LayerPlan, Provenance
 from sparsefab.targets import Device, MeasuredCpu
-from sparsefab.workload import Convolution, Linear, Phase, Workload
+from sparsefab.workload import Activation, Attention, Convolution, Linear, Norm, Phase, Workload
 
-__all__ = ["Options", "Shapes", "Uses", "assemble", "plan_for", "shapes_of"]
+__all__ = ["Options", "Shapes", "Uses", "assemble", "cache_values", "plan_for", "price_rest", "shapes_of"]
 
 Floats = NDArray[np.float64]
 
@@ -86,6 +86,30 @@ def plan_for(plans: Mapping[str, LayerPlan], layer: Linear | Convolution) -> Lay
             f"the layer of {layer.weight_shape}"
         )
     return plan
+
+
+def price_rest(
+    workload: Workload, price: Callable[[Attention | Norm | Activation], LayerEstimate]
+) -> dict[str, LayerEstimate]:
+    """Price the layers without weights, each distinct one once: blocks repeat."""
+    known: dict[tuple[object, ...], LayerEstimate] = {}
+    result = {}
+    for layer in workload.layers:
+        if isinstance(layer, Attention):
+            key: tuple[object, ...] = (layer.heads, layer.kv_heads, layer.head_dim, layer.causal)
+        elif isinstance(layer, Norm | Activation):
+            key = (type(layer), layer.width, layer.kind)
+        else:
+            continue
+        if key not in known:
+            known[key] = price(layer)
+        result[layer.name] = known[key].renamed(layer.name)
+    return result
+
+
+def cache_values(workload: Workload, phase: Phase) -> int:
+    """Keys and values that a decoder keeps for all sequences of a phase."""
+    return phase.batch * sum(layer.kv_values(phase.context) for layer in workload.attentions() if layer.causal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

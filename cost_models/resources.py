@@ -9,9 +9,9 @@ from sparsefab import config
 from sparsefab.arch import AcceleratorArch, ChainArch
 from sparsefab.cost_models.result import Figure
 from sparsefab.errors import TargetError
-from sparsefab.targets import Device, Quantity
+from sparsefab.targets import Device, Quantity, check_sources
 
-__all__ = ["KINDS", "check_fit", "largest_arch", "resources", "usable"]
+__all__ = ["KINDS", "chain_resources", "check_fit", "largest_arch", "resources", "usable"]
 
 KINDS = ("lut", "ff", "dsp", "bram36", "uram")
 _BLOCKS = Path(__file__).resolve().parent / "data" / "fpga_blocks.toml"
@@ -33,6 +33,9 @@ class _BlockFile:
     sources: dict[str, str]
     block: tuple[_Block, ...]
 
+    def __post_init__(self) -> None:
+        check_sources(self.block, self.sources)
+
 
 @lru_cache(maxsize=1)
 def _blocks() -> tuple[_Block, ...]:
@@ -42,15 +45,19 @@ def _blocks() -> tuple[_Block, ...]:
 def resources(arch: AcceleratorArch) -> dict[str, Figure]:
     """Return lut, ff, dsp, bram36 and uram of the accelerator without the board's shell."""
     chains = arch.cores * arch.chains_per_core
-    counts = {
-        "dsp": chains * arch.chain.dsps,
-        "chain": chains,
-        "core": arch.cores,
-        "channel": arch.hbm_channels,
-        "board": 1,
-    }
+    counts = {"dsp": arch.dsps, "chain": chains, "core": arch.cores, "channel": arch.hbm_channels, "board": 1}
+    return _sum(_blocks(), counts)
+
+
+def chain_resources(chain: ChainArch) -> dict[str, Figure]:
+    """Return the resources of one chain alone, as it is emitted and synthesized."""
+    own = tuple(block for block in _blocks() if block.name.startswith("chain"))
+    return _sum(own, {"dsp": chain.dsps, "chain": 1})
+
+
+def _sum(blocks: tuple[_Block, ...], counts: dict[str, int]) -> dict[str, Figure]:
     totals = {kind: Figure.exact(0.0) for kind in KINDS}
-    for block in _blocks():
+    for block in blocks:
         for kind in KINDS:
             entry = block.dsp if kind == "dsp" else getattr(block, kind)
             if isinstance(entry, Quantity):

@@ -127,6 +127,14 @@ class LayerEstimate:
         """The largest term."""
         return max(self.terms_s, key=lambda term: self.terms_s[term]) if self.terms_s else "none"
 
+    def renamed(self, name: str) -> "LayerEstimate":
+        """Return the same estimate for an equal layer."""
+        return LayerEstimate(
+            name=name, kind=self.kind, support=self.support, kernel=self.kernel, latency_s=self.latency_s,
+            terms_s=self.terms_s, memory_bytes=self.memory_bytes, macs=self.macs, provenance=self.provenance,
+            note=self.note,
+        )  # fmt: skip
+
     def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""
         return {

@@ -1,7 +1,19 @@
 """Devices: one TOML file each, a source beside every number; and the schema of measurement files."""
 
 from sparsefab.targets.catalog import GPU_KERNELS, TARGETS, load_device, load_kernels
-from sparsefab.targets.device import CpuSpec, Device, FpgaSpec, GpuSpec, Kernel, Memory, Power, Price, Quantity, Region
+from sparsefab.targets.device import (
+    CpuSpec,
+    Device,
+    FpgaSpec,
+    GpuSpec,
+    Kernel,
+    Memory,
+    Power,
+    Price,
+    Quantity,
+    Region,
+    check_sources,
+)
 from sparsefab.targets.measured import CpuPeaks, KernelSample, MeasuredCpu, load_cpu_measurements, measured_device
 
 __all__ = [
@@ -20,6 +32,7 @@ __all__ = [
     "Price",
     "Quantity",
     "Region",
+    "check_sources",
     "load_cpu_measurements",
     "load_device",
     "load_kernels",

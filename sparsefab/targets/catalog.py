@@ -7,7 +7,7 @@ from pathlib import Path
 from sparsefab import config
 from sparsefab.errors import TargetError
 from sparsefab.registry import Registry
-from sparsefab.targets.device import Device, Kernel
+from sparsefab.targets.device import Device, Kernel, check_sources
 
 __all__ = ["GPU_KERNELS", "TARGETS", "load_device", "load_kernels"]
 
@@ -36,6 +36,9 @@ TARGETS: Registry[Path] = Registry(
 class _KernelFile:
     sources: dict[str, str]
     kernel: tuple[Kernel, ...]
+
+    def __post_init__(self) -> None:
+        check_sources(self.kernel, self.sources)
 
 
 def load_device(name: str | Path) -> Device:
@@ -68,8 +71,4 @@ def _read(path: Path, modified_ns: int) -> Device:
 @lru_cache(maxsize=1)
 def load_kernels() -> tuple[Kernel, ...]:
     """Return the GPU kernel families that exist, in order of preference."""
-    table = config.load(GPU_KERNELS, _KernelFile)
-    for kernel in table.kernel:
-        if kernel.source not in table.sources:
-            raise TargetError(f"{GPU_KERNELS}: kernel {kernel.name}: source {kernel.source!r} is not in [sources]")
-    return table.kernel
+    return config.load(GPU_KERNELS, _KernelFile).kernel

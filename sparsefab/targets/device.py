@@ -5,10 +5,23 @@ are in the key names, so a number without a unit is an unknown key and a number 
 both are refused when the file is read.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["CpuSpec", "Device", "FpgaSpec", "GpuSpec", "Kernel", "Memory", "Power", "Price", "Quantity", "Region"]
+__all__ = [
+    "CpuSpec",
+    "Device",
+    "FpgaSpec",
+    "GpuSpec",
+    "Kernel",
+    "Memory",
+    "Power",
+    "Price",
+    "Quantity",
+    "Region",
+    "check_sources",
+]
 
 Support = Literal["native", "dequantized", "emulated"]
 
@@ -41,7 +54,6 @@ class Memory:
     capacity_bytes: Quantity
     bandwidth_bytes_per_s: Quantity
     channels: int = 1
-    efficiency: Quantity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,22 +191,23 @@ class Device:
         given = [name for name, section in sections.items() if section is not None]
         if given != [self.kind]:
             raise ValueError(f"kind is {self.kind!r}, so exactly the section [{self.kind}] is needed, not {given}")
-        for key in sorted(_source_keys(self)):
-            if key not in self.sources:
-                raise ValueError(f"source {key!r} is not in the table [sources]")
+        check_sources(self, self.sources)
+
+
+def check_sources(value: object, sources: Mapping[str, str]) -> None:
+    """Refuse a number whose source is not in its file's [sources] table, anywhere below `value`."""
+    for key in sorted(_source_keys(value)):
+        if key not in sources:
+            raise ValueError(f"source {key!r} is not in the table [sources]")
 
 
 def _source_keys(value: object) -> set[str]:
     """Source keys used anywhere below `value`, found through the dataclass fields."""
-    if isinstance(value, Device):
-        parts: list[object] = [value.memory, value.power, value.price, value.gpu, value.cpu, value.fpga]
-        return set().union(*(_source_keys(part) for part in parts))
-    if isinstance(value, tuple):
-        return set().union(*(_source_keys(item) for item in value)) if value else set()
-    if isinstance(value, dict):
-        return set().union(*(_source_keys(item) for item in value.values())) if value else set()
-    fields = getattr(type(value), "__dataclass_fields__", None)
-    if fields is None:
-        return set()
+    if isinstance(value, tuple | list):
+        parts: list[object] = list(value)
+    elif isinstance(value, dict):
+        parts = list(value.values())
+    else:
+        parts = [getattr(value, name) for name in getattr(type(value), "__dataclass_fields__", ())]
     own = {value.source} if isinstance(value, Quantity | Price | Region | Kernel) else set()
-    return own.union(*(_source_keys(getattr(value, name)) for name in fields if name != "source"))
+    return own.union(*(_source_keys(part) for part in parts))

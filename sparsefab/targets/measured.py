@@ -48,9 +48,9 @@ class CpuPeaks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelSample:
-    """One timed kernel: weights [rows, columns] of which `density` is stored, times `tokens` activations."""
+    """One timed kernel: weights [rows, columns] of which `density` is multiplied, times `tokens` activations."""
 
-    kernel: Literal["dense_int8", "block_4x1", "gemv_int4", "gemv_int8", "fp32"]
+    kernel: Literal["dense_int8", "block_4x1", "dequantize_int8", "fp32"]
     rows: int
     columns: int
     tokens: int

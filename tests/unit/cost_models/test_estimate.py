@@ -180,7 +180,7 @@ def test_flightllm_configuration_is_fitted_and_extrapolates() -> None:
     assert at[128] == pytest.approx(17.50e-3, rel=0.005)  # the U280 bitstream at KV length 128
     # each cached token: 256 KiB of int8 keys and values, QK and PV, two softmax passes; linear in the context
     assert at[1152] - at[640] == pytest.approx(at[640] - at[128], rel=0.01)
-    bandwidth = 24 * 14.375e9 * 0.5656
+    bandwidth = 24 * 14.375e9 * 0.5752
     softmax = 2 * 32 * 32 / (16 * 3) / 225e6
     assert (at[1152] - at[640]) / 512 == pytest.approx(2 * 4096 * 32 / bandwidth + softmax, rel=0.03)
     assert cost("u50", options=options).latency_s == cost("u50").latency_s

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsefab.cost_models.anchors import load_gemm
 from sparsefab.cost_models.gemm import REGIMES, Curve, GemmFit, Residual, classify, coordinates, matern
 
 times = st.floats(1e-7, 1e-1)
@@ -74,3 +75,14 @@ def test_regimes() -> None:
     n = np.array([4096.0, 64.0, 4096.0, 4096.0])
     memory, compute = np.array([2e-5, 1e-6, 2e-5, 1e-5]), np.array([1e-6, 1e-6, 1e-5, 9e-4])
     assert [REGIMES[i] for i in classify(m, n, n, curve, memory, compute)] == ["decode", "launch", "memory", "compute"]
+
+
+def test_remembered_shapes_are_the_vectorized_ones() -> None:
+    fit = load_gemm().gemm["h200", "fp16"]
+    rng = np.random.default_rng(2)
+    m, n, k = (2.0 ** rng.integers(0, 13, 200) for _ in range(3))
+    memory_s, compute_s = n * k * 1e-12, m * n * k * 1e-14
+    together = fit.seconds(m, n, k, memory_s, compute_s)
+    few = fit.seconds(m[:20], n[:20], k[:20], memory_s[:20], compute_s[:20])
+    for whole, part in zip(together, few, strict=True):
+        np.testing.assert_allclose(whole[:20], part, rtol=1e-9)
