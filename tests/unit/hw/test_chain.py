@@ -9,7 +9,7 @@ from amaranth.sim import Simulator
 
 from sparsefab.arch import ChainArch
 from sparsefab.hw.chain import SparseChain
-from sparsefab.sim.benches.bench_chain import act_payloads, sum_payloads, weight_payloads
+from sparsefab.sim.beats import BeatFormat
 from sparsefab.sim.stimuli import random_stimuli
 
 
@@ -19,7 +19,8 @@ def test_random_beats(dsps: int, segment: int) -> None:
     stimuli = random_stimuli(arch, beats=80, slots=(0, 1, 2), seed=3)
     chain = SparseChain(arch=arch)
     received: list[int] = []
-    want = sum_payloads(arch, stimuli)
+    bits = BeatFormat.stream(arch)
+    want = bits.sums(stimuli)
     random = np.random.default_rng(0)
 
     def source(stream: Any, payloads: list[int]) -> Any:
@@ -45,8 +46,8 @@ def test_random_beats(dsps: int, segment: int) -> None:
 
     simulator = Simulator(chain)
     simulator.add_clock(1e-9)
-    simulator.add_process(source(chain.acts, act_payloads(arch, stimuli)))
-    simulator.add_process(source(chain.weights, weight_payloads(arch, stimuli)))
+    simulator.add_process(source(chain.acts, bits.acts(stimuli)))
+    simulator.add_process(source(chain.weights, bits.weights(stimuli)))
     simulator.add_testbench(sink)
     simulator.run_until(3e-6)
     assert received == want

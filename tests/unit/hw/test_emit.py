@@ -54,3 +54,17 @@ def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_names_wrong_primitives() -> None:
     with pytest.raises(ValueError, match="primitives must be one of"):
         chain_verilog(ChainArch(dsps=8), primitives="xilinx")
+
+
+def test_axi_stream_wrapper_and_scripts(tmp_path: Path) -> None:
+    manifest = emit(ChainArch(dsps=8), tmp_path, axis=True, part="xcu280-fsvh2892-2L-e", clock_hz=250e6)
+    text = manifest.verilog.read_text()
+    for port in ("tdata", "tvalid", "tready", "tlast"):
+        for stream in ("s_axis_weights", "s_axis_acts", "m_axis_sums"):
+            assert f'"xilinx.com:interface:axis:1.0 {stream} {port.upper()}"' in text
+    assert "input wire [95:0] s_axis_weights_tdata" in text  # 8 weights, 8 indices
+    assert (
+        "synth_design -mode out_of_context -top axis_top -part xcu280-fsvh2892-2L-e"
+        in (manifest.path / "synth.tcl").read_text()
+    )
+    assert "create_clock -name aclk -period 4.000" in (manifest.path / "clock.xdc").read_text()
