@@ -6,6 +6,7 @@ head and whether they are a power of two or one, head size, cache format, and a 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class AttentionFit:
     def seconds(self, table: Floats, memory_s: Floats, compute_s: Floats) -> tuple[Floats, Floats, Floats]:
         """Return (value, low, high) in seconds for rows of an attention table, float64[rows] each."""
         base = np.log(self.curve.seconds(memory_s, compute_s))
-        shift, deviation = self.residual.predict(attention_coordinates(table))
+        shift, deviation = _residual_at(self.residual, table)
         factors = np.array([self.bounds[name] for name in ATTENTION_REGIMES])[attention_regime(self.curve, memory_s)]
         middle = base + shift
         return (
@@ -45,6 +46,20 @@ class AttentionFit:
             np.exp(middle + np.minimum(factors[:, 0], 0.0) * deviation),
             np.exp(middle + np.maximum(factors[:, 1], 0.0) * deviation),
         )
+
+
+def _residual_at(residual: Residual, table: Floats) -> tuple[Floats, Floats]:
+    """Evaluate a residual; a model's one head layout comes back in every point of a sweep and is remembered."""
+    if len(table) > 1:
+        return residual.predict(attention_coordinates(table))
+    shift, deviation = _residual_of_row(residual, *table[0].tolist())
+    return np.array([shift]), np.array([deviation])
+
+
+@lru_cache(maxsize=1 << 14)
+def _residual_of_row(residual: Residual, *row: float) -> tuple[float, float]:
+    shift, deviation = residual.predict(attention_coordinates(np.array([row])))
+    return float(shift[0]), float(deviation[0])
 
 
 def _seen(table: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Published figures that the models are held to, read from data/published.toml."""
+"""Figures that the models are held to: published ones, and counts of our own Verilog (data/*.toml)."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,7 +7,7 @@ from pathlib import Path
 from sparsefab import config
 from sparsefab.targets import Quantity
 
-__all__ = ["Marlin", "MarlinModel", "Published", "SparseMarlin", "published"]
+__all__ = ["Marlin", "MarlinModel", "Published", "RtlCounts", "SparseMarlin", "published", "rtl_counts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +52,32 @@ class Published:
 
     marlin: Marlin
     sparse_marlin: SparseMarlin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cycles:
+    source: str
+    counted: tuple[tuple[int, int, int, int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Synthesis:
+    source: str
+    counted: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RtlCounts:
+    """Cycles: (dsps, rows, columns, slots, tokens, cycles) a run; synthesis: (dsps, lut, ff) a chain."""
+
+    cycles: _Cycles
+    synthesis: _Synthesis
+
+
+@lru_cache(maxsize=1)
+def rtl_counts() -> RtlCounts:
+    """Return the counts, read once."""
+    return config.load(Path(__file__).resolve().parent / "data" / "rtl.toml", RtlCounts)
 
 
 @lru_cache(maxsize=1)

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
+from sparsefab.arch import ChainArch
 from sparsefab.cost_models.anchors import load_attention, load_gemm
+from sparsefab.cost_models.array import chain_cycles
 from sparsefab.cost_models.assumptions import assumptions
 from sparsefab.cost_models.attention import cache_times
 from sparsefab.cost_models.estimate import LayerPlan, Options, estimate
 from sparsefab.cost_models.gemm import Floats
 from sparsefab.cost_models.gpu import product_seconds
 from sparsefab.cost_models.measured_tables import ProductTable, read_products
-from sparsefab.cost_models.published import published
+from sparsefab.cost_models.published import published, rtl_counts
+from sparsefab.cost_models.resources import chain_resources
 from sparsefab.cost_models.roofline import data_sheet_times
 from sparsefab.formats.catalog import get_format
 from sparsefab.formats.tensors import TensorSpec
@@ -32,7 +35,9 @@ __all__ = [
     "flightllm_plans",
     "validate",
     "validate_attention",
+    "validate_chain",
     "validate_flightllm",
+    "validate_fpga",
     "validate_marlin",
     "validate_products",
 ]
@@ -220,10 +225,34 @@ def validate_flightllm() -> list[Row]:
     return rows
 
 
+def validate_chain() -> list[Row]:
+    """Compare cycles with the simulated Verilog, resources with its synthesis."""
+    counts = rtl_counts()
+    errors = []
+    for dsps, *shape, cycles in counts.cycles.counted:
+        rows, columns, slots, tokens = (np.array([float(value)]) for value in shape)
+        errors.append(abs(chain_cycles(ChainArch(dsps=dsps), rows, columns, slots, tokens).total[0] / cycles - 1.0))
+    result = [Row(part="fpga", name="cycles of a chain, RTL", metric="largest error", value=float(max(errors)),
+                  goal=0.02, samples=len(errors))]  # fmt: skip
+    for place, kind in enumerate(("lut", "ff"), start=1):
+        wrong = [
+            abs(chain_resources(ChainArch(dsps=row[0]))[kind].value / row[place] - 1.0)
+            for row in counts.synthesis.counted
+        ]
+        result.append(Row(part="fpga", name=f"{kind} of a chain, synthesis", metric="largest error", value=max(wrong),
+                          goal=0.10, samples=len(wrong)))  # fmt: skip
+    return result
+
+
+def validate_fpga() -> list[Row]:
+    """Judge the chain's cycles and resources, and the fitted board configuration."""
+    return [*validate_chain(), *validate_flightllm()]
+
+
 #: Parts of the validation page.
 PARTS = {
     "products": validate_products, "attention": validate_attention, "marlin": validate_marlin,
-    "fpga": validate_flightllm,
+    "fpga": validate_fpga,
 }  # fmt: skip
 
 

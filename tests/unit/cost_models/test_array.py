@@ -7,6 +7,7 @@ import pytest
 
 from sparsefab.arch import AcceleratorArch, ChainArch
 from sparsefab.cost_models.array import array_cycles, chain_cycles
+from sparsefab.cost_models.published import rtl_counts
 
 
 def one(value: float) -> np.ndarray:
@@ -39,17 +40,9 @@ def twin(chain: ChainArch, rows: int, tiles: int, passes: int) -> int:
     return end + 1 + chain.latency_cycles + 1  # the output FIFO
 
 
-# rows, columns, slots, tokens on a chain of that many DSPs -> cycles counted in Verilator on the emitted Verilog,
-# from reset to the last sum, sources and sink always ready (sparsefab.sim.run.verify_chain, 'plain')
-COUNTED = [
-    (16, 8, 64, 16, 1, 153), (16, 40, 96, 4, 2, 129), (16, 20, 128, 8, 4, 293), (16, 36, 96, 16, 2, 277),
-    (32, 100, 128, 16, 2, 482), (32, 70, 256, 8, 2, 366), (32, 60, 256, 4, 6, 474), (64, 140, 192, 16, 2, 567),
-    (64, 120, 512, 4, 2, 395), (64, 300, 256, 8, 2, 747), (64, 128, 256, 16, 2, 669),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("dsps", "rows", "columns", "slots", "tokens", "cycles"), COUNTED)
-def test_counts_from_the_rtl(dsps: int, rows: int, columns: int, slots: int, tokens: int, cycles: int) -> None:
+@pytest.mark.parametrize("counted", rtl_counts().cycles.counted)
+def test_counts_from_the_rtl(counted: tuple[int, ...]) -> None:
+    dsps, rows, columns, slots, tokens, cycles = counted
     got = chain_cycles(ChainArch(dsps=dsps), one(rows), one(columns), one(slots), one(tokens))
     assert got.total[0] == pytest.approx(cycles, rel=0.02)
     assert got.total[0] == pytest.approx(got.beats[0] + got.fill[0])

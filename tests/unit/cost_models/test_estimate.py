@@ -13,7 +13,7 @@ from sparsefab.formats.catalog import get_format
 from sparsefab.formats.layout import storage_layout
 from sparsefab.formats.sparsity import parse_pattern
 from sparsefab.formats.tensors import TensorSpec
-from sparsefab.targets import CpuPeaks, MeasuredCpu, load_device, measured_device
+from sparsefab.targets import CpuPeaks, KernelSample, MeasuredCpu, load_device, measured_device
 from sparsefab.workload import Phase, Workload
 from sparsefab.workloads import load_workload, workload_names
 
@@ -235,7 +235,24 @@ def test_a_figure_checks_its_order() -> None:
     assert half == Figure(value=4.0, low=2.0, high=8.0)
 
 
-def test_experts_and_other_models_do_not_leak_between_calls() -> None:
+def test_a_machines_own_kernels_replace_assumed_shares() -> None:
+    def sample(tokens: int, share: float) -> KernelSample:
+        seconds = 2 * 1024 * 1024 * 0.2 * tokens / (share * 1.46e12)
+        return KernelSample(
+            kernel="block_4x1", rows=1024, columns=1024, tokens=tokens, density=0.2, threads=2, seconds=seconds
+        )
+
+    timed = replace(HOST, kernels=(sample(64, 0.40), sample(128, 0.42), sample(256, 0.44)))
+    model = load_workload("smollm2-135m")
+    own = plans(model, "int8", "int8", pattern="4x1@0.2")
+    terms = []
+    for host in (HOST, timed):
+        layers = estimate(model, own, measured_device(host), PREFILL, Options(measured=host)).layers
+        terms.append(sum(layer.terms_s["compute"] for layer in layers if layer.kernel == "block_4x1"))
+    assert terms[1] / terms[0] == pytest.approx(0.56 / 0.42)
+
+
+def test_earlier_calls_leave_nothing_behind() -> None:
     first = cost("h200").to_json()
     cost("a10", "int4", "float", group=128)
     assert cost("h200").to_json() == first

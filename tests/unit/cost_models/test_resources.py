@@ -3,6 +3,7 @@
 import pytest
 
 from sparsefab.arch import AcceleratorArch, ChainArch
+from sparsefab.cost_models.published import rtl_counts
 from sparsefab.cost_models.resources import chain_resources, check_fit, largest_arch, resources, usable
 from sparsefab.errors import TargetError
 from sparsefab.targets import TARGETS, load_device
@@ -30,16 +31,13 @@ def test_dsps_are_counted_and_luts_follow_the_chains() -> None:
     assert 26.2 <= per_dsp <= 45  # the chain by Yosys, then accumulators and dequantizer
 
 
-# this project's chain, Yosys 0.70 synth_xilinx -family xcup: DSPs -> LUT sites, flip-flops
-SYNTHESIZED = {8: (223, 315), 16: (429, 536), 32: (850, 974), 48: (1267, 1448), 64: (1677, 1846), 96: (2510, 2756)}
-
-
-@pytest.mark.parametrize("dsps", SYNTHESIZED)
-def test_chains_against_synthesis(dsps: int) -> None:
+@pytest.mark.parametrize("counted", rtl_counts().synthesis.counted)
+def test_chains_against_synthesis(counted: tuple[int, int, int]) -> None:
+    dsps, *sites = counted
     # LUT and FF within 10 %, bounds holding the synthesized count
     counts = chain_resources(ChainArch(dsps=dsps))
     assert counts["dsp"].value == dsps
-    for kind, synthesized in zip(("lut", "ff"), SYNTHESIZED[dsps], strict=True):
+    for kind, synthesized in zip(("lut", "ff"), sites, strict=True):
         assert counts[kind].value == pytest.approx(synthesized, rel=0.04)
         assert counts[kind].low <= synthesized <= counts[kind].high
 
