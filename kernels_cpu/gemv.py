@@ -17,6 +17,7 @@ from sparsefab.errors import LayoutError
 from sparsefab.formats import IntFormat, QuantTensor
 from sparsefab.kernels_cpu import gemv_portable, gemv_vnni
 from sparsefab.kernels_cpu.features import Level, best_level, runs
+from sparsefab.kernels_cpu.kernel import kernel
 from sparsefab.kernels_cpu.panels import aligned_empty, aligned_zeros
 from sparsefab.kernels_cpu.threads import check_threads, run_blocks
 
@@ -153,18 +154,17 @@ class MatrixVector:
         weights = self.weights
         if codes.dtype != np.int8 or codes.ndim != 2 or codes.shape[1] != weights.columns:
             raise ValueError(f"codes must be int8[tokens, {weights.columns}], not {codes.dtype} of {codes.shape}")
-        if codes.size and codes.min() == -128:
-            raise ValueError("codes must be -127 to 127")
         tokens = len(codes)
         scales = np.ones(tokens, np.float32) if token_scales is None else token_scales
         if scales.dtype != np.float32 or scales.shape != (tokens,) or not np.isfinite(scales).all():
             raise ValueError(f"token_scales must be finite float32 of shape {(tokens,)}")
         check_threads(threads)
-        blocks = len(weights.values)
-        grouped = _by_groups(codes, weights.group_size)
-        shifts = grouped.sum(axis=2, dtype=np.int32)
-        if weights.zeros.size == 1:
-            shifts *= -np.int32(weights.zeros[0, 0, 0])
+        blocks, groups, parts, _ = weights.values.shape
+        grouped = aligned_empty((tokens, groups, _PART * parts), np.int8)
+        shifts = np.empty((tokens, groups), np.int32)
+        factor = -int(weights.zeros[0, 0, 0]) if weights.zeros.size == 1 else 1
+        if _arrange(codes, weights.group_size, factor, grouped, shifts):
+            raise ValueError("codes must be -127 to 127")
         out = aligned_empty((tokens, blocks * _ROWS), self._dtype)
         arguments = (
             weights.values, weights.multipliers, weights.zeros, grouped, shifts, self._scales,
@@ -177,15 +177,30 @@ class MatrixVector:
         return out[:, : weights.rows]
 
 
+@kernel
+def _arrange(codes, group_size, factor, grouped, shifts):  # type: ignore[no-untyped-def]
+    """Fill groups up with zeros, and sum each; say whether a code is -128."""
+    least = 0
+    for token in range(codes.shape[0]):
+        for group in range(grouped.shape[1]):
+            begin = group * group_size
+            count = min(group_size, codes.shape[1] - begin)
+            total = 0
+            for i in range(count):
+                code = codes[token, begin + i]
+                grouped[token, group, i] = code
+                total += code
+                least = min(least, code)
+            grouped[token, group, count:] = 0
+            shifts[token, group] = factor * total
+    return least < -127
+
+
 def _by_groups(matrix: NDArray[Any], group_size: int) -> NDArray[Any]:
-    """Bring [rows, columns] into an aligned [rows, groups, 32 * parts]; what fills up a group is 0."""
+    """Bring [rows, columns] into [rows, groups, 32 * parts]; what fills up a group is 0."""
     rows, columns = matrix.shape
     groups, width = -(-columns // group_size), -(-group_size // _PART) * _PART
-    if width == group_size and groups * group_size == columns:
-        result = aligned_empty((rows, groups, width), matrix.dtype)
-        result[:] = matrix.reshape(rows, groups, width)
-        return result
-    result = aligned_zeros((rows, groups, width), matrix.dtype)
+    result = np.zeros((rows, groups, width), matrix.dtype)
     for group in range(groups):
         part = matrix[:, group * group_size : (group + 1) * group_size]
         result[:, group, : part.shape[1]] = part

@@ -73,6 +73,7 @@ def _assemble(settled: Any, finish: Any) -> Any:
                     partial = low + (high >> splat(i32x16, 4))
                     partial = settled(partial, zeros.ctypes.data + scales, shift)
                     acc = acc + load_bytes(i32x16, multipliers.ctypes.data + scales) * partial
+                    prefetch(multipliers.ctypes.data + scales + _AHEAD_BYTES // 4)
                     scales += 16
                     shift += 4
                 to = out.ctypes.data + 4 * (out.shape[1] * token + 16 * block)

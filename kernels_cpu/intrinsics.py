@@ -48,7 +48,6 @@ __all__ = [
     "read_i16",
     "read_i32",
     "read_i64",
-    "read_u8",
     "saturating_add",
     "splat",
     "store",
@@ -122,12 +121,12 @@ def prefetch(typing_context: Any, address: Any) -> Any:
     return types.void(types.intp), emit
 
 
-def _scalar_read(element: ir.Type, result: Any, align: int, signed: bool = True) -> Callable[..., Any]:
+def _scalar_read(element: ir.Type, result: Any, align: int) -> Callable[..., Any]:
     def typed(typing_context: Any, address: Any) -> Any:
         def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
             value = builder.load(pointer(builder, arguments[0], element), align=align)
             wide = isinstance(element, ir.FloatType) or element.width == 64
-            return value if wide else (builder.sext if signed else builder.zext)(value, ir.IntType(64))
+            return value if wide else builder.sext(value, ir.IntType(64))
 
         return result(types.intp), emit
 
@@ -135,7 +134,6 @@ def _scalar_read(element: ir.Type, result: Any, align: int, signed: bool = True)
 
 
 read_i8 = intrinsic_named("read_i8", _scalar_read(_I8, types.int64, 1))
-read_u8 = intrinsic_named("read_u8", _scalar_read(_I8, types.int64, 1, signed=False))
 read_i16 = intrinsic_named("read_i16", _scalar_read(_I16, types.int64, 2))
 read_i32 = intrinsic_named("read_i32", _scalar_read(_I32, types.int64, 4))
 read_i64 = intrinsic_named("read_i64", _scalar_read(ir.IntType(64), types.int64, 8))

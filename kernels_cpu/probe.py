@@ -31,7 +31,7 @@ from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.panels import aligned_zeros
 from sparsefab.kernels_cpu.vector import f32x8, f32x16, i8x32, i8x64, i32x8, i32x16
 
-__all__ = ["MachinePeaks", "dot_chain", "measure", "usable_threads"]
+__all__ = ["MachinePeaks", "dot_chain", "measure", "reader", "usable_threads"]
 
 _STEPS = 20_000  # of 12 independent instructions: some 30 microseconds
 _L1_BYTES, _L2_BYTES = 24 << 10, 512 << 10
@@ -128,6 +128,12 @@ def dot_chain() -> tuple[Callable[[], None], int] | None:
     wide, scratch = level is Level.AVX512_VNNI, aligned_zeros((12 * 64,), np.uint8)
     chain = _dots(wide)
     return (lambda: chain(_STEPS, scratch)), _STEPS * 12 * (64 if wide else 32)
+
+
+def reader() -> Callable[[Any], None]:
+    """Return a call that reads every byte of a uint64 array that starts on a 64-byte boundary, once."""
+    read, sink = (_read_512 if runs(Level.AVX512) else _read_portable), aligned_zeros((64,), np.uint8)
+    return lambda array: read(array, 1, sink)
 
 
 def usable_threads() -> int:

@@ -3,6 +3,7 @@
 import pytest
 
 from sparsefab.kernels_cpu.bench import bench, geometric_mean
+from sparsefab.kernels_cpu.bench_gemv import bench_gemv
 from sparsefab.kernels_cpu.features import Level, runs
 
 pytestmark = [
@@ -30,3 +31,8 @@ def test_block_sparse_products_beat_the_best_dense_library(density, least):
     pytest.importorskip("onnxruntime")
     table = bench(densities=[density], peers=["onnxruntime", "torch"])
     assert geometric_mean([row.best_dense().ratio for row in table.rows]) >= least
+
+
+def test_decode_products_run_at_the_speed_of_memory():
+    for row in bench_gemv():
+        assert row.fraction_of_read >= 0.75

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sparsefab.kernels_cpu.bench import bench, geometric_mean
+from sparsefab.kernels_cpu.bench_gemv import bench_gemv
 from sparsefab.kernels_cpu.peers import PEERS, Problem, peers_of
 
 
@@ -74,6 +75,22 @@ def test_absent_peers_are_named_with_the_reason(monkeypatch):
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         bench(**arguments)
+
+
+def test_rows_of_the_decode_table(monkeypatch):
+    monkeypatch.setattr("sparsefab.kernels_cpu.bench_gemv.COLD_BYTES", 1 << 16)
+    seen = []
+    table = bench_gemv(
+        shapes=[(32, 64)], group_sizes=[32, 64], tokens=[1, 3], rounds=3, progress=lambda *done: seen.append(done)
+    )
+    assert [(row.group_size, row.tokens) for row in table] == [(32, 1), (32, 3), (64, 1), (64, 3)]
+    assert seen[-1] == (4, 4)
+    for row in table:
+        assert row.bytes_per_call == 32 * 64 // 2 + 32 * 64 // row.group_size + 1
+        assert row.bytes_per_s == pytest.approx(row.bytes_per_call / row.median_s)
+        assert row.fraction_of_read > 0
+    with pytest.raises(ValueError, match="at least 1"):
+        bench_gemv(shapes=[(8, 8)], rounds=0)
 
 
 def test_geometric_mean():
