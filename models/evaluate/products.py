@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 __all__ = ["ExactWeights", "Method", "choose_method"]
 
 Method = str
+Integers = NDArray[np.int32] | NDArray[np.int64]
 FLOAT32_EXACT = 1 << 24
 FLOAT64_EXACT_BITS = 53
 MIN_SLICE = 128  # below this, one float64 product is faster than many float32 ones
@@ -66,7 +67,7 @@ class ExactWeights:
             parts = tuple((shift, 0, limb.T.astype(np.float64, order="C")) for shift, limb in _limbs(integers, bits))
         return ExactWeights(method=method, slices=parts, rows=rows)
 
-    def accumulate(self, activations: NDArray[np.int64]) -> NDArray[np.float64] | NDArray[np.int64]:
+    def accumulate(self, activations: Integers) -> NDArray[np.float64] | NDArray[np.int64]:
         """Return exact sums [tokens, out] of up to 62 bits: float64 where that is exact, else int64.
 
         Raises
@@ -85,8 +86,10 @@ class ExactWeights:
             total += x[:, start:stop] @ weights
         return total  # from +0.0: a float sum of products 0 * -w alone would be -0.0, which no integer is
 
-    def accumulate_float32(self, activations: NDArray[np.int64]) -> NDArray[np.float32]:
+    def accumulate_float32(self, activations: Integers) -> NDArray[np.float32]:
         """Return the sums rounded once to float32[tokens, out], whatever their width."""
+        if self.method == "float32" and len(self.slices) == 1:
+            return (activations.astype(np.float32) @ self.slices[0][2] + np.float32(0)).astype(np.float32, copy=False)
         if self.method != "limbs":
             return self.accumulate(activations).astype(np.float32)
         high, low = self._limb_sums(activations)
@@ -96,11 +99,11 @@ class ExactWeights:
         odd = ((np.where(small, 0, high) << 1) | (low != 0)).astype(np.float64)
         return np.where(small, exact, np.ldexp(odd.astype(np.float32), LOW_BITS - 1)).astype(np.float32)
 
-    def _limb_sums(self, activations: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _limb_sums(self, activations: Integers) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Sums as high * 2^32 + low, 0 <= low < 2^32."""
         high = np.zeros((len(activations), self.rows), np.int64)
         low = np.zeros_like(high)
-        for activation_shift, digits in _limbs(activations, ACTIVATION_LIMB_BITS):
+        for activation_shift, digits in _limbs(activations.astype(np.int64), ACTIVATION_LIMB_BITS):
             x = digits.astype(np.float64)
             for weight_shift, _, weights in self.slices:
                 _add_shifted(high, low, (x @ weights).astype(np.int64), activation_shift + weight_shift)

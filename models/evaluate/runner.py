@@ -159,7 +159,7 @@ class _Plan:
         out_codes = requantize(acc.astype(np.int64), constants) - out.zero_point
         return out_codes.astype(np.float32) * np.float32(out.scale)
 
-    def _sums(self, integers: NDArray[np.int64]) -> NDArray[np.float64] | NDArray[np.int64]:
+    def _sums(self, integers: NDArray[np.int32] | NDArray[np.int64]) -> NDArray[np.float64] | NDArray[np.int64]:
         """Exact sums [tokens, out], float64 or, where that is too narrow, int64."""
         if integers.ndim == 2:
             return self.weights.accumulate(integers)

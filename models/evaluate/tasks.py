@@ -119,12 +119,13 @@ class TextTask:
 
 
 def _window_loss(logits: NDArray[np.float32], ids: NDArray[np.int64]) -> float:
-    """Mean cross entropy of predicting ids[1:], in float64 from float32 logits [context, vocabulary]."""
+    """Mean cross entropy of predicting ids[1:] from float32 logits [context, vocabulary]; sums in float64."""
     total = 0.0
-    for part in range(0, len(ids) - 1, 128):  # 128 x vocabulary at a time: SmolLM2's logits are large
-        rows = logits[part : min(part + 128, len(ids) - 1)].astype(np.float64)
+    for part in range(0, len(ids) - 1, 64):  # 64 x vocabulary at a time: SmolLM2's logits are large
+        rows = logits[part : min(part + 64, len(ids) - 1)]
         peak = rows.max(axis=1)
-        normalizer = np.log(np.exp(rows - peak[:, None]).sum(axis=1)) + peak
+        exponentials = np.exp(rows - peak[:, None])
+        normalizer = np.log(exponentials.sum(axis=1, dtype=np.float64)) + peak
         total += float((normalizer - rows[np.arange(len(rows)), ids[part + 1 : part + 1 + len(rows)]]).sum())
     return total / (len(ids) - 1)
 

@@ -14,18 +14,23 @@ __all__ = ["ActivationCodes", "StaticScale", "quantize_dynamic", "quantize_stati
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ActivationCodes:
-    """Quantized activations: real = token_scale * 2^exponent * (integers), integers already less the zero point.
+    """Quantized activations: real = token_scale * integers.
 
-    patterns : uint16[tokens, in]       Bit patterns of the codes, what a decode table is indexed with.
-    integers : int64[tokens, in]        fixed-point value - zero_point.
-    token_scales : float32[tokens]      Power-of-two grid of the format included.
-    zero_point : int
+    codes : int32[tokens, in]               Integers, or bit patterns of a minifloat.
+    integers : int32 or int64[tokens, in]   Fixed-point value of the code, less the zero point.
+    token_scales : float32[tokens]          The power of two of the format's grid included.
     """
 
-    patterns: NDArray[np.uint16]
-    integers: NDArray[np.int64]
+    format: Format
+    codes: NDArray[np.int32]
+    integers: NDArray[np.int32] | NDArray[np.int64]
     token_scales: NDArray[np.float32]
     zero_point: int
+
+    @property
+    def patterns(self) -> NDArray[np.uint16]:
+        """uint16[tokens, in]: what a decode table is indexed with."""
+        return self.format.to_pattern(self.codes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +64,19 @@ def quantize_dynamic(x: NDArray[np.float32], fmt: Format) -> ActivationCodes:
         raise ValueError("an activation is NaN or infinite")
     scales = peak / np.float32(fmt.max_value)
     scales = np.where(scales > 0, scales, np.float32(1)).astype(np.float32)
-    codes = fmt.encode((x.astype(np.float32) / scales[:, None]).astype(np.float64))
+    quotients = x.astype(np.float32, copy=False) / scales[:, None]
     if isinstance(fmt, IntFormat) and fmt.signed:
-        codes = np.maximum(codes, -fmt.code_max)  # the symmetric range: it is what keeps DSP chains of 8 exact
-    patterns = fmt.to_pattern(codes)
+        # the symmetric range, which keeps DSP chains of 8 exact; rounding a float32 is exact in float32
+        np.rint(quotients, out=quotients)
+        np.clip(quotients, -fmt.code_max, fmt.code_max, out=quotients)
+        codes = quotients.astype(np.int32)
+        return ActivationCodes(format=fmt, codes=codes, integers=codes, token_scales=scales, zero_point=0)
+    codes = fmt.encode(quotients.astype(np.float64))
     grid = fmt.fixed_point()
     return ActivationCodes(
-        patterns=patterns,
-        integers=grid.values[patterns],
+        format=fmt,
+        codes=codes,
+        integers=grid.values[fmt.to_pattern(codes)],
         token_scales=np.ldexp(scales, grid.exponent).astype(np.float32),
         zero_point=0,
     )
@@ -81,11 +91,14 @@ def quantize_static(x: NDArray[np.float32], fmt: IntFormat | FloatFormat, static
     """
     if not isinstance(fmt, IntFormat):
         raise ValueError(f"static activation scales need an integer format, not {fmt.name}")
-    scaled = np.rint(x.astype(np.float32) / np.float32(static.scale)).astype(np.float64) + static.zero_point
-    codes = fmt.encode(scaled)
+    scaled = np.rint(x.astype(np.float32, copy=False) / np.float32(static.scale)) + np.float32(static.zero_point)
+    if np.isnan(scaled).any():
+        raise ValueError("an activation is NaN")
+    codes = np.clip(scaled, fmt.code_min, fmt.code_max).astype(np.int32)
     return ActivationCodes(
-        patterns=fmt.to_pattern(codes),
-        integers=codes.astype(np.int64) - static.zero_point,
+        format=fmt,
+        codes=codes,
+        integers=codes - np.int32(static.zero_point),
         token_scales=np.full(x.shape[0], static.scale, np.float32),
         zero_point=static.zero_point,
     )

@@ -199,14 +199,14 @@ def test_a_planted_difference_is_seen(rng: np.random.Generator, monkeypatch: pyt
     """One accumulator off by one must show."""
     weights = rng.normal(0, 0.1, (ROWS, COLUMNS)).astype(np.float32)
     compressed = compress(one_layer(weights), Recipe(name="r", rules=(Rule(activations="int8"),)))
-    original = ExactWeights.accumulate
+    original = ExactWeights.accumulate_float32
 
     def off_by_one(self: ExactWeights, activations: np.ndarray) -> np.ndarray:
         sums = original(self, activations)
         sums[0, 0] += 1
         return sums
 
-    monkeypatch.setattr(ExactWeights, "accumulate", off_by_one)
+    monkeypatch.setattr(ExactWeights, "accumulate_float32", off_by_one)
     results = agreement(compressed, {"x": rng.normal(0, 1, (TOKENS, COLUMNS)).astype(np.float32)})
     assert [r.mismatches for r in results] == [1]
 
