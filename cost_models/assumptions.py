@@ -7,7 +7,7 @@ from pathlib import Path
 from sparsefab import config
 from sparsefab.targets import Quantity, check_sources
 
-__all__ = ["Assumptions", "assumptions"]
+__all__ = ["Assumptions", "Configuration", "assumptions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,7 +114,7 @@ def _machine(device: Device, options: Options, board: FpgaSpec) -> _Machine:
         else f"memory efficiency fitted to one measured decode step ({fitted.workload}, context {fitted.context})",
     ]
     if options.calibration is not None and fitted is None:
-        notes.append(f"configuration {options.calibration} is fitted on another board and not used here")
+        notes.append("the calibrated configuration is fitted on another board and not used here")
     return _Machine(
         arch=arch,
         clock_hz=clock,
@@ -128,13 +128,14 @@ def _machine(device: Device, options: Options, board: FpgaSpec) -> _Machine:
     )
 
 
-def _configuration(device: Device, name: str | None) -> Configuration | None:
-    if name is None:
-        return None
-    known = {item.name: item for item in assumptions().configuration}
-    if name not in known:
-        raise TargetError(f"unknown calibrated configuration {name!r}; known: {', '.join(known)}")
-    return known[name] if known[name].device == device.name else None
+def _configuration(device: Device, calibration: str | Configuration | None) -> Configuration | None:
+    """Return the configuration if it is fitted on this device."""
+    if isinstance(calibration, str):
+        known = {item.name: item for item in assumptions().configuration}
+        if calibration not in known:
+            raise TargetError(f"unknown calibrated configuration {calibration!r}; known: {', '.join(known)}")
+        calibration = known[calibration]
+    return calibration if calibration is not None and calibration.device == device.name else None
 
 
 def estimate_fpga(

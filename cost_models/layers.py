@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.arch import AcceleratorArch
+from sparsefab.cost_models.assumptions import Configuration
 from sparsefab.cost_models.energy import power, price_per_million_tokens
 from sparsefab.cost_models.result import Estimate, Figure, LayerEstimate, LayerPlan, Provenance
 from sparsefab.targets import Device, MeasuredCpu
@@ -24,13 +25,13 @@ class Options:
     kv_format : str | None              Format of the key/value cache; None: fp16 on GPUs, fp32 on CPUs, int8 on FPGAs.
     arch : AcceleratorArch | None       Accelerator on an FPGA; None: the largest that fits the board.
     measured : MeasuredCpu | None       Peaks of the CPU that is estimated; None: its specification.
-    calibration : str | None            A named configuration fitted to a published point ('flightllm').
+    calibration : str | Configuration | None    A configuration fitted to a published point, by name ('flightllm').
     """
 
     kv_format: str | None = None
     arch: AcceleratorArch | None = None
     measured: MeasuredCpu | None = None
-    calibration: str | None = None
+    calibration: str | Configuration | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -5,7 +5,7 @@ Each function returns rows with the figure reached and the goal it is held to. T
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from sparsefab.arch import ChainArch
 from sparsefab.cost_models.anchors import load_attention, load_gemm
 from sparsefab.cost_models.array import chain_cycles
-from sparsefab.cost_models.assumptions import assumptions
+from sparsefab.cost_models.assumptions import Configuration, assumptions
 from sparsefab.cost_models.attention import cache_times
 from sparsefab.cost_models.estimate import LayerPlan, Options, estimate
 from sparsefab.cost_models.gemm import Floats
@@ -23,8 +23,9 @@ from sparsefab.cost_models.published import published, rtl_counts
 from sparsefab.cost_models.resources import chain_resources
 from sparsefab.cost_models.roofline import data_sheet_times
 from sparsefab.formats.catalog import get_format
+from sparsefab.formats.sparsity import NM, Dense
 from sparsefab.formats.tensors import TensorSpec
-from sparsefab.targets import load_device
+from sparsefab.targets import Quantity, load_device
 from sparsefab.workload import Phase
 from sparsefab.workloads import load_workload
 
@@ -32,6 +33,7 @@ __all__ = [
     "PARTS",
     "Row",
     "fit_marlin_launch",
+    "fit_memory_efficiency",
     "flightllm_plans",
     "validate",
     "validate_attention",
@@ -201,28 +203,42 @@ def validate_marlin() -> list[Row]:
 
 
 def flightllm_plans() -> dict[str, LayerPlan]:
-    """Plans of FlightLLM's board case: int4 in groups of 128 (about 4.1 bits a weight), int8 activations."""
-    layers = load_workload("llama2-7b").weight_layers()
-    return {
-        layer.name: LayerPlan(
-            spec=TensorSpec.of(*layer.weight_shape, get_format("int4"), group_size=128), activation="int8"
-        )
-        for layer in layers
-    }
+    """Plans of FlightLLM's public LLaMA2-7B case: the built-in recipe 'flightllm' (4 bits, query and key 11:16, A8)."""
+    plans = {}
+    for layer in load_workload("llama2-7b").weight_layers():
+        sparse = "q_proj" in layer.name or "k_proj" in layer.name
+        weights = get_format("int8sym" if layer.name == "lm_head" else "int4sym")
+        spec = TensorSpec.of(*layer.weight_shape, weights, NM(11, 16) if sparse else Dense())
+        plans[layer.name] = LayerPlan(spec=spec, activation="int8")
+    return plans
+
+
+def _decode_s(item: Configuration) -> float:
+    phase = Phase(kind="decode", context=item.context)
+    options = Options(calibration=item)
+    return estimate(
+        load_workload(item.workload), flightllm_plans(), load_device(item.device), phase, options
+    ).latency_s.value
+
+
+def fit_memory_efficiency(item: Configuration) -> float:
+    """Return the share of the channels' bandwidth at which the estimate meets the configuration's measured step."""
+    low, high = 0.1, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2.0
+        slower = _decode_s(replace(item, efficiency=Quantity(value=middle, source="fit"))) > item.measured_s.value
+        low, high = (middle, high) if slower else (low, middle)
+    return (low + high) / 2.0
 
 
 def validate_flightllm() -> list[Row]:
-    """Compare the fitted U280 configuration with its own point; a longer context is a prediction."""
-    rows = []
-    for item in assumptions().configuration:
-        phase = Phase(kind="decode", context=item.context)
-        cost = estimate(load_workload(item.workload), flightllm_plans(), load_device(item.device), phase,
-                        Options(calibration=item.name))  # fmt: skip
-        error = abs(cost.latency_s.value / item.measured_s.value - 1.0)
-        rows.append(Row(part="fpga", name=f"{item.name} on {item.device}, context {item.context} (fitted)",
-                        metric="error", value=error, goal=0.01, samples=1,
-                        note="its own calibration point"))  # fmt: skip
-    return rows
+    """Compare the fitted configuration with its own point; any other context is a prediction."""
+    return [
+        Row(part="fpga", name=f"{item.name} on {item.device}, context {item.context} (fitted)", metric="error",
+            value=abs(_decode_s(item) / item.measured_s.value - 1.0), goal=0.01, samples=1,
+            note="its own calibration point")
+        for item in assumptions().configuration
+    ]  # fmt: skip
 
 
 def validate_chain() -> list[Row]:

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from sparsefab.arch import AcceleratorArch, ChainArch
+from sparsefab.cost_models.assumptions import assumptions
 from sparsefab.cost_models.estimate import Estimate, Figure, LayerPlan, Options, Provenance, estimate, report_json
+from sparsefab.cost_models.validate import fit_memory_efficiency, flightllm_plans
 from sparsefab.errors import TargetError
 from sparsefab.formats.catalog import get_format
 from sparsefab.formats.layout import storage_layout
@@ -174,18 +176,34 @@ def test_architectures_that_do_not_fit_are_refused() -> None:
 
 
 def test_flightllm_configuration_is_fitted_and_extrapolates() -> None:
-    options = Options(calibration="flightllm")
-    at = {c: cost("u280", "int4", "int8", Phase(kind="decode", context=c), group=128, options=options).latency_s.value
-          for c in (128, 640, 1152)}  # fmt: skip
-    assert at[128] == pytest.approx(17.50e-3, rel=0.005)  # the U280 bitstream at KV length 128
+    (item,) = assumptions().configuration
+    assert item.efficiency.value == pytest.approx(fit_memory_efficiency(item), abs=1e-3)
+    workload, own, board = load_workload("llama2-7b"), flightllm_plans(), load_device("u280")
+    at = {
+        context: estimate(workload, own, board, Phase(kind="decode", context=context), Options(calibration="flightllm"))
+        for context in (128, 640, 1152)
+    }
+    seconds = {context: cost.latency_s.value for context, cost in at.items()}
+    assert seconds[128] == pytest.approx(17.50e-3, rel=0.005)  # the U280 bitstream at KV length 128
+    assert at[128].traffic_bytes == pytest.approx(3.43e9, rel=0.05)  # its parameters in HBM
     # each cached token: 256 KiB of int8 keys and values, QK and PV, two softmax passes; linear in the context
-    assert at[1152] - at[640] == pytest.approx(at[640] - at[128], rel=0.01)
-    bandwidth = 24 * 14.375e9 * 0.5752
+    assert seconds[1152] - seconds[640] == pytest.approx(seconds[640] - seconds[128], rel=0.01)
+    bandwidth = 24 * 14.375e9 * item.efficiency.value
     softmax = 2 * 32 * 32 / (16 * 3) / 225e6
-    assert (at[1152] - at[640]) / 512 == pytest.approx(2 * 4096 * 32 / bandwidth + softmax, rel=0.03)
-    assert cost("u50", options=options).latency_s == cost("u50").latency_s
+    assert (seconds[1152] - seconds[640]) / 512 == pytest.approx(2 * 4096 * 32 / bandwidth + softmax, rel=0.03)
+
+
+def test_configurations_belong_to_a_board() -> None:
+    assert cost("u50", options=Options(calibration="flightllm")).latency_s == cost("u50").latency_s
     with pytest.raises(TargetError, match="unknown calibrated configuration 'flytllm'; known: flightllm"):
         cost("u280", options=Options(calibration="flytllm"))
+
+
+def test_the_built_in_recipe_is_the_fitted_case() -> None:
+    from sparsefab.models.compress.builtin import find_recipe
+    from sparsefab.reports.plans import shape_plans
+
+    assert shape_plans(load_workload("llama2-7b"), find_recipe("flightllm")) == flightllm_plans()
 
 
 def test_a_cache_format_changes_its_bytes() -> None:
