@@ -11,7 +11,20 @@ from sparsefab.errors import SparseFabError
 
 __all__ = ["build_parser", "main"]
 
-VERBS = ("doctor", "models", "fetch", "compress", "evaluate", "emit", "verify", "estimate", "explore", "report")
+VERBS = (
+    "doctor",
+    "models",
+    "fetch",
+    "compress",
+    "evaluate",
+    "emit",
+    "verify",
+    "estimate",
+    "explore",
+    "report",
+    "bench",
+    "validate",
+)
 
 EXIT_NEGATIVE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 

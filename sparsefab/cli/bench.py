@@ -1,0 +1,65 @@
+"""`sparsefab bench cpu`: the CPU kernels against this machine's peaks and against other libraries, in one run."""
+
+import argparse
+from dataclasses import asdict
+
+from sparsefab.cli.options import Verbs, add_common, positive
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser("bench", help="time the CPU kernels", description=__doc__)
+    parser.add_argument("device", choices=["cpu"], help="what to time")
+    parser.add_argument("--shape", action="append", type=_shape, metavar="OUTxIN", help="repeat for more")
+    parser.add_argument("--density", action="append", type=float, metavar="D", help="stored share; repeat for more")
+    parser.add_argument("--tokens", action="append", type=positive, metavar="N", help="repeat for more (default: 128)")
+    parser.add_argument("--pattern", action="append", metavar="P", help="4x1, 4x4, dense; repeat for more")
+    parser.add_argument("--threads", type=positive, default=1, metavar="T", help="default: 1")
+    parser.add_argument("--peers", default="", metavar="A,B", help="libraries to time beside ours")
+    parser.add_argument("--rounds", type=positive, default=31, metavar="N", help="turns of each (default: 31)")
+    add_common(parser, seed=True)
+    parser.set_defaults(run=run)
+
+
+def _shape(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not OUTxIN, as in 768x3072")
+    return int(parts[0]), int(parts[1])
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the peaks and a row a product."""
+    from sparsefab.cli.output import bar, print_json, print_table, si
+    from sparsefab.kernels_cpu.bench import BENCH_DENSITIES, BENCH_SHAPES, bench, geometric_mean
+
+    with bar("timing, compiling on first use") as report:
+        table = bench(
+            shapes=options.shape or BENCH_SHAPES, densities=options.density or BENCH_DENSITIES,
+            tokens=options.tokens or (128,), patterns=options.pattern or ("4x1",), threads=options.threads,
+            peers=[name for name in options.peers.split(",") if name], rounds=options.rounds, seed=options.seed,
+            progress=report,
+        )  # fmt: skip
+    fractions = [row.fraction_of_peak for row in table.rows if row.fraction_of_peak is not None]
+    if options.json:
+        print_json({**asdict(table), "geometric_mean_of_peak": geometric_mean(fractions) if fractions else None})
+        return 0
+    print(f"{table.peaks.processor}, {table.peaks.level}, {table.peaks.clock_hz / 1e9:.2f} GHz, "
+          f"{si(table.peaks.dot_macs_per_s)}MAC/s a thread, {si(table.peaks.read_bytes_per_s)}B/s read")  # fmt: skip
+    names = sorted({peer.name for row in table.rows for peer in row.peers})
+    rows = []
+    for row in table.rows:
+        ratios = {peer.name: f"{peer.ratio:.2f}x" for peer in row.peers}
+        part = "-" if row.fraction_of_peak is None else f"{row.fraction_of_peak:.3f}"
+        rows.append([row.pattern, f"{row.rows}x{row.columns}", row.tokens, f"{row.density:.2f}", si(row.median_s, "s"),
+                     f"{si(row.macs_per_s)}MAC/s", part, *(ratios.get(name, "-") for name in names)])  # fmt: skip
+    print_table(f"int8 products, {options.threads} thread(s); a peer's column is its time over ours",
+                ["pattern", "shape", "tokens", "density", "median", "rate", "of peak", *names], rows,
+                right=["tokens", "density", "median", "rate", "of peak", *names])  # fmt: skip
+    if fractions:
+        print(f"geometric mean of the fraction of peak: {geometric_mean(fractions):.3f}")
+    for name, reason in table.absent.items():
+        print(f"  {name} is absent: {reason}")
+    return 0

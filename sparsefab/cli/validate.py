@@ -1,0 +1,45 @@
+"""`sparsefab validate [PART]`: how wrong the cost models are, on what they were not fitted to.
+
+Each row is a figure with the goal it is held to. --measured FILE judges your own measurements of the shipped form.
+"""
+
+import argparse
+from pathlib import Path
+
+from sparsefab.cli.options import Verbs, add_common
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser("validate", help="error and coverage of the cost models", description=__doc__)
+    parser.add_argument("part", nargs="?", metavar="PART", help="products, attention, marlin, fpga (default: all)")
+    parser.add_argument("--measured", type=Path, metavar="FILE", help="your own measured products")
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print a row a figure; 1 if a goal is missed."""
+    from sparsefab.cli.output import print_json, print_table
+    from sparsefab.cost_models.validate import validate
+
+    rows = validate(options.part, options.measured)
+    missed = [row for row in rows if not row.passed]
+    if options.json:
+        print_json({"rows": [row.to_json() for row in rows], "passed": not missed})
+        return 1 if missed else 0
+    print_table(
+        "Cost models against measurements",
+        ["part", "what", "metric", "value", "goal", "samples", ""],
+        [[row.part, row.name, row.metric, f"{row.value:.3g}", _goal(row.goal, row.at_most), row.samples,
+          "" if row.passed else "MISSED"] for row in rows],
+        right=["value", "goal", "samples"],
+    )  # fmt: skip
+    print(f"{len(rows)} figures, {len(missed)} goals missed")
+    return 1 if missed else 0
+
+
+def _goal(goal: float | None, at_most: bool) -> str:
+    return "" if goal is None else f"{'<=' if at_most else '>='} {goal:.3g}"
