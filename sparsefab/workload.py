@@ -24,6 +24,7 @@ class Linear:
     """A matrix product with constant weights [out, in], applied to each token.
 
     `head` marks the output projection to the vocabulary, which recipes treat apart; `bias` a float bias [out].
+    `active` is the share of tokens that reach the layer: 1, or k / experts for a routed expert.
     """
 
     name: str
@@ -31,9 +32,12 @@ class Linear:
     in_features: int
     bias: bool = False
     head: bool = False
+    active: float = 1.0
 
     def __post_init__(self) -> None:
         _positive(self.name, out_features=self.out_features, in_features=self.in_features)
+        if not 0 < self.active <= 1:
+            raise ValueError(f"{self.name}: active must lie in (0, 1], not {self.active}")
 
     @property
     def weight_shape(self) -> tuple[int, int]:
@@ -41,8 +45,8 @@ class Linear:
         return self.out_features, self.in_features
 
     def macs(self, tokens: int) -> int:
-        """Multiplications of one pass over `tokens` tokens, dense."""
-        return self.out_features * self.in_features * tokens
+        """Multiplications of one pass over `tokens` tokens, dense; a routed expert sees its share of them."""
+        return round(self.out_features * self.in_features * tokens * self.active)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
