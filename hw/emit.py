@@ -20,9 +20,10 @@ from sparsefab.hw.axis import AXIS_TOP, axis_wrapper
 from sparsefab.hw.chain import SparseChain
 from sparsefab.hw.modules import Library, to_verilog
 from sparsefab.hw.primitives.dsp48e2 import BODIES
+from sparsefab.hw.requantize import RequantizeUnit
 from sparsefab.hw.vivado import vivado_files
 
-__all__ = ["TOP", "EmitManifest", "chain_verilog", "emit"]
+__all__ = ["TOP", "EmitManifest", "chain_verilog", "emit", "requantize_verilog"]
 
 TOP: Final = "top"
 
@@ -68,6 +69,13 @@ def chain_verilog(arch: ChainArch, *, primitives: str = "vendor", axis: bool = F
     top = to_verilog(SparseChain(arch=arch, body=primitives, placer=library), TOP)
     wrapper = {AXIS_TOP: axis_wrapper(arch)} if axis else {}
     return wrapper | {TOP: top} | library.verilog()
+
+
+def requantize_verilog(*, accumulator_bits: int, lanes: int = 2, primitives: str = "vendor") -> dict[str, str]:
+    """Convert a requantizer to Verilog; arguments as for `RequantizeUnit` and `chain_verilog`."""
+    library = Library()
+    unit = RequantizeUnit(accumulator_bits=accumulator_bits, lanes=lanes, body=primitives, placer=library)
+    return {TOP: to_verilog(unit, TOP)} | library.verilog()
 
 
 def emit(

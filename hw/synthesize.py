@@ -1,14 +1,17 @@
 """Resource counts by open synthesis (Yosys, synth_xilinx -family xcup)."""
 
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from sparsefab.errors import MissingToolError
+from sparsefab.errors import MissingToolError, VerificationError
 from sparsefab.hw.depth import LogicDepth, logic_depth
 
 __all__ = ["Resources", "synthesize"]
@@ -25,6 +28,14 @@ _LUTRAM_CELLS: Final = {
     "RAM128X1D": 4,
 }
 _SHIFT_CELLS: Final = {"SRL16E": 1, "SRLC32E": 1}
+
+_CHILD: Final = """
+import sys
+from pyosys import libyosys
+design = libyosys.Design()
+for step in sys.stdin.read().splitlines():
+    design.run_pass("tee -q " + step)
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,31 +78,45 @@ def synthesize(modules: Mapping[str, str], *, top: str = "top") -> Resources:
     Raises
     ------
     MissingToolError           If pyosys is not installed.
+    VerificationError          If Yosys fails; gives its last line.
     """
-    try:
-        from pyosys import libyosys as ys
-    except ImportError as error:
-        raise MissingToolError("pyosys is needed for resource counts: pip install pyosys==0.70") from error
+    if find_spec("pyosys") is None:
+        raise MissingToolError("pyosys is needed for resource counts: pip install pyosys==0.70")
     with tempfile.TemporaryDirectory() as folder:
         source, report, netlist = (Path(folder) / name for name in ("top.v", "stat.json", "netlist.json"))
         source.write_text("\n".join(modules.values()))
-        design = ys.Design()
-        for step in (
-            f"read_verilog -sv {source}",
-            # blocks are mapped one by one, so that a deep one does not excuse slow logic in another; flat afterwards
-            *(f"setattr -mod -set keep_hierarchy 1 {blocks}" for blocks in (f"{top}.*", "*_segment")),
-            f"synth_xilinx -family xcup -top {top} -flatten -noiopad -noclkbuf",
-            "setattr -mod -unset keep_hierarchy *",
-            "flatten",
-            "opt_clean -purge",
-            f"tee -q -o {report} stat -json",
-            f"write_json {netlist}",
-        ):
-            design.run_pass(f"tee -q {step}")
+        _run_yosys(
+            [
+                f"read_verilog -sv {source}",
+                # blocks are mapped one by one, so that a deep one does not excuse slow logic in another
+                *(f"setattr -mod -set keep_hierarchy 1 {blocks}" for blocks in (f"{top}.*", "*_segment")),
+                f"hierarchy -top {top}",
+                "proc",
+                "flatten",
+                "opt_clean",
+                "rename -hide w:*",  # public names of several modules collide in Yosys 0.70's abc9
+                f"synth_xilinx -family xcup -top {top} -flatten -noiopad -noclkbuf",
+                "setattr -mod -unset keep_hierarchy *",
+                "flatten",
+                "opt_clean -purge",
+                f"tee -q -o {report} stat -json",
+                f"write_json {netlist}",
+            ]
+        )
         text = report.read_text()
         depth = logic_depth(json.loads(netlist.read_text()), top)
     cells = json.loads(text[text.index("{") :])["design"]["num_cells_by_type"]
     return _count(cells, depth, f"pyosys {version('pyosys')}")
+
+
+def _run_yosys(steps: list[str]) -> None:
+    """Run passes in a process of their own: an error inside Yosys ends the process it happens in."""
+    child = subprocess.run(
+        [sys.executable, "-c", _CHILD], input="\n".join(steps), capture_output=True, text=True, check=False
+    )
+    if child.returncode:
+        lines = (child.stdout + child.stderr).strip().splitlines()
+        raise VerificationError(f"Yosys cannot map the design: {lines[-1] if lines else child.returncode}")
 
 
 def _count(cells: Mapping[str, int], depth: LogicDepth, tool: str) -> Resources:

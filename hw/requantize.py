@@ -1,0 +1,180 @@
+"""The requantizer: accumulators to codes, one DSP a lane. Its definition is `sparsefab.formats.requantize`."""
+
+from typing import Any, Final
+
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.data import ArrayLayout, StructLayout
+from amaranth.lib.wiring import In, Out
+
+from sparsefab.hw.fifo import CreditFifo
+from sparsefab.hw.modules import Inline, Placer
+from sparsefab.hw.primitives.dsp48e2 import DSP48E2, OPMODE_MULTIPLY_ADD_C
+
+__all__ = ["CODE_BITS", "RequantizeUnit", "requantize_layout"]
+
+CODE_BITS: Final = 9  # holds s8 and u8
+SHIFT_BITS: Final = 7
+MULTIPLIER_BITS: Final = 15
+
+_FRACTION_BITS: Final = 6
+_X_BITS: Final = 16
+_LEFT: Final = _X_BITS + 1  # the accumulator enters the shifter this far left, so that every shift is to the right
+_SHIFTER_STEPS: Final = (1, 4, 16)  # a level moves by 0 to 3 of its step: a 4:1 multiplexer, one LUT6 a bit
+_LATENCY: Final = 13
+
+
+def requantize_layout(accumulator_bits: int, lanes: int) -> StructLayout:
+    """One beat: the lanes' accumulators of one row, and the row's constants."""
+    return StructLayout(
+        {
+            "accumulators": ArrayLayout(signed(accumulator_bits), lanes),
+            "shift": signed(SHIFT_BITS),
+            "multiplier": MULTIPLIER_BITS,
+        }
+    )
+
+
+class RequantizeUnit(wiring.Component):
+    """Shift and round to 16 bits, multiply, add the zero point, round, clamp.
+
+    Parameters
+    ----------
+    accumulator_bits : int     17 to 46.
+    lanes : int                Accumulators of one row a beat.
+    body, placer               As for SparseChain.
+
+    Members
+    -------
+    i : In(stream)             `requantize_layout`.
+    o : Out(stream)            signed(9)[lanes]: codes, s8 or u8.
+    zero_point, code_min, code_max : In(signed(9))
+                               Of the output tensor; hold them while beats are on their way.
+
+    Notes
+    -----
+    Latency 15 cycles, one beat a cycle. With x = sat16((acc + 2^(shift-1)) >> shift) the DSP forms
+    x * multiplier + 2^14 + ((64 * zero_point + 32) << 15); bits 21 and up of it, saturated to 10 bits and clamped, are
+    the code, because a multiple of 2^15 passes through the rounding shift unchanged.
+    """
+
+    i: stream.Interface
+    o: stream.Interface
+
+    def __init__(
+        self, *, accumulator_bits: int, lanes: int = 2, body: str = "behavioural", placer: Placer | None = None
+    ) -> None:
+        if not _LEFT <= accumulator_bits <= 46:
+            raise ValueError(f"accumulator_bits must be {_LEFT} to 46, not {accumulator_bits}")
+        if lanes < 1:
+            raise ValueError(f"lanes must be positive, not {lanes}")
+        self.accumulator_bits, self.lanes, self.body = accumulator_bits, lanes, body
+        self.placer = placer if placer is not None else Inline()
+        super().__init__(
+            {
+                "i": In(stream.Signature(requantize_layout(accumulator_bits, lanes))),
+                "o": Out(stream.Signature(ArrayLayout(signed(CODE_BITS), lanes))),
+                "zero_point": In(signed(CODE_BITS)),
+                "code_min": In(signed(CODE_BITS)),
+                "code_max": In(signed(CODE_BITS)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        fifo = CreditFifo(shape=ArrayLayout(signed(CODE_BITS), self.lanes), body=self.body, placer=self.placer)
+        m.submodules.fifo = fifo
+        beat = Signal()
+        m.d.comb += [self.i.ready.eq(fifo.available), beat.eq(self.i.valid & self.i.ready)]
+
+        # stage 0: take the beat; stages 1 and 2: the shift as an amount to the right, 0 for -16 and beyond
+        valid = _later(m, beat, "valid", _LATENCY)
+        m.d.comb += [fifo.take.eq(valid[0]), fifo.push.eq(valid[-1])]
+        s0_shift = _later(m, self.i.payload.shift, "shift", 1)[0].as_signed()
+        last = self.accumulator_bits + _LEFT - 1
+        s1_below, s1_above = Signal(name="s1_below"), Signal(name="s1_above")
+        s1_amount, s2_amount = Signal(6, name="s1_amount"), Signal(6, name="s2_amount")
+        m.d.sync += [
+            s1_below.eq(s0_shift < -_X_BITS),
+            s1_above.eq(s0_shift > last - _X_BITS),
+            s1_amount.eq(s0_shift + _X_BITS),
+            s2_amount.eq(Mux(s1_below, 0, Mux(s1_above, last, s1_amount))),
+        ]
+        amounts = [s2_amount, *_later(m, s2_amount, "amount", 2)]
+        multiplier = _later(m, self.i.payload.multiplier, "multiplier", 9)[-1]
+
+        # the zero point and both halves, rounded in by the DSP
+        addend = Signal(signed(48), reset_less=True)
+        constant = (1 << 14) + (1 << 15 + _FRACTION_BITS - 1)
+        m.d.sync += addend.eq((self.zero_point << 15 + _FRACTION_BITS) + constant)
+
+        for lane in range(self.lanes):
+            accumulator = _later(m, self.i.payload.accumulators[lane], f"accumulator{lane}", 3)[-1].as_signed()
+            code = self._lane(m, lane, accumulator, amounts, multiplier, addend)
+            m.d.comb += fifo.data[lane].eq(code)
+        wiring.connect(m, fifo.o, wiring.flipped(self.o))
+        return m
+
+    def _lane(
+        self, m: Module, lane: int, accumulator: Value, amounts: list[Signal], multiplier: Value, addend: Value
+    ) -> Value:
+        # stages 3 to 5: shift right, one more fraction bit kept
+        width = self.accumulator_bits + _LEFT
+        value: Value = Cat(Const(0, _LEFT), accumulator).as_signed()
+        for level, (step, amount) in enumerate(zip(_SHIFTER_STEPS, amounts, strict=True)):
+            digit = amount[2 * level : 2 * level + 2]
+            moved = Signal(signed(width), name=f"s{level + 3}_value{lane}", reset_less=True)
+            with m.Switch(digit):
+                for places in range(4):
+                    with m.Case(places):
+                        m.d.sync += moved.eq(value >> step * places)
+            value = moved
+        # stage 6: do all bits above the 16, fraction included, equal the sign?
+        above = value[_X_BITS:]
+        groups = [above[low : low + 6] for low in range(0, len(above) - 1, 5)]  # neighbours share a bit
+        equal = Signal(len(groups), name=f"s6_equal{lane}", reset_less=True)
+        m.d.sync += equal.eq(Cat(group.all() | ~group.any() for group in groups))
+        s6_value = _later(m, value[: _X_BITS + 1], f"low{lane}", 1)[-1].as_signed()
+        _, s7_negative = _later(m, value[-1], f"negative{lane}", 2)
+        # stage 7: round
+        rounded = Signal(signed(_X_BITS + 1), name=f"s7_rounded{lane}", reset_less=True)
+        outside = Signal(name=f"s7_outside{lane}", reset_less=True)
+        m.d.sync += [rounded.eq((s6_value + 1) >> 1), outside.eq(~equal.all())]
+        # stage 8: saturate to 16 bits; rounding up may leave them by one
+        x = Signal(signed(_X_BITS), name=f"s8_x{lane}", reset_less=True)
+        limit = Mux(s7_negative, -(1 << _X_BITS - 1), (1 << _X_BITS - 1) - 1)
+        m.d.sync += x.eq(Mux(outside | (rounded[-2] & ~rounded[-1]), limit, rounded))
+        # stages 9 to 11 in the DSP: A2/B2, M, P
+        dsp: Any = self.placer.place(m, f"dsp{lane}", "sparsefab_dsp48e2_requantize", self._make_dsp)
+        m.d.comb += [
+            dsp.A.eq(x),
+            dsp.B.eq(multiplier),
+            dsp.C.eq(addend),
+            dsp.OPMODE.eq(OPMODE_MULTIPLY_ADD_C),
+        ]
+        y = dsp.P[15 + _FRACTION_BITS : 48].as_signed()
+        code = Signal(signed(CODE_BITS), name=f"s12_code{lane}", reset_less=True)
+        # stage 12: the clamp, which also stands for the saturation of y
+        with m.If(y < self.code_min):
+            m.d.sync += code.eq(self.code_min)
+        with m.Elif(y > self.code_max):
+            m.d.sync += code.eq(self.code_max)
+        with m.Else():
+            m.d.sync += code.eq(y)
+        return code
+
+    def _make_dsp(self) -> DSP48E2:
+        return DSP48E2(
+            body=self.body,
+            attributes={"AREG": 1, "ACASCREG": 1, "BREG": 1, "BCASCREG": 1, "AMULTSEL": "A", "MREG": 1, "PREG": 1},
+        )
+
+
+def _later(m: Module, value: Value, name: str, cycles: int) -> list[Signal]:
+    """The value 1 to `cycles` cycles later."""
+    stages: list[Signal] = []
+    for cycle in range(cycles):
+        register = Signal(len(Value.cast(value)), name=f"s{cycle}_{name}", reset_less=name != "valid")
+        m.d.sync += register.eq(Value.cast(value) if not stages else stages[-1])
+        stages.append(register)
+    return stages
