@@ -32,9 +32,11 @@ from sparsefab.kernels_cpu.vector import VectorType
 __all__ = [
     "broadcast",
     "dot",
+    "element",
     "fma",
     "load",
     "load_bytes",
+    "load_unaligned",
     "maximum",
     "minimum",
     "multiply_add_words",
@@ -48,6 +50,7 @@ __all__ = [
     "read_i16",
     "read_i32",
     "read_i64",
+    "read_u8",
     "saturating_add",
     "splat",
     "store",
@@ -67,6 +70,17 @@ def load(typing_context: Any, kind: Any, address: Any) -> Any:
 
     def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
         return builder.load(pointer(builder, arguments[1], result.llvm), align=result.bytes)
+
+    return result(kind, types.intp), emit
+
+
+@intrinsic
+def load_unaligned(typing_context: Any, kind: Any, address: Any) -> Any:
+    """`load_unaligned(i8x16, address)`: a load from anywhere."""
+    result = referenced_type(kind)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        return builder.load(pointer(builder, arguments[1], result.llvm), align=1)
 
     return result(kind, types.intp), emit
 
@@ -101,7 +115,7 @@ def broadcast(typing_context: Any, kind: Any, address: Any) -> Any:
     result = referenced_type(kind)
 
     def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        word = builder.load(pointer(builder, arguments[1], _I32), align=4)
+        word = builder.load(pointer(builder, arguments[1], _I32), align=1)
         return builder.bitcast(splat_lanes(builder, word, result.bits // 32), result.llvm)
 
     return result(kind, types.intp), emit
@@ -121,12 +135,12 @@ def prefetch(typing_context: Any, address: Any) -> Any:
     return types.void(types.intp), emit
 
 
-def _scalar_read(element: ir.Type, result: Any, align: int) -> Callable[..., Any]:
+def _scalar_read(element: ir.Type, result: Any, align: int, signed: bool = True) -> Callable[..., Any]:
     def typed(typing_context: Any, address: Any) -> Any:
         def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
             value = builder.load(pointer(builder, arguments[0], element), align=align)
             wide = isinstance(element, ir.FloatType) or element.width == 64
-            return value if wide else builder.sext(value, ir.IntType(64))
+            return value if wide else (builder.sext if signed else builder.zext)(value, ir.IntType(64))
 
         return result(types.intp), emit
 
@@ -134,21 +148,26 @@ def _scalar_read(element: ir.Type, result: Any, align: int) -> Callable[..., Any
 
 
 read_i8 = intrinsic_named("read_i8", _scalar_read(_I8, types.int64, 1))
+read_u8 = intrinsic_named("read_u8", _scalar_read(_I8, types.int64, 1, signed=False))
 read_i16 = intrinsic_named("read_i16", _scalar_read(_I16, types.int64, 2))
 read_i32 = intrinsic_named("read_i32", _scalar_read(_I32, types.int64, 4))
 read_i64 = intrinsic_named("read_i64", _scalar_read(ir.IntType(64), types.int64, 8))
 read_f32 = intrinsic_named("read_f32", _scalar_read(ir.FloatType(), types.float32, 4))
 
 
-@intrinsic
-def write_i32(typing_context: Any, address: Any, value: Any) -> Any:
-    """`write_i32(address, integer)`: the low 32 bits."""
+def _scalar_write(element: ir.Type, align: int) -> Callable[..., Any]:
+    def typed(typing_context: Any, address: Any, value: Any) -> Any:
+        def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+            builder.store(builder.trunc(arguments[1], element), pointer(builder, arguments[0], element), align=align)
+            return context.get_dummy_value()
 
-    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        builder.store(builder.trunc(arguments[1], _I32), pointer(builder, arguments[0], _I32), align=4)
-        return context.get_dummy_value()
+        return types.void(types.intp, types.int64), emit
 
-    return types.void(types.intp, types.int64), emit
+    return typed
+
+
+# `write_i32(address, integer)`: the low bits, anywhere.
+write_i32 = intrinsic_named("write_i32", _scalar_write(_I32, 1))
 
 
 # --- making and viewing -----------------------------------------------------------------------------------------------
@@ -178,6 +197,20 @@ def view(typing_context: Any, kind: Any, value: Any) -> Any:
         return builder.bitcast(arguments[1], result.llvm)
 
     return result(kind, value), emit
+
+
+@intrinsic
+def element(typing_context: Any, value: Any, index: Any) -> Any:
+    """`element(i32 vector, 2)`: one element, an integer with its sign; the index is written as a number."""
+    require_vectors(value)
+    if not isinstance(index, types.IntegerLiteral):
+        raise TypingError("the index of an element is a number in the source")
+    place = index.literal_value
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        return builder.sext(builder.extract_element(arguments[0], _I32(place)), ir.IntType(64))
+
+    return types.int64(value, index), emit
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------------------
@@ -237,20 +270,26 @@ def _call(
     return typed
 
 
-# LLVM names the 256-bit forms after AVX2 and the 512-bit forms after AVX512.
+# LLVM names the 128-bit forms after SSE, the 256-bit forms after AVX2 and the 512-bit forms after AVX512.
 _X86_NAMES = {
     ("dpbusd", 512): "llvm.x86.avx512.vpdpbusd.512",
     ("dpbusd", 256): "llvm.x86.avx512.vpdpbusd.256",
+    ("dpbusd", 128): "llvm.x86.avx512.vpdpbusd.128",
     ("maddwd", 512): "llvm.x86.avx512.pmaddw.d.512",
     ("maddwd", 256): "llvm.x86.avx2.pmadd.wd",
+    ("maddwd", 128): "llvm.x86.sse2.pmadd.wd",
     ("mulhrsw", 512): "llvm.x86.avx512.pmul.hr.sw.512",
     ("mulhrsw", 256): "llvm.x86.avx2.pmul.hr.sw",
+    ("mulhrsw", 128): "llvm.x86.ssse3.pmul.hr.sw.128",
     ("packssdw", 512): "llvm.x86.avx512.packssdw.512",
     ("packssdw", 256): "llvm.x86.avx2.packssdw",
+    ("packssdw", 128): "llvm.x86.sse2.packssdw.128",
     ("packsswb", 512): "llvm.x86.avx512.packsswb.512",
     ("packsswb", 256): "llvm.x86.avx2.packsswb",
+    ("packsswb", 128): "llvm.x86.sse2.packsswb.128",
     ("packuswb", 512): "llvm.x86.avx512.packuswb.512",
     ("packuswb", 256): "llvm.x86.avx2.packuswb",
+    ("packuswb", 128): "llvm.x86.sse2.packuswb.128",
 }
 
 

@@ -3,6 +3,7 @@
     rows     codes [tokens, inputs]                 as the rest of the world keeps them
     panels   u8 [ceil(tokens / 64)][inputs][64]     as kernels read and write them; base on a 64-byte boundary
              u8 [ceil(tokens / width)][inputs][width]     width 32 or 16, for so many tokens or fewer
+             u8 [tokens][inputs][1]                       width 1: the rows themselves
 
     interleaved  u8 [panels][inputs / 4][4 j][4 lanes][4 i][4 inputs]    for aligned weights; token 16 lane + 4 j + i
                  u8 [panels][inputs / 4][16 tokens][4 inputs]          for 16 tokens or fewer
@@ -23,7 +24,7 @@ from sparsefab.kernels_cpu.kernel import kernel
 
 __all__ = ["WIDTHS", "aligned_empty", "aligned_zeros", "interleaved", "misaligned", "panels_of", "rows_of"]
 
-WIDTHS = (64, 32, 16)  # tokens a panel
+WIDTHS = (64, 32, 16, 1)  # tokens a panel
 _LINE_BYTES = 64
 
 
@@ -55,7 +56,7 @@ def panels_of(codes: NDArray[Any], *, width: int = 64, out: NDArray[np.uint8] | 
     Parameters
     ----------
     codes : uint8 or int8[tokens, inputs]     s8 codes are stored as code + 128.
-    width : int                               Tokens a panel, 64, 32 or 16.
+    width : int                               Tokens a panel, 64, 32, 16 or 1.
     out : uint8[panels, inputs, width] | None Buffer to fill, made by `aligned_empty`; None makes one.
 
     Returns
@@ -71,7 +72,7 @@ def panels_of(codes: NDArray[Any], *, width: int = 64, out: NDArray[np.uint8] | 
     if codes.ndim != 2:
         raise ValueError(f"codes must have the axes (tokens, inputs), not {codes.ndim} axes")
     if width not in WIDTHS:
-        raise ValueError(f"width must be 64, 32 or 16, not {width}")
+        raise ValueError(f"width must be 64, 32, 16 or 1, not {width}")
     tokens, inputs = codes.shape
     shape = (-(-tokens // width), inputs, width)
     if out is None:
@@ -91,26 +92,26 @@ def panels_of(codes: NDArray[Any], *, width: int = 64, out: NDArray[np.uint8] | 
 
 
 def interleaved(panels: NDArray[np.uint8], *, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """Return panels of 64 or 16 tokens as aligned weights read them: the four inputs of a token side by side.
+    """Return panels of 64, 16 or 1 tokens as aligned weights read them: the four inputs of a token side by side.
 
     Parameters
     ----------
-    panels : uint8[P, inputs, width]          Of 64 or 16 tokens; inputs that fill up the last four are zero bytes.
+    panels : uint8[P, inputs, width]          Of 64, 16 or 1 tokens; inputs that fill up the last four are zero bytes.
     out : uint8[P, ceil(inputs / 4), 4 * width] | None   Buffer to fill; None makes one.
     """
     count, inputs, width = panels.shape
-    if panels.dtype != np.uint8 or width not in (64, 16):
-        raise ValueError(f"panels must be uint8[panels, inputs, 64 or 16], not {panels.dtype} of {panels.shape}")
+    if panels.dtype != np.uint8 or width not in (64, 16, 1):
+        raise ValueError(f"panels must be uint8[panels, inputs, 64, 16 or 1], not {panels.dtype} of {panels.shape}")
     shape = (count, -(-inputs // 4), 4 * width)
     if out is None:
         out = aligned_empty(shape, np.uint8)
     elif out.shape != shape or out.dtype != np.uint8:
         raise ValueError(f"out must be uint8 of shape {shape}, not {out.dtype} of {out.shape}")
     whole = inputs // 4
-    lanes = width // 16
-    target = out.reshape(count, -1, 4, lanes, 4, 4)  # j, lane, i, input
-    tokens = panels.reshape(count, inputs, lanes, 4, 4)  # lane, j, i
-    source = tokens[:, : 4 * whole].reshape(count, whole, 4, lanes, 4, 4)
+    lanes, four = (width // 16, 4) if width > 1 else (1, 1)
+    target = out.reshape(count, -1, four, lanes, four, 4)  # j, lane, i, input
+    tokens = panels.reshape(count, inputs, lanes, four, four)  # lane, j, i
+    source = tokens[:, : 4 * whole].reshape(count, whole, 4, lanes, four, four)
     target[:, :whole] = source.transpose(0, 1, 4, 3, 5, 2)
     if rest := inputs - 4 * whole:
         target[:, whole] = 0

@@ -6,9 +6,9 @@ from typing import Any
 
 from sparsefab.kernels_cpu.intrinsics import multiply_add_words, splat, view
 from sparsefab.kernels_cpu.kernel import piece
-from sparsefab.kernels_cpu.vector import i16x16, i16x32
+from sparsefab.kernels_cpu.vector import i16x8, i16x16, i16x32
 
-__all__ = ["dot_widened", "dot_widened_256"]
+__all__ = ["dot_widened", "dot_widened_128", "dot_widened_256"]
 
 
 def _widened(words: Any) -> Any:
@@ -26,3 +26,4 @@ def _widened(words: Any) -> Any:
 
 dot_widened = _widened(i16x32)
 dot_widened_256 = _widened(i16x16)
+dot_widened_128 = _widened(i16x8)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
 from sparsefab.formats.requantize import Requantizer
-from sparsefab.kernels_cpu import spmm_avx2, spmm_portable, spmm_vnni, spmm_vnni16, spmm_vnni32
+from sparsefab.kernels_cpu import spmm_avx2, spmm_portable, spmm_vnni, spmm_vnni1, spmm_vnni16, spmm_vnni32
 from sparsefab.kernels_cpu.features import Level, best_level, runs
 from sparsefab.kernels_cpu.layer import filled
 from sparsefab.kernels_cpu.panels import WIDTHS, aligned_empty, aligned_zeros, interleaved, misaligned
@@ -113,16 +113,18 @@ class Product:
             "pointers": weights.ptr,
             "offsets": weights.offsets,
             "values": weights.values,
-            "start": start.astype(np.int32),
+            "start": _aligned(start),
         }
-        tables = {64: 0, 32: spmm_vnni32.tables(), 16: spmm_vnni16.tables()}
+        tables = {64: 0, 32: spmm_vnni32.tables(), 16: spmm_vnni16.tables(), 1: 0}
         self._layers = {width: filled(**self._arrays, **constants, tables=tables[width]) for width in WIDTHS}
         self._interleaved = output == "interleaved"
-        widths = (64, 16) if weights.aligned else WIDTHS
+        widths = (64, 16, 1) if weights.aligned else WIDTHS
         self._kernels = {width: _kernel(self.level, output, width, weights.aligned) for width in widths}
 
     def width(self, tokens: int) -> int:
-        """Return the width of panels, 64, 32 or 16, that is fastest for so many tokens."""
+        """Return the width of panels, 64, 32, 16 or 1, that is fastest for so many tokens."""
+        if tokens <= (3 if self.weights.aligned else 1) and self.level is not Level.PORTABLE:
+            return 1
         if tokens <= 16 and self.level in _WIDE:
             return 16
         return 32 if tokens <= 32 and not self.weights.aligned and not self._interleaved else 64
@@ -192,18 +194,18 @@ class Product:
         panels, lines, width = activations.shape
         if self.weights.aligned:
             least = -(-self.weights.columns // 4)
-            if width not in (256, 64) or lines < least:
+            if width not in (256, 64, 4) or lines < least:
                 raise ValueError(
-                    f"activations must be [panels, {least} or more, 256 or 64], not {list(activations.shape)}"
+                    f"activations must be [panels, {least} or more, 256, 64 or 4], not {list(activations.shape)}"
                 )
             return panels, width // 4
         if width not in WIDTHS or lines < self.weights.columns:
             raise ValueError(
-                f"activations must be [panels, {self.weights.columns} or more, 64, 32 or 16], "
+                f"activations must be [panels, {self.weights.columns} or more, 64, 32, 16 or 1], "
                 f"not {list(activations.shape)}"
             )
         if width == 32 and self._interleaved:
-            raise ValueError("interleaved results need panels of 64 or 16 tokens")
+            raise ValueError("interleaved results need panels of 64, 16 or 1 tokens")
         return panels, width
 
     def _launch(
@@ -227,6 +229,9 @@ def _on_registers(level: Level, width: int) -> bool:
 
 def _kernel(level: Level, output: str, width: int, aligned: bool) -> Any:
     """Return a kernel, not compiled yet."""
+    if level is not Level.PORTABLE and width == 1:
+        vnni = level in (Level.AVX512_VNNI, Level.AVX_VNNI)
+        return spmm_vnni1.spmm(vnni=vnni, aligned=aligned, output=output)
     if level in _WIDE and width != 32:
         module = spmm_vnni if width == 64 else spmm_vnni16
         return module.spmm(vnni=level is Level.AVX512_VNNI, aligned=aligned, output=output)
@@ -264,8 +269,10 @@ def _prepared(
         raise ValueError(f"multipliers must be {1 << 14} to {(1 << 15) - 1}, not {stored.min()} to {stored.max()}")
     # Shifts of 32 and more leave 0 of any 32-bit sum, as a multiplier of 0 does; to the left, 16 saturate all but 0.
     multipliers[shifts > 31] = 0
-    shifts = np.where(shifts > 31, 1, np.maximum(shifts, -16)).astype(np.int32)
-    arrays: dict[str, NDArray[Any]] = {"shifts": shifts, "multipliers": multipliers.astype(np.int16)}
+    shifts = np.where(shifts > 31, 1, np.maximum(shifts, -16))
+    narrow = aligned_zeros((len(multipliers) + 4,), np.int16)  # a register of the last group's reads eight
+    narrow[: len(multipliers)] = multipliers
+    arrays: dict[str, NDArray[Any]] = {"shifts": _aligned(shifts), "multipliers": narrow}
     numbers = {
         "rounding": 64 * int(constants.zero_point) + 32,
         "code_min": int(constants.code_min),
@@ -290,13 +297,19 @@ def _start_values(weights: BlockWeights, bias: NDArray[np.int64] | None, zero_po
     return start
 
 
+def _aligned(values: NDArray[Any]) -> NDArray[np.int32]:
+    result: NDArray[np.int32] = aligned_empty(values.shape, np.int32)
+    result[:] = values
+    return result
+
+
 def _per_row(name: str, array: NDArray[Any], dtype: Any, weights: BlockWeights) -> NDArray[Any]:
     """Return a copy filled up with zeros to whole groups of rows."""
     if array.dtype != dtype or array.shape != (weights.rows,):
         raise ValueError(
             f"{name} must be {np.dtype(dtype)} of shape {(weights.rows,)}, not {array.dtype} of {array.shape}"
         )
-    result = np.zeros(4 * weights.groups, dtype)
+    result = aligned_zeros((4 * weights.groups,), dtype)
     result[: weights.rows] = array
     return result
 

@@ -2,6 +2,7 @@
 
     i8x64, i16x32, i32x16, f32x16        one 512-bit register
     i8x32, i16x16, i32x8,  f32x8         one 256-bit register
+    i8x16, i16x8,  i32x4,  f32x4         one 128-bit register
 
 The signedness of an integer element belongs to the operation, as in the instruction set, not to the type.
 """
@@ -13,7 +14,22 @@ from numba.core import types
 from numba.core.datamodel import models
 from numba.extending import register_model
 
-__all__ = ["VectorType", "f32x8", "f32x16", "i8x16", "i8x32", "i8x64", "i16x16", "i16x32", "i32x8", "i32x16", "vector"]
+__all__ = [
+    "VectorType",
+    "f32x4",
+    "f32x8",
+    "f32x16",
+    "i8x16",
+    "i8x32",
+    "i8x64",
+    "i16x8",
+    "i16x16",
+    "i16x32",
+    "i32x4",
+    "i32x8",
+    "i32x16",
+    "vector",
+]
 
 _ELEMENTS: dict[str, Any] = {
     "i8": ir.IntType(8),
@@ -77,5 +93,5 @@ def vector(element: str, lanes: int) -> VectorType:
 
 
 i8x64, i16x32, i32x16, f32x16 = vector("i8", 64), vector("i16", 32), vector("i32", 16), vector("f32", 16)
-i8x16 = vector("i8", 16)
+i8x16, i16x8, i32x4, f32x4 = vector("i8", 16), vector("i16", 8), vector("i32", 4), vector("f32", 4)
 i8x32, i16x16, i32x8, f32x8 = vector("i8", 32), vector("i16", 16), vector("i32", 8), vector("f32", 8)

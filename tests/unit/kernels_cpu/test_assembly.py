@@ -99,6 +99,15 @@ def test_the_loop_of_16_tokens_transposes_in_two_shuffles():
     assert count(body, r"(vpermt2|vpermi2|vpunpck|call)") == 0
 
 
+@pytest.mark.skipif(not runs(Level.AVX512_VNNI), reason="needs AVX512-VNNI")
+def test_one_token_takes_its_weights_straight_from_memory():
+    text = assembly(Level.AVX512_VNNI, "u8", width=1)
+    four, one = sorted(innermost_loops(text, "vpdpbusd"), key=len, reverse=True)[:2]
+    assert count(four, r"(\{vex\}\s*)?vpdpbusd\s[^,]*\(.*xmm") == 4
+    assert count(one, r"(\{vex\}\s*)?vpdpbusd\s[^,]*\(.*xmm") >= 1
+    assert not [line for line in four + one if "call" in line]
+
+
 @pytest.mark.skipif(not runs(Level.AVX_VNNI), reason="needs AVX-VNNI")
 def test_the_narrow_loop_is_8_dot_products_4_unpacks():
     loops = innermost_loops(assembly(Level.AVX_VNNI, "u8"), "vpdpbusd")

@@ -184,7 +184,7 @@ def test_results_feed_the_next_product():
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("output", ["s32", "f32", "u8", "s8"])
-@pytest.mark.parametrize("width", [32, 16])
+@pytest.mark.parametrize("width", [32, 16, 1])
 def test_narrow_panels_give_the_same_results(level, pattern, output, width):
     tensor, codes, bias = case(pattern, extreme=output == "f32")
     random = np.random.default_rng(3)
@@ -336,7 +336,7 @@ def aligned_case(rows=24, columns=30, seed=2, density=0.4):
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(("rows", "columns", "density"), [(24, 30, 0.4), (24, 32, 1), (5, 3, 1), (8, 8, 0)])
-@pytest.mark.parametrize("width", [64, 16])
+@pytest.mark.parametrize("width", [64, 16, 1])
 def test_aligned_weights_equal_numpy(level, rows, columns, density, width):
     matrix, codes, bias = aligned_case(rows, columns, density=density)
     weights = BlockWeights.from_matrix(matrix)
@@ -350,7 +350,7 @@ def test_aligned_weights_equal_numpy(level, rows, columns, density, width):
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("aligned", [False, True])
-@pytest.mark.parametrize("width", [64, 16])
+@pytest.mark.parametrize("width", [64, 16, 1])
 def test_interleaved_results_are_the_plain_ones_in_another_order(level, aligned, width):
     matrix, codes, bias = aligned_case()
     random = np.random.default_rng(1)

@@ -1,0 +1,141 @@
+"""4x1 and aligned 4x4 block-sparse s8 weights times u8 activations of one token, rows in the lanes.
+
+    for token:                                     activations [tokens][K], row after row
+      for group in M / 4:                          4 output rows, one in each dword of a 128-bit register
+        for quad of the group:
+          x = the quad's four inputs, one dword    4 bytes put together (4x1) or one load (aligned), in every dword
+          1 x vpdpbusd                             16 bytes of weights, straight from memory
+
+Bound by the weights' bytes out of memory, 32 a quad (20 if aligned); out of the cache by the bytes of 4x1 blocks, which
+come one by one.  Four quads keep four sums in flight.
+"""
+# mypy: allow-untyped-defs
+# Kernels are typed by Numba, at the first call.
+
+import functools
+from typing import Any
+
+from sparsefab.kernels_cpu.intrinsics import (
+    broadcast,
+    dot,
+    element,
+    load,
+    load_unaligned,
+    maximum,
+    minimum,
+    multiply_round,
+    pack_i8,
+    pack_i16,
+    pack_u8,
+    read_f32,
+    read_i32,
+    read_i64,
+    read_u8,
+    saturating_add,
+    splat,
+    store,
+    to_float,
+    view,
+    write_i32,
+)
+from sparsefab.kernels_cpu.kernel import kernel, piece
+from sparsefab.kernels_cpu.products import dot_widened_128
+from sparsefab.kernels_cpu.vector import f32x4, i8x16, i16x8, i32x4
+
+__all__ = ["spmm"]
+
+
+@functools.cache
+def spmm(*, vnni: bool, aligned: bool, output: str) -> Any:
+    """Return the compiled kernel for one kind of output: 's32', 'f32', 'u8' or 's8'.
+
+    Parameters
+    ----------
+    vnni : bool                  True uses vpdpbusd; False needs AVX2 only.
+    aligned, output              As in `spmm_vnni.spmm`; a row of codes is interleaved as it is.
+
+    Returns
+    -------
+    kernel                       With the signature that `layer` describes; panels of one token.
+    """
+    return _assemble(dot if vnni else dot_widened_128, _consecutive if aligned else _gathered, _EPILOGUES[output])
+
+
+def _assemble(dot: Any, inputs_of: Any, epilogue: Any) -> Any:
+    @kernel
+    def spmm_1(layers, activations, out, token_scales, task, first_panel, last_panel, first_group, last_group):
+        layer = layers[0]
+        offsets, values = layer.offsets, layer.values
+        token_bytes, out_bytes = activations.shape[1] * activations.shape[2], out.shape[1] * out.shape[2] * out.itemsize
+        for token in range(first_panel, last_panel):
+            x = activations.ctypes.data + token * token_bytes
+            to = out.ctypes.data + token * out_bytes
+            for group in range(first_group, last_group):
+                a = load(i32x4, layer.start + 16 * group)
+                b = c = d = splat(i32x4, 0)
+                at = layer.pointers + 8 * group
+                first, last = 16 * read_i64(at), 16 * read_i64(at + 8)
+                fours = first + (last - first) // 64 * 64
+                for quad in range(first, fours, 64):
+                    at = values + quad
+                    a = dot(a, inputs_of(x, offsets, quad), load_unaligned(i8x16, at))
+                    b = dot(b, inputs_of(x, offsets, quad + 16), load_unaligned(i8x16, at + 16))
+                    c = dot(c, inputs_of(x, offsets, quad + 32), load_unaligned(i8x16, at + 32))
+                    d = dot(d, inputs_of(x, offsets, quad + 48), load_unaligned(i8x16, at + 48))
+                for quad in range(fours, last, 16):
+                    a = dot(a, inputs_of(x, offsets, quad), load_unaligned(i8x16, values + quad))
+                epilogue(to, layer, token_scales.ctypes.data + 4 * token, 4 * group, (a + b) + (c + d))
+
+    return spmm_1
+
+
+@piece
+def _gathered(x, offsets, quad):
+    """Put the four bytes of a quad together, in every dword."""
+    at = offsets + quad
+    low = read_u8(x + (read_i32(at) >> 6)) | read_u8(x + (read_i32(at + 4) >> 6)) << 8
+    high = read_u8(x + (read_i32(at + 8) >> 6)) | read_u8(x + (read_i32(at + 12) >> 6)) << 8
+    return view(i8x16, splat(i32x4, low | high << 16))
+
+
+@piece
+def _consecutive(x, offsets, quad):
+    return broadcast(i8x16, x + (read_i32(offsets + (quad >> 2)) >> 6))
+
+
+@piece
+def _store_sums(to, layer, token_scale, row, sums):
+    store(to + 4 * row, sums)
+
+
+@piece
+def _store_reals(to, layer, token_scale, row, sums):
+    scaled = to_float(sums) * load(f32x4, layer.row_scales + 4 * row)
+    store(to + 4 * row, scaled * splat(f32x4, read_f32(token_scale)))
+
+
+@piece
+def _requantize(layer, row, sums):
+    """Return four codes as s16, by the house's requantization; the half that rounds a shift is in the sum."""
+    shift, none = load(i32x4, layer.shifts + 4 * row), splat(i32x4, 0)
+    x = sums >> maximum(shift, none)
+    # Saturating to 16 bits first keeps a shift to the left of up to 16 places exact; packing then saturates again.
+    x = maximum(minimum(x, splat(i32x4, 32767)), splat(i32x4, -32768)) << maximum(none - shift, none)
+    y = multiply_round(pack_i16(x, x), load_unaligned(i16x8, layer.multipliers + 2 * row))
+    y = saturating_add(y, splat(i16x8, layer.rounding)) >> splat(i16x8, 6)
+    return minimum(maximum(y, splat(i16x8, layer.code_min)), splat(i16x8, layer.code_max))
+
+
+@piece
+def _store_u8(to, layer, token_scale, row, sums):
+    codes = _requantize(layer, row, sums)
+    write_i32(to + row, element(view(i32x4, pack_u8(codes, codes)), 0))
+
+
+@piece
+def _store_s8(to, layer, token_scale, row, sums):
+    codes = _requantize(layer, row, sums)
+    write_i32(to + row, element(view(i32x4, pack_i8(codes, codes)), 0))
+
+
+_EPILOGUES = {"s32": _store_sums, "f32": _store_reals, "u8": _store_u8, "s8": _store_s8, "interleaved": _store_u8}
