@@ -26,6 +26,7 @@ __all__ = [
     "RefineFunction",
     "explore",
     "flat",
+    "price",
     "reason_of",
 ]
 
@@ -109,6 +110,11 @@ class Explorer:
         self._designs: dict[str, Design] = {}
         self._known: dict[str, Point] | None = None
 
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """Every job that was asked for, in order."""
+        return tuple(job for job, _ in self._designs.values())
+
     def points(self, designs: Sequence[Design], stage: str = "evaluate") -> dict[str, list[Point]]:
         """Points of each design by the key of its job; designs of one job are joined."""
         joined: dict[str, tuple[Job, dict[Case, None]]] = {}
@@ -127,7 +133,7 @@ class Explorer:
             for case in cases:
                 point = self._known.get(case.key(job))
                 if point is None:
-                    point = _price(evaluations[key], case, self._cost)
+                    point = price(evaluations[key], case, self._cost)
                     fresh.append(point)
                 points[key].append(replace(point, recipe=job.recipe))
             if time.monotonic() - stored_s > _UNSTORED_S or done == len(joined):
@@ -189,12 +195,16 @@ class _Step:
     store: Store
 
     def __call__(self, job: Job) -> Evaluation:
+        stored = self.store.evaluation(job)  # a cluster runs a task again when the worker that had done it dies
+        if stored is not None and not stored.failed:
+            return stored
         evaluation = Evaluation(job=job, accuracy=self.evaluate(job))
         self.store.put_evaluation(evaluation)
         return evaluation
 
 
-def _price(evaluation: Evaluation, case: Case, cost: CostFunction) -> Point:
+def price(evaluation: Evaluation, case: Case, cost: CostFunction) -> Point:
+    """A point, whatever the cost function does."""
     if evaluation.failed:
         return Point.of(evaluation, case, Cost(status="failed", reason=evaluation.reason))
     try:

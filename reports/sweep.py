@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from sparsefab.arch import AcceleratorArch
 from sparsefab.cost_models.estimate import Estimate, Figure, Options, estimate
 from sparsefab.errors import TargetError
 from sparsefab.formats import pack, storage_layout
@@ -29,10 +30,23 @@ from sparsefab.models.model import Model
 from sparsefab.models.source import Source
 from sparsefab.reports.plans import plans_json, plans_of
 from sparsefab.reports.points import Accuracy, Case, Cost, Evaluation, Interval, Job, Provenance, Support
+from sparsefab.reports.shapes import ShapeEvaluator
+from sparsefab.reports.space import accelerator
+from sparsefab.reports.store import Store
 from sparsefab.targets import Device
 from sparsefab.workload import Phase, Workload
 
-__all__ = ["Pricer", "RecipeEvaluator", "cases_for", "full_job", "jobs_for", "open_model", "weight_bytes"]
+__all__ = [
+    "LayerError",
+    "Pricer",
+    "RecipeEvaluator",
+    "cases_for",
+    "full_job",
+    "jobs_for",
+    "layer_errors",
+    "open_model",
+    "packed_bytes",
+]
 
 FLOAT_BYTES = 2  # weights that no recipe compresses are counted as fp16
 
@@ -65,7 +79,8 @@ class RecipeEvaluator:
             run = executor(model, BitTrueRunner(compressed))
             records = kept.records(self._key(job, job.recipe_text, task), task, run)
         result = judge(task, baseline, records, compressed.notes, self.seed)
-        stored = weight_bytes(compressed)
+        packed = packed_bytes(compressed)
+        stored = sum(packed.values())
         return Accuracy(
             metric=result.metric,
             better="higher" if result.higher_is_better else "lower",
@@ -78,6 +93,10 @@ class RecipeEvaluator:
             float_layers=tuple(name for name in model.weights if name not in compressed.layers),
             details={
                 "plans": plans_json(compressed),
+                "layers": {
+                    name: [layer.relative_error, packed[name] * 8 / model.weights[name].size]
+                    for name, layer in compressed.layers.items()
+                },
                 "protocol": result.protocol.to_json(),
                 "notes": [list(note) for note in compressed.notes],
             },
@@ -106,44 +125,97 @@ def open_model(source: Source) -> Model:
     return source.load()
 
 
-def weight_bytes(compressed: CompressedModel) -> int:
-    """Bytes of all weight layers: packed with all metadata, or fp16 where they stay in float."""
-    total = 0
+def packed_bytes(compressed: CompressedModel) -> dict[str, int]:
+    """Bytes of every weight layer: packed with all metadata, or fp16 where it stays in float."""
+    sizes = {}
     for name, weights in compressed.model.weights.items():
         layer = compressed.layers.get(name)
         if layer is None:
-            total += weights.size * FLOAT_BYTES
+            sizes[name] = weights.size * FLOAT_BYTES
         else:
-            total += pack(layer.tensor, storage_layout(layer.tensor.spec)).nbytes
-    return total
+            sizes[name] = pack(layer.tensor, storage_layout(layer.tensor.spec)).nbytes
+    return sizes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerError:
+    """One layer under one recipe: ||W - W'|| / ||W||, and what it takes."""
+
+    recipe: str
+    layer: str
+    relative_error: float
+    bits_per_weight: float
+
+
+def layer_errors(store: Store, jobs: Sequence[Job]) -> list[LayerError]:
+    """The errors of all layers of the jobs that the store has evaluations of, in the order of the jobs."""
+    found = []
+    for job in jobs:
+        evaluation = store.evaluation(job)
+        layers = evaluation.accuracy.details.get("layers") if evaluation and evaluation.accuracy else None
+        if isinstance(layers, dict):
+            found += [
+                LayerError(recipe=job.recipe, layer=name, relative_error=error, bits_per_weight=bits)
+                for name, (error, bits) in layers.items()
+            ]
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pricer:
-    """(Evaluation, Case) -> Cost, by the cost models."""
+    """(Evaluation, Case) -> Cost, by the cost models.
+
+    shapes : ShapeEvaluator | None  Where the plans of a model known by shape alone come from.
+    """
 
     workload: Workload
     targets: Mapping[str, tuple[Device, Options]]
+    shapes: ShapeEvaluator | None = None
+    _accelerators: dict[tuple[str, str], AcceleratorArch] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, evaluation: Evaluation, case: Case) -> Cost:
-        """Price a recipe; a format that the target has no kernel for is 'absent' with the reason."""
+        """Price a recipe; what the target has no kernel for, or does not fit it, is 'absent' with the reason."""
         if evaluation.accuracy is None:
             raise ValueError("an evaluation without accuracy has no plans to price")
         device, options = self.targets[case.target]
         phase = Phase(kind=case.phase, batch=case.batch, context=case.context)
+        details = evaluation.accuracy.details
+        plans = plans_of(details) if self.shapes is None else self.shapes.plans(evaluation.job)
+        if details.get("calibration") is not None:
+            options = replace(options, calibration=str(details["calibration"]))
         try:
-            result = estimate(self.workload, plans_of(evaluation.accuracy.details), device, phase, options)
+            if device.kind == "fpga" and options.arch is None:
+                options = replace(options, arch=self._accelerator(device, case))
+            result = estimate(self.workload, plans, device, phase, options)
         except TargetError as error:
             return Cost(status="absent", reason=str(error), support="absent")
-        return _cost(result, self.workload)
+        except ValueError as error:
+            if not case.arch:
+                raise
+            return Cost(status="absent", reason=f"no such accelerator: {error}", support="absent")
+        return _cost(result, self.workload, device, options)
+
+    def _accelerator(self, device: Device, case: Case) -> AcceleratorArch:
+        key = (case.target, case.arch)
+        if key not in self._accelerators:
+            self._accelerators[key] = accelerator(device, case.arch)
+        return self._accelerators[key]
 
 
-def _cost(result: Estimate, workload: Workload) -> Cost:
+def _cost(result: Estimate, workload: Workload, device: Device, options: Options) -> Cost:
     price = result.price_per_million_tokens_usd
     blocks = {name: _interval(figure) for name, figure in result.resources.items()}
+    bram36 = result.resources.get("bram36")  # one is two of 18 Kbit
     supports = {layer.support.value for layer in result.layers}
     order: list[Support] = ["emulated", "dequantized", "native"]
     provenance: Provenance = result.provenance.value
+    terms: dict[str, object] = {"terms_s": dict(result.terms_s), "notes": list(result.notes)}
+    terms["sources"] = list(result.sources)
+    terms["operations"] = 2.0 * sum(layer.macs for layer in result.layers)
+    terms["traffic_bytes"] = float(result.traffic_bytes)
+    terms["peak_op_per_s"] = _peaks(device, options)
+    terms["bandwidth_bytes_per_s"] = device.memory.bandwidth_bytes_per_s.value
+    terms["memory_capacity_bytes"] = device.memory.capacity_bytes.value
     return Cost(
         item="image" if workload.family == "cnn" else "token",
         latency_s=_interval(result.latency_s),
@@ -155,12 +227,24 @@ def _cost(result: Estimate, workload: Workload) -> Cost:
         lut=blocks.get("lut"),
         ff=blocks.get("ff"),
         dsp=blocks.get("dsp"),
-        bram18=blocks.get("bram18"),
+        bram18=None if bram36 is None else _interval(bram36.times(2.0)),
         uram=blocks.get("uram"),
         support=next((name for name in order if name in supports), "native"),
         provenance=provenance,
-        terms={"terms_s": dict(result.terms_s), "notes": list(result.notes), "sources": list(result.sources)},
+        terms=terms,
     )
+
+
+def _peaks(device: Device, options: Options) -> dict[str, float]:
+    """Operations a second at the data sheet's or the measured peak, by arithmetic; a multiply-add is two."""
+    if device.gpu is not None:
+        return {name: peak.value for name, peak in device.gpu.peak_op_per_s.items() if name in ("fp16", "int8")}
+    if device.cpu is not None:
+        per_cycle = {"int8": device.cpu.int8_op_per_cycle_per_core, "fp32": device.cpu.fp32_op_per_cycle_per_core}
+        rate = device.cpu.cores * device.cpu.clock_hz.value
+        return {name: quantity.value * rate for name, quantity in per_cycle.items()}
+    arch = options.arch
+    return {} if arch is None else {"int8": 2.0 * arch.macs_per_cycle * arch.clock_hz}
 
 
 def _interval(figure: "Figure | object") -> Interval:
@@ -197,13 +281,20 @@ def _slice_text(part: Slice) -> str:
 
 
 def cases_for(
-    workload: Workload, targets: Mapping[str, tuple[Device, Options]], batch: int, context: int
+    workload: Workload,
+    name: str,
+    target: tuple[Device, Options],
+    batches: Sequence[int],
+    contexts: Sequence[int],
+    arch: str = "",
 ) -> list[Case]:
-    """Every target in every phase that the workload has: prefill beside decode for decoders."""
-    context = 1 if workload.family == "cnn" else context  # an image is what a CNN's phase counts
+    """Every phase at every batch and context on one target; decode first where the model has it."""
+    if workload.family == "cnn":
+        contexts = (1,)  # an image is what a CNN's phase counts
     phases: tuple[Literal["decode", "prefill"], ...] = (
         ("decode", "prefill") if workload.family == "decoder" else ("prefill",)
     )
+    device, options = target
     return [
         Case(
             target=name,
@@ -211,11 +302,18 @@ def cases_for(
             phase=phase,
             batch=batch,
             context=context,
-            cost_hash=hashlib.sha256(f"{device!r}{options!r}{_cost_version()}".encode()).hexdigest()[:16],
+            cost_hash=_cost_hash(repr(device), repr(options)),
+            arch=arch,
         )
-        for name, (device, options) in targets.items()
+        for batch in batches
+        for context in contexts
         for phase in phases
     ]
+
+
+@lru_cache(maxsize=64)
+def _cost_hash(device: str, options: str) -> str:
+    return hashlib.sha256(f"{device}{options}{_cost_version()}".encode()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=1)

@@ -37,6 +37,7 @@ from sparsefab.models.model import Model
 from sparsefab.models.source import Source, resolve
 from sparsefab.models.zoo import get
 from sparsefab.reports.plans import shape_plans
+from sparsefab.storage import write_atomic
 from sparsefab.targets import Device, load_cpu_measurements, load_device, measured_device
 from sparsefab.workload import Phase, Workload
 
@@ -46,7 +47,8 @@ if TYPE_CHECKING:
     from sparsefab.hw.emit import EmitManifest
     from sparsefab.reports.points import Point
     from sparsefab.reports.render.run_info import RunInfo
-    from sparsefab.reports.sweep import RecipeEvaluator
+    from sparsefab.reports.space import Space
+    from sparsefab.reports.study import Studied
     from sparsefab.sim.run import SimulatorName, VerifyReport
 
 __all__ = ["Evaluated", "Explored", "Session"]
@@ -55,6 +57,7 @@ log = logging.getLogger(__name__)
 
 HOST = "host"
 DEFAULT_TARGETS = ("u280", HOST, "h200")
+_MOST_CHAINS = 4  # accelerators of one exploration whose Verilog is written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -72,6 +75,7 @@ class Explored:
 
     points: "tuple[Point, ...]"
     files: dict[str, Path]
+    run: "RunInfo"
 
     @property
     def frame(self) -> "pd.DataFrame":
@@ -87,7 +91,8 @@ class Explored:
         1 % of the baseline, least latency; if none is that good, the least loss."""
         from sparsefab.reports.pareto import standings
 
-        found = [p for p in (place.point for place in standings(self.points) if place.on_front) if p.device == device]
+        ranked = standings(self.points, self.run.objectives, self.run.limits)
+        found = [place.point for place in ranked if place.on_front and place.point.device == device]
         found = [p for p in found if p.phase == "decode"] or found
         allowed = [p for p in found if p.loss and p.baseline and p.loss.value <= 0.01 * abs(p.baseline)]
         if allowed:
@@ -163,7 +168,7 @@ class Session:
 
         from sparsefab.models.onnx_export import export_onnx
         from sparsefab.models.safetensors_export import export_safetensors
-        from sparsefab.storage import make_folder, write_atomic
+        from sparsefab.storage import make_folder
 
         make_folder(out)
         names = ("weights.safetensors", "model.onnx", "recipe.toml", "manifest.json")
@@ -207,7 +212,7 @@ class Session:
         """Return the file with this machine's measured peaks, measuring once (about 15 s) if it is not there."""
         from sparsefab import config
         from sparsefab.host import machine_key, measure_host
-        from sparsefab.storage import make_folder, write_atomic
+        from sparsefab.storage import make_folder
 
         path = self.cache_dir / "measured" / f"cpu-{machine_key()}.toml"
         if not path.is_file():
@@ -270,70 +275,134 @@ class Session:
         *,
         out: Path,
         recipes: Sequence[str | Recipe] | None = None,
+        space: "Space | Path | None" = None,
         budget: int | None = None,
-        targets: Sequence[str] = DEFAULT_TARGETS,
+        targets: Sequence[str] | None = None,
         batch: int = 1,
         context: int = 128,
         screen: Slice | None = None,
         full: Slice | None = None,
         data: Path | None = None,
         workers: int = 2,
+        scheduler: str | None = None,
         command: Sequence[str] | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Explored:
         """Judge recipes, price them on targets, judge the fronts again at full length, and write the report.
 
+        A model that is known by shape alone is priced and not judged.
+
         Parameters
         ----------
         out : Path                  Folder of the report and of the store: the same call goes on where it was ended.
-        recipes                     Names, files or recipes; None: the built-in ones.
-        budget : int | None         At most so many recipes.
+        recipes                     Names, files or recipes; None: those of the space, or the built-in ones.
+        space                       What to explore beyond that, or its TOML file; its batches, contexts and targets
+                                    come before the arguments here.
+        budget : int | None         At most so many recipes (trials of a search).
         batch, context : int        Of the costs.
         screen, full : Slice        Data of the first look and of the front's second.
+        scheduler : str | None      Address of a Dask scheduler; None: `workers` processes of this machine.
 
         Raises
         ------
         TargetError                 If a target is unknown.
+        ConfigError                 If the space is wrong, or no point of it keeps its limits; then the report is there.
         """
-        from sparsefab.reports.explore import explore
         from sparsefab.reports.render.report import write_report
+        from sparsefab.reports.search import check_feasible
+        from sparsefab.reports.space import Space, load_space
         from sparsefab.reports.store import Store
-        from sparsefab.reports.sweep import Pricer, RecipeEvaluator, cases_for, full_job, jobs_for, open_model
+        from sparsefab.reports.study import study_model, study_shapes
+        from sparsefab.reports.sweep import RecipeEvaluator
 
-        chosen = [r if isinstance(r, Recipe) else find_recipe(r) for r in recipes or BUILTIN][:budget]
-        if not chosen:
-            raise ValueError("an exploration needs at least one recipe")
-        priced = {name: self.target(name) for name in targets}
-        source = self.source(model)
-        defaults = _default_slices(source)
-        evaluator = RecipeEvaluator(
-            source=source,
-            cache_dir=self.cache_dir,
-            records=out / "store" / "records",
-            data=data,
-            screen=screen or defaults[0],
-            full=full or defaults[1],
-            seed=self.seed,
-        )
-        loaded = open_model(source)
-        task = evaluator.task(loaded, "full")
-        jobs = jobs_for(evaluator, chosen, source.sha256, task.protocol.data_sha256)
+        folder = space.parent if isinstance(space, Path) else Path()
+        given = load_space(space) if isinstance(space, Path) else space
+        asked = list(recipes or ()) or (BUILTIN if given is None else ())
+        fixed = [r if isinstance(r, Recipe) else find_recipe(r) for r in asked]
+        if given is None:
+            given = Space(recipes=tuple(recipe.name for recipe in fixed), batch=(batch,), context=(context,))
+        else:
+            fixed += given.fixed(folder)
+        if budget is not None:
+            given = replace(given, search=replace(given.search, trials=min(given.search.trials, budget)))
+        names = given.targets or targets or DEFAULT_TARGETS
+        priced = {name: self.target(name) for name in names}
         store = Store(out / "store")
-        # the baseline serves every recipe: computed here once, on all cores, before the workers start
-        report = progress or _silent
-        evaluator.baseline(jobs[0], lambda done, total: report("baseline", done, total))
-        points = explore(
-            jobs,
-            evaluator,
-            cases_for(loaded.workload, priced, batch, context),
-            Pricer(workload=loaded.workload, targets=priced),
-            store,
-            workers=workers,
-            refine=None if evaluator.screen == evaluator.full else lambda job: full_job(evaluator, job),
-            progress=progress,
-        )
-        run = _run_info(source, command, self.seed, chosen, targets, batch, context, evaluator)
-        return Explored(points=tuple(points), files=write_report(out, points, run))
+        shapes = self._shapes(model)
+        if shapes is not None:
+            studied = study_shapes(
+                model,
+                shapes,
+                given,
+                fixed,
+                priced,
+                store,
+                workers=workers,
+                scheduler=scheduler,
+                budget=budget,
+                seed=self.seed,
+                progress=progress,
+            )
+            settings = {"known": "by shape alone"}
+        else:
+            source = self.source(model)
+            defaults = _default_slices(source)
+            evaluator = RecipeEvaluator(
+                source=source,
+                cache_dir=self.cache_dir,
+                records=out / "store" / "records",
+                data=data,
+                screen=screen or defaults[0],
+                full=full or defaults[1],
+                seed=self.seed,
+            )
+            studied = study_model(
+                evaluator,
+                given,
+                fixed,
+                priced,
+                store,
+                workers=workers,
+                scheduler=scheduler,
+                budget=budget,
+                progress=progress,
+            )
+            model = source.name
+            settings = {"screen": str(evaluator.screen), "full": str(evaluator.full)}
+        settings |= {name: ", ".join(map(str, getattr(given, name))) for name in ("batch", "context")}
+        settings |= {"targets": ", ".join(names), "search": given.search.method}
+        run = _run_info(model, command, self.seed, studied, given, settings)
+        run = replace(run, verilog=self._chains(studied, given, priced, out))
+        files = write_report(out, studied.points, run, studied.layers)
+        if isinstance(space, Path):
+            files["space.toml"] = out / "space.toml"
+            write_atomic(files["space.toml"], space.read_bytes())
+        if given.limits:
+            check_feasible(studied.points, studied.objectives, given.limits)
+        return Explored(points=studied.points, files=files, run=run)
+
+    def _shapes(self, model: str) -> Workload | None:
+        """The shapes of a model whose weights are not to be had, else None."""
+        from sparsefab.workloads import WORKLOADS
+
+        return self.workload(model) if model in WORKLOADS and not self._is_here(model) else None
+
+    def _chains(
+        self, studied: "Studied", space: "Space", targets: dict[str, tuple[Device, Options]], out: Path
+    ) -> dict[str, str]:
+        """Emit the chain of every accelerator on an FPGA's front; manifests by the accelerator's text."""
+        from sparsefab.reports.pareto import standings
+        from sparsefab.reports.space import accelerator
+
+        ranked = [
+            place.point for place in standings(studied.points, studied.objectives, space.limits) if place.on_front
+        ]
+        wanted = {point.arch: point.target for point in ranked if point.device == "fpga"}
+        manifests = {}
+        for text, name in list(wanted.items())[:_MOST_CHAINS]:
+            manifest = self.emit(out / "verilog", accelerator(targets[name][0], text).chain)
+            manifests[text] = str(manifest.path.relative_to(out) / "manifest.json")
+        return manifests
 
     # hardware
 
@@ -421,10 +490,6 @@ def _modules(verilog: Path | None) -> dict[str, str] | None:
     return None if verilog is None else {"top": verilog.read_text()}
 
 
-def _silent(stage: str, done: int, total: int) -> None:
-    pass
-
-
 def _default_slices(source: Source) -> tuple[Slice, Slice]:
     """First look and second look; images and documents are all used at once."""
     evaluation = get(source.name).evaluation if source.known else ""
@@ -436,33 +501,29 @@ def _default_slices(source: Source) -> tuple[Slice, Slice]:
 
 
 def _run_info(
-    source: Source,
+    model: str,
     command: Sequence[str] | None,
     seed: int,
-    recipes: Sequence[Recipe],
-    targets: Sequence[str],
-    batch: int,
-    context: int,
-    evaluator: "RecipeEvaluator",
+    studied: "Studied",
+    space: "Space",
+    settings: dict[str, str],
 ) -> "RunInfo":
     from sparsefab.reports.render.run_info import RecipeText, RunInfo
 
-    names = {recipe.name for recipe in recipes}
+    limits = space.limits
     return RunInfo(
-        model=source.name,
+        model=model,
         command=tuple(sys.argv if command is None else command),
         seed=seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={name: _version(name) for name in ("sparsefab", "numpy", "numba", "amaranth", "pyosys", "cocotb")},
-        settings={
-            "targets": ", ".join(targets),
-            "batch": str(batch),
-            "context": str(context),
-            "screen": str(evaluator.screen),
-            "full": str(evaluator.full),
-        },
-        reference="float" if "float" in names else "",
-        recipes=tuple(RecipeText(name=recipe.name, text=recipe.text) for recipe in recipes),
+        settings=settings,
+        reference="float" if "float" in {name for name, _ in studied.recipes} else "",
+        max_loss_fraction=min(1.0, limits.at_most.get("loss_fraction", 0.01)),
+        max_latency_s=limits.at_most.get("latency_s"),
+        recipes=tuple(RecipeText(name=name, text=text) for name, text in studied.recipes),
+        objectives=studied.objectives,
+        limits=limits,
     )
 
 

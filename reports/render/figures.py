@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -12,14 +12,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from sparsefab.reports.pareto import Standing
-from sparsefab.reports.points import Phase
+from sparsefab.reports.points import Interval, Phase
 from sparsefab.reports.render.palette import DEVICE_NAMES, Look, look
 from sparsefab.reports.render.quantities import tick
 from sparsefab.reports.render.view import Setting, View
 
-__all__ = ["pareto_figure", "to_png", "to_svg"]
+__all__ = ["STYLE", "pareto_figure", "to_png", "to_svg"]
 
-_STYLE = {
+STYLE = {
     "font.size": 8.0,
     "axes.titlesize": 8.5,
     "axes.labelsize": 8.5,
@@ -51,13 +51,13 @@ def pareto_figure(view: View, setting: Setting, target: str | None = None) -> Fi
     target : str | None          One target only, with the recipes on its front named; None draws all.
     """
     phases = [phase for phase in view.phases if view.at(setting, phase, target)] or list(view.phases[:1])
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         width = 3.5 * len(phases) if len(phases) > 1 else 4.5
         figure = Figure(figsize=(width, 3.1), layout="constrained")
         grid = figure.subplots(1, max(1, len(phases)), squeeze=False, sharey=True)[0]
         for axes, phase in zip(grid, phases, strict=False):
             _draw_panel(axes, view, setting, phase, target)
-        grid[0].set_ylabel(view.loss_label)
+        grid[0].set_ylabel(view.y_label)
         _draw_legend(figure, view, setting, target, 2 * len(phases))
     return figure
 
@@ -74,7 +74,7 @@ def to_png(figure: Figure) -> bytes:
 
 def _save(figure: Figure, **options: Any) -> bytes:
     sink = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(sink, **options)
     return sink.getvalue()
 
@@ -84,8 +84,11 @@ def _draw_panel(axes: Any, view: View, setting: Setting, phase: Phase, target: s
     for name in shown:
         members = view.at(setting, phase, name)
         if members:
-            _draw_target(axes, members, look(view.targets.index(name), view.device(name)))
-    axes.set_xscale("log")
+            _draw_target(axes, view, members, look(view.targets.index(name), view.device(name)))
+    if view.across_is_log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=_subs(axes.get_xlim())))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(*_loss_limits(view, setting, target))
     if view.loss_scale.linear_width is not None:
         axes.set_yscale("asinh", linear_width=view.loss_scale.linear_width)
@@ -93,28 +96,20 @@ def _draw_panel(axes: Any, view: View, setting: Setting, phase: Phase, target: s
         axes.yaxis.set_minor_locator(NullLocator())
     axes.axhline(0.0, color="#808080", linewidth=0.6, zorder=0.5)
     axes.grid(True, which="major", color="#e4e4e4", linewidth=0.5)
-    axes.xaxis.set_major_locator(LogLocator(subs=_subs(axes.get_xlim())))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value, "s")))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
-    axes.set_xlabel("latency of a decode step" if phase == "decode" else "latency of a pass")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value, view.x.unit)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value, view.y.unit)))
+    axes.set_xlabel(view.x_label(phase))
     axes.set_title(f"{view.phase_label(phase)} ({view.setting_label(setting)})")
     if target:
-        _name_front(axes, view.at(setting, phase, target))
+        _name_front(axes, view, view.at(setting, phase, target))
 
 
 def _loss_limits(view: View, setting: Setting, target: str | None) -> tuple[float, float]:
     """Zero, every loss and the bounds of the fronts, with a margin as the eye sees it."""
-    intervals = [(s.point.loss, s.on_front) for phase in view.phases for s in view.at(setting, phase, target)]
-    ends = [
-        0.0,
-        *(
-            end
-            for loss, on_front in intervals
-            if loss is not None
-            for end in ((loss.low, loss.high) if on_front else (loss.value,))
-        ),
-    ]
+    intervals = [(view.xy(s)[1], s.on_front) for phase in view.phases for s in view.at(setting, phase, target)]
+    ends = [0.0]
+    for upwards, on_front in intervals:
+        ends += [upwards.low, upwards.high] if on_front else [upwards.value]
     width = view.loss_scale.linear_width
     low, high = (end if width is None else math.asinh(end / width) for end in (min(ends), max(ends)))
     margin = 0.05 * (high - low) or 1.0
@@ -142,11 +137,11 @@ def _asinh_ticks(limits: tuple[float, float], linear_width: float) -> list[float
     return sorted(ticks)
 
 
-def _draw_target(axes: Any, members: Sequence[Standing], style: Look) -> None:
+def _draw_target(axes: Any, view: View, members: Sequence[Standing], style: Look) -> None:
     rest = [s for s in members if not s.on_front]
-    front = sorted((s for s in members if s.on_front), key=lambda s: _xy(s))
+    front = sorted((s for s in members if s.on_front), key=lambda s: _xy(view, s))
     if rest:
-        x, y = zip(*map(_xy, rest), strict=True)
+        x, y = zip(*(_xy(view, s) for s in rest), strict=True)
         alpha = 0.45 if len(rest) < 300 else 0.2
         axes.plot(
             x,
@@ -162,8 +157,9 @@ def _draw_target(axes: Any, members: Sequence[Standing], style: Look) -> None:
             rasterized=len(rest) > _RASTER_ABOVE,
         )
     if front:
-        x, y = zip(*map(_xy, front), strict=True)
-        line = axes.plot(x, y, color=style.light, linewidth=1.1, drawstyle="steps-post", zorder=3)[0]
+        x, y = zip(*(_xy(view, s) for s in front), strict=True)
+        steps = "steps-pre" if view.x.larger else "steps-post"
+        line = axes.plot(x, y, color=style.light, linewidth=1.1, drawstyle=steps, zorder=3)[0]
         if style.dashes:
             line.set_dashes(style.dashes)
         every = -(-len(front) // _MOST_BARS)
@@ -171,8 +167,8 @@ def _draw_target(axes: Any, members: Sequence[Standing], style: Look) -> None:
         axes.errorbar(
             x,
             y,
-            xerr=_spread(front, "latency_s"),
-            yerr=_spread(front, "loss"),
+            xerr=_spread([view.xy(s)[0] for s in front]),
+            yerr=_spread([view.xy(s)[1] for s in front]),
             fmt=style.mark,
             color=style.light,
             ecolor=to_rgba(style.light, 0.45),
@@ -187,29 +183,26 @@ def _draw_target(axes: Any, members: Sequence[Standing], style: Look) -> None:
         )
 
 
-def _xy(standing: Standing) -> tuple[float, float]:
-    latency, loss = standing.point.latency_s, standing.point.loss
-    if latency is None or loss is None:
-        raise ValueError("a point that is drawn must have a loss and a latency")
-    return latency.value, loss.value
+def _xy(view: View, standing: Standing) -> tuple[float, float]:
+    across, upwards = view.xy(standing)
+    return across.value, upwards.value
 
 
-def _spread(front: Iterable[Standing], name: str) -> list[list[float]]:
-    intervals = [getattr(standing.point, name) for standing in front]
+def _spread(intervals: Sequence[Interval]) -> list[list[float]]:
     return [[one.value - one.low for one in intervals], [one.high - one.value for one in intervals]]
 
 
-def _name_front(axes: Any, members: Sequence[Standing]) -> None:
+def _name_front(axes: Any, view: View, members: Sequence[Standing]) -> None:
     """Name the recipes on the front whose names find room; the most accurate and the fastest come first."""
-    front = sorted((s for s in members if s.on_front), key=_xy)
+    front = sorted((s for s in members if s.on_front), key=lambda s: _xy(view, s))
     taken: list[tuple[float, float]] = []
     for standing in [*front[-1:], *front[:-1]]:
-        x, y = axes.transData.transform(_xy(standing))
+        x, y = axes.transData.transform(_xy(view, standing))
         if all(abs(x - other_x) > _LABEL_WIDTH or abs(y - other_y) > _LABEL_HEIGHT for other_x, other_y in taken):
             taken.append((x, y))
             axes.annotate(
                 standing.point.recipe,
-                _xy(standing),
+                _xy(view, standing),
                 xytext=(4, 5),
                 textcoords="offset points",
                 fontsize=6.5,

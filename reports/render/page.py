@@ -4,9 +4,10 @@ The data is embedded as JSON, one array a column, with recipes stored once. A co
 the browser from fetching whatever the data may contain.
 """
 
+import base64
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,17 @@ _INTERVALS = (
 _MOST_TIES = 8  # named for a point; the rest is in what overlaps on the chart
 
 
-def page(view: View, run: RunInfo, recommendations: Sequence[Recommendation]) -> str:
-    """Write `report.html`."""
+def page(
+    view: View,
+    run: RunInfo,
+    recommendations: Sequence[Recommendation],
+    pictures: Mapping[str, bytes] | None = None,
+) -> str:
+    """Write `report.html`; `pictures` are SVG by title."""
     text = (_TEMPLATES / "report.html").read_text(encoding="utf-8")
     parts = {
         "/* style */": (_TEMPLATES / "report.css").read_text(encoding="utf-8"),
-        "/* data */": _embed(_data(view, run, recommendations)),
+        "/* data */": _embed(_data(view, run, recommendations, pictures or {})),
         "/* script */": "\n".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS),
     }
     for marker, content in parts.items():
@@ -77,22 +83,34 @@ def _embed(data: dict[str, Any]) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _data(view: View, run: RunInfo, recommendations: Sequence[Recommendation]) -> dict[str, Any]:
+def _picture(content: bytes) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
+
+
+def _data(
+    view: View, run: RunInfo, recommendations: Sequence[Recommendation], pictures: Mapping[str, bytes]
+) -> dict[str, Any]:
     texts: dict[tuple[str, str], int] = {}
+    archs: dict[str, int] = {}
     protocols: dict[tuple[str, str, float | None, tuple[str, ...]], int] = {}
     for standing in view.standings:
         point = standing.point
         texts.setdefault((point.recipe, point.recipe_text), len(texts))
         protocols.setdefault(_evaluation(standing), len(protocols))
+        archs.setdefault(point.arch, len(archs))
     columns: dict[str, list[Any]] = {name: [getattr(s.point, name) for s in view.standings] for name in _PLAIN}
     for name in _INTERVALS:
         columns |= _bounds(name, [getattr(s.point, name) for s in view.standings])
+    for axis, objective in (("x", view.x), ("y", view.y)):
+        columns |= _bounds(axis, [objective.of(s.point) for s in view.standings])
     columns |= {
         "recipe": [texts[s.point.recipe, s.point.recipe_text] for s in view.standings],
         "target": [view.targets.index(s.point.target) for s in view.standings],
         "evaluation": [protocols[_evaluation(s)] for s in view.standings],
         "rank": [s.rank for s in view.standings],
         "tied_with": [s.tied_with[:_MOST_TIES] for s in view.standings],
+        "broken": [s.broken for s in view.standings],
+        "arch": [archs[s.point.arch] for s in view.standings],
         "terms": [json.dumps(s.point.terms, allow_nan=False) for s in view.standings],
     }
     return {
@@ -106,6 +124,17 @@ def _data(view: View, run: RunInfo, recommendations: Sequence[Recommendation]) -
         "metric": view.metric,
         "better": view.better,
         "loss_label": view.loss_label,
+        "axes": {
+            "x": {"unit": view.x.unit, "log": view.across_is_log, "larger": view.x.larger},
+            "y": {"unit": view.y.unit, "label": view.y_label},
+        },
+        "x_labels": {phase: view.x_label(phase) for phase in view.phases},
+        "title": f"{view.y_label} against {view.x.label}"
+        if view.y.name != "loss"
+        else "Loss of accuracy against " + view.x.label,
+        "verilog": [run.verilog.get(text) for text in archs],
+        "archs": list(archs),
+        "figures": [[name, _picture(content)] for name, content in pictures.items()],
         "linear_width": view.loss_scale.linear_width,
         "limits": limits_in_words(run),
         "phases": view.phases,

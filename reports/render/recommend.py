@@ -1,7 +1,7 @@
 """The recommendation: on each target the fastest recipe within the limits, and why."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sparsefab.reports.pareto import Standing
 from sparsefab.reports.points import Interval, Phase, Point
@@ -26,7 +26,11 @@ class Recommendation:
 def limits_in_words(run: RunInfo) -> str:
     """The limits that a recommendation keeps to."""
     text = f"a loss of at most {100 * run.max_loss_fraction:g} % of the baseline"
-    return text if run.max_latency_s is None else f"{text} and a latency of at most {quantity(run.max_latency_s, 's')}"
+    if run.max_latency_s is not None:
+        text += f" and a latency of at most {quantity(run.max_latency_s, 's')}"
+    others = {name: limit for name, limit in run.limits.at_most.items() if name not in ("loss_fraction", "latency_s")}
+    rest = replace(run.limits, at_most=others)
+    return f"{text}, {rest.text}" if rest else text
 
 
 def recommend(view: View, run: RunInfo) -> list[Recommendation]:
@@ -37,7 +41,7 @@ def recommend(view: View, run: RunInfo) -> list[Recommendation]:
     found = []
     for phase in view.phases[::-1]:
         for target in view.targets:
-            candidates = view.at(setting, phase, target)
+            candidates = [s for s in view.at(setting, phase, target) if s.point.loss and s.point.latency_s]
             if candidates:
                 found.append(_for_target(target, phase, setting, candidates, run))
     return sorted(
@@ -55,7 +59,7 @@ def _for_target(
 ) -> Recommendation:
     finest = "full" if any(s.point.fidelity == "full" for s in candidates) else "screen"
     compared = sorted((s for s in candidates if s.point.fidelity == finest), key=_speed)
-    within = [s for s in compared if _allowed(s.point, run)]
+    within = [s for s in compared if not s.broken and _allowed(s.point, run)]
     if not within:
         closest = min(compared, key=lambda s: _value(s.point.loss))
         text = (

@@ -6,9 +6,17 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from sparsefab import config
 from sparsefab.errors import StorageError
 from sparsefab.reports.points import Point
+from sparsefab.reports.render.charts import (
+    breakdown_figure,
+    hypervolume_figure,
+    roofline_figure,
+    sensitivity_figure,
+)
 from sparsefab.reports.render.figures import pareto_figure, to_png, to_svg
 from sparsefab.reports.render.page import page
 from sparsefab.reports.render.recommend import recommend
@@ -16,12 +24,23 @@ from sparsefab.reports.render.run_info import RunInfo
 from sparsefab.reports.render.summary import summary
 from sparsefab.reports.render.view import View
 from sparsefab.reports.schema import POINT_COLUMNS, decode_points, encode_points, row
+from sparsefab.reports.sweep import LayerError
 from sparsefab.storage import make_folder, write_atomic
 
 __all__ = ["rebuild_report", "write_report"]
 
+_LAYER_COLUMNS = ("recipe", "layer", "relative_error", "bits_per_weight")
+_TITLES = {
+    "roofline": "Rooflines",
+    "breakdown": "What the costs are made of",
+    "sensitivity": "Errors of the layers",
+    "hypervolume": "Hypervolume over evaluations",
+}
 
-def write_report(folder: Path, points: Sequence[Point], run: RunInfo) -> dict[str, Path]:
+
+def write_report(
+    folder: Path, points: Sequence[Point], run: RunInfo, layers: Sequence[LayerError] = ()
+) -> dict[str, Path]:
     """Write every file of a report; each appears whole or not at all.
 
     Parameters
@@ -29,32 +48,35 @@ def write_report(folder: Path, points: Sequence[Point], run: RunInfo) -> dict[st
     folder : Path                Created when absent; files of an earlier report are replaced.
     points                       Points of one model and one metric, as `explore` returns them.
     run : RunInfo                How they were made.
+    layers                       Errors of the layers under the recipes, if known.
 
     Returns
     -------
-    dict[str, Path]              points.parquet, points.csv, run.toml, summary.md, report.html, pareto.svg, pareto.png
-                                 and pareto-TARGET.svg by name.
+    dict[str, Path]              points.parquet, points.csv, layers.csv, run.toml, summary.md, report.html, and by name
+                                 pareto, roofline, breakdown, sensitivity and hypervolume as .svg and .png, and
+                                 pareto-TARGET.svg.
 
     Raises
     ------
     StorageError                 If a file cannot be written.
     """
-    view = View.of(points)
+    view = View.of(points, run.objectives, run.limits)
     recommendations = recommend(view, run)
+    figures = _figures(view, layers)
+    pictures = {_TITLES[name]: to_svg(figure) for name, figure in figures.items() if name in _TITLES}
     contents = {
         "points.parquet": encode_points(points),
         "points.csv": _csv(points).encode(),
         "run.toml": config.dumps(run).encode(),
         "summary.md": summary(view, run, recommendations).encode(),
-        "report.html": page(view, run, recommendations).encode(),
+        "report.html": page(view, run, recommendations, pictures).encode(),
     }
-    if view.settings:
-        chart = pareto_figure(view, view.settings[0])
-        contents |= {"pareto.svg": to_svg(chart), "pareto.png": to_png(chart)}
-        for target in view.targets:
-            if any(view.at(view.settings[0], phase, target) for phase in view.phases):
-                name = re.sub(r"[^A-Za-z0-9._-]", "_", target)
-                contents[f"pareto-{name}.svg"] = to_svg(pareto_figure(view, view.settings[0], target))
+    if layers:
+        contents["layers.csv"] = _layers_csv(layers).encode()
+    for name, figure in figures.items():
+        contents[f"{name}.svg"] = pictures[_TITLES[name]] if name in _TITLES else to_svg(figure)
+        if not name.startswith("pareto-"):
+            contents[f"{name}.png"] = to_png(figure)
     make_folder(folder)
     paths = {}
     for name, content in contents.items():
@@ -78,7 +100,48 @@ def rebuild_report(folder: Path) -> dict[str, Path]:
         raise StorageError(
             f"cannot read {source}: {error.strerror}; name a folder that `sparsefab explore` wrote"
         ) from error
-    return write_report(folder, decode_points(content, str(source)), config.load(folder / "run.toml", RunInfo))
+    run = config.load(folder / "run.toml", RunInfo)
+    return write_report(folder, decode_points(content, str(source)), run, _read_layers(folder / "layers.csv"))
+
+
+def _figures(view: View, layers: Sequence[LayerError]) -> dict[str, Figure]:
+    figures: dict[str, Figure | None] = {"sensitivity": sensitivity_figure(layers)}
+    if view.settings:
+        setting = view.settings[0]
+        figures["pareto"] = pareto_figure(view, setting)
+        for target in view.targets:
+            if any(view.at(setting, phase, target) for phase in view.phases):
+                figures[f"pareto-{re.sub(r'[^A-Za-z0-9._-]', '_', target)}"] = pareto_figure(view, setting, target)
+        figures["roofline"] = roofline_figure(view, setting)
+        figures["breakdown"] = breakdown_figure(view, setting)
+        figures["hypervolume"] = hypervolume_figure(view, setting)
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _layers_csv(layers: Sequence[LayerError]) -> str:
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(_LAYER_COLUMNS)
+    writer.writerows([getattr(error, name) for name in _LAYER_COLUMNS] for error in layers)
+    return sink.getvalue()
+
+
+def _read_layers(path: Path) -> list[LayerError]:
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            return [
+                LayerError(
+                    recipe=row["recipe"],
+                    layer=row["layer"],
+                    relative_error=float(row["relative_error"]),
+                    bits_per_weight=float(row["bits_per_weight"]),
+                )
+                for row in csv.DictReader(stream)
+            ]
+    except (KeyError, ValueError, TypeError, UnicodeDecodeError) as error:
+        raise StorageError(f"{path} is damaged; remove it, and the report is written without it") from error
 
 
 def _csv(points: Sequence[Point]) -> str:

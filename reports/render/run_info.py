@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from sparsefab.reports.objectives import DEFAULT_OBJECTIVES, Limits
+
 __all__ = ["RecipeText", "RunInfo"]
 
 
@@ -30,6 +32,9 @@ class RunInfo:
     max_loss_fraction : float    The loss that the recommendation may cost, as a part of the baseline.
     max_latency_s : float | None The latency that it may cost.
     recipes                      Every recipe of the run.
+    objectives : tuple[str, ...] What the fronts are of; the first two are the axes of the charts, up and across.
+    limits : Limits              What a point must keep to for a front.
+    verilog : dict[str, str]     Manifest of the chain, beside the report, by the text of the accelerator it is of.
     """
 
     model: str
@@ -43,6 +48,9 @@ class RunInfo:
     max_loss_fraction: float = 0.01
     max_latency_s: float | None = None
     recipes: tuple[RecipeText, ...] = ()
+    objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
+    limits: Limits = field(default_factory=Limits)
+    verilog: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.max_loss_fraction <= 1.0:

@@ -55,7 +55,12 @@ def _recommendation(view: View, recommendations: Sequence[Recommendation], run: 
                 f"{'; '.join(made.reasons)}."
             )
     if not recommendations:
-        lines.append("No point has both a loss and a latency, so there is nothing to compare.")
+        shapes = "The model is known by shape alone: no accuracy was judged, so nothing is recommended."
+        lines.append(
+            shapes
+            if view.settings and not view.baselines
+            else "No point has both a loss and a latency, so there is nothing to compare."
+        )
     return "\n".join([lines[0], "", lines[1], "", *lines[2:]])
 
 
@@ -83,7 +88,7 @@ def _fronts(view: View) -> str:
         for phase in view.phases:
             for target in view.targets:
                 members = view.at(setting, phase, target)
-                front = sorted((s for s in members if s.on_front), key=lambda s: _known(s.point.latency_s).value)
+                front = sorted((s for s in members if s.on_front), key=lambda s: view.xy(s)[0].value)
                 if front:
                     listed = front[:: -(-len(front) // _MOST_ROWS)]
                     tied = sum(s.rank == "indistinguishable" for s in members)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsefab.reports.objectives import DEFAULT_OBJECTIVES, Limits, Objective, objectives_of
 from sparsefab.reports.pareto import Standing, standings
-from sparsefab.reports.points import Better, Device, Phase, Point
+from sparsefab.reports.points import Better, Device, Interval, Phase, Point
 
 __all__ = ["LossScale", "Setting", "View"]
 
@@ -29,22 +30,28 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossScale:
-    """How the loss axis is drawn: linear when `linear_width` is None, else asinh(loss / linear_width)."""
+    """How the axis upwards is drawn: linear when `linear_width` is None, else asinh(value / linear_width)."""
 
     linear_width: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """Points of one model with their standings, and how to show them."""
+    """Points of one model with their standings, and how to show them.
 
+    objectives                   The first is drawn upwards, the second across.
+    """
+
+    objectives: tuple[Objective, ...]
     standings: tuple[Standing, ...]
     targets: tuple[str, ...]
     settings: tuple[Setting, ...]
     loss_scale: LossScale
 
     @classmethod
-    def of(cls, points: Sequence[Point]) -> "View":
+    def of(
+        cls, points: Sequence[Point], objectives: Sequence[str] = DEFAULT_OBJECTIVES, limits: Limits | None = None
+    ) -> "View":
         """Work out the view; raises ValueError when the points are of several models or metrics."""
         for name in ("model", "metric"):
             found = sorted({getattr(point, name) for point in points} - {None})
@@ -52,9 +59,14 @@ class View:
                 raise ValueError(f"points must have one {name}, not {', '.join(found)}")
         devices = {point.target: point.device for point in points}
         targets = sorted(devices, key=lambda target: (_DEVICES.index(devices[target]), target))
-        ranked = standings(points)
+        chosen = objectives_of(objectives)
+        ranked = standings(points, objectives, limits)
         return cls(
-            standings=tuple(ranked), targets=tuple(targets), settings=_settings(ranked), loss_scale=_loss_scale(ranked)
+            objectives=chosen,
+            standings=tuple(ranked),
+            targets=tuple(targets),
+            settings=_settings(ranked),
+            loss_scale=_loss_scale(ranked, chosen[0]),
         )
 
     @property
@@ -80,6 +92,44 @@ class View:
     def loss_label(self) -> str:
         """What the loss axis measures; up is worse."""
         return f"increase of {self.metric}" if self.better == "lower" else f"decrease of {self.metric}"
+
+    @property
+    def y(self) -> Objective:
+        """What is drawn upwards."""
+        return self.objectives[0]
+
+    @property
+    def x(self) -> Objective:
+        """What is drawn across."""
+        return self.objectives[1]
+
+    @property
+    def y_label(self) -> str:
+        """What the axis upwards measures."""
+        return self.loss_label if self.y.name == "loss" else self._label(self.y)
+
+    def x_label(self, phase: Phase) -> str:
+        """What the axis across measures."""
+        if self.x.name != "latency_s":
+            return self._label(self.x)
+        return "latency of a decode step" if phase == "decode" else "latency of a pass"
+
+    def _label(self, objective: Objective) -> str:
+        item = next((s.point.item for s in self.standings), "item")
+        return objective.label.replace("item", item)
+
+    @property
+    def across_is_log(self) -> bool:
+        """Whether the axis across can be logarithmic: no figure is zero or below."""
+        figures = [self.x.of(standing.point) for standing in self.standings if standing.rank != "none"]
+        return all(figure is not None and figure.low > 0.0 for figure in figures)
+
+    def xy(self, standing: Standing) -> tuple[Interval, Interval]:
+        """Where a point is drawn."""
+        across, upwards = self.x.of(standing.point), self.y.of(standing.point)
+        if across is None or upwards is None:
+            raise ValueError("a point that is drawn must have both figures of the axes")
+        return across, upwards
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -122,9 +172,9 @@ def _settings(ranked: Sequence[Standing]) -> tuple[Setting, ...]:
     return tuple(sorted(panels, key=lambda setting: (-len(panels[setting]), setting)))
 
 
-def _loss_scale(ranked: Sequence[Standing]) -> LossScale:
-    losses = [abs(s.point.loss.value) for s in ranked if s.rank != "none" and s.point.loss is not None]
-    positive = np.array([loss for loss in losses if loss > 0.0])
+def _loss_scale(ranked: Sequence[Standing], upwards: Objective) -> LossScale:
+    figures = [upwards.of(standing.point) for standing in ranked if standing.rank != "none"]
+    positive = np.array([abs(figure.value) for figure in figures if figure is not None and figure.value != 0.0])
     if not len(positive) or positive.max() <= _WIDE_RANGE * np.median(positive):
         return LossScale(linear_width=None)
     width = float(np.quantile(positive, 0.1))

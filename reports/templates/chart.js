@@ -65,7 +65,8 @@ class Panel {
 
   scale(limits) {
     const width = this.report.data.linear_width;
-    this.x = logScale(limits.fast, limits.slow, MARGIN.left, this.width - MARGIN.right);
+    const across = [limits.left, limits.right, MARGIN.left, this.width - MARGIN.right];
+    this.x = this.report.data.axes.x.log ? logScale(...across) : linearScale(...across);
     const ends = [limits.low, limits.high, this.height - MARGIN.bottom - 14, MARGIN.top + 14];
     this.y = width === null ? linearScale(...ends) : asinhScale(...ends, width);
   }
@@ -80,20 +81,20 @@ class Panel {
       const y = this.y.at(tick);
       context.strokeStyle = tick === 0 ? this.colours.quiet : this.colours.grid;
       this.line(context, MARGIN.left, y, right, y);
-      context.fillText(tickText(tick, ""), MARGIN.left - 8, y);
+      context.fillText(tickText(tick, this.report.data.axes.y.unit), MARGIN.left - 8, y);
     }
     context.strokeStyle = this.colours.grid;
     context.textAlign = "center";
     context.textBaseline = "top";
     let free = -Infinity;
     for (const tick of this.x.ticks) {
-      const x = this.x.at(tick), text = tickText(tick, "s"), half = context.measureText(text).width / 2;
+      const x = this.x.at(tick), text = tickText(tick, this.report.data.axes.x.unit), half = context.measureText(text).width / 2;
       this.line(context, x, MARGIN.top, x, bottom);
       if (x - half < free || x + half > this.width) continue;
       context.fillText(text, x, bottom + 7);
       free = x + half + 8;
     }
-    context.fillText(this.phase === "decode" ? "latency of a decode step" : "latency of a pass", (MARGIN.left + right) / 2, bottom + 25);
+    context.fillText(this.report.data.x_labels[this.phase], (MARGIN.left + right) / 2, bottom + 25);
     context.fillStyle = this.colours.ink;
     context.font = context.font.replace("12px", "600 13px");
     context.fillText(this.title, (MARGIN.left + right) / 2, 4);
@@ -103,19 +104,19 @@ class Panel {
     context.rotate(-Math.PI / 2);
     context.fillStyle = this.colours.quiet;
     context.textBaseline = "middle";
-    context.fillText(this.report.data.loss_label, 0, 0);
+    context.fillText(this.report.data.axes.y.label, 0, 0);
     context.restore();
   }
 
   fronts(context, front) {
-    const { columns, targets } = this.report.data;
+    const { columns, targets, axes } = this.report.data;
     targets.forEach((target, number) => {
       const places = front.filter((index) => columns.target[index] === number).map((index) => this.place(index)).sort((a, b) => a[0] - b[0] || b[1] - a[1]);
       if (!places.length) return;
       context.beginPath();
       context.moveTo(...places[0]);
       for (let step = 1; step < places.length; step++) {
-        context.lineTo(places[step][0], places[step - 1][1]);
+        context.lineTo(...(axes.x.larger ? [places[step - 1][0], places[step][1]] : [places[step][0], places[step - 1][1]]));
         context.lineTo(...places[step]);
       }
       context.strokeStyle = this.report.colour(number);
@@ -131,8 +132,8 @@ class Panel {
     context.globalAlpha = 0.5;
     context.lineWidth = 1;
     context.strokeStyle = this.report.colour(columns.target[index]);
-    this.line(context, this.x.at(Math.max(columns.latency_s_low[index], columns.latency_s[index] * 1e-3)), y, this.x.at(columns.latency_s_high[index]), y);
-    this.line(context, x, this.y.at(columns.loss_low[index]), x, this.y.at(columns.loss_high[index]));
+    this.line(context, this.x.at(this.report.data.axes.x.log ? Math.max(columns.x_low[index], columns.x[index] * 1e-3) : columns.x_low[index]), y, this.x.at(columns.x_high[index]), y);
+    this.line(context, x, this.y.at(columns.y_low[index]), x, this.y.at(columns.y_high[index]));
     context.globalAlpha = 1;
   }
 
@@ -160,7 +161,7 @@ class Panel {
 
   place(index) {
     const { columns } = this.report.data;
-    return [this.x.at(columns.latency_s[index]), this.y.at(columns.loss[index])];
+    return [this.x.at(columns.x[index]), this.y.at(columns.y[index])];
   }
 
   line(context, x, y, toX, toY) {

@@ -44,21 +44,24 @@ function showDetails(report, index) {
   const figures = FIGURES.map(([name, unit, label]) => [figureLabel(data, name, label, index), figureText(data, name, unit, index)]);
   const tied = columns.tied_with[index].flatMap((key, place) => [place ? ", " : "", element("a", { href: `#point=${key}` }, data.recipes[columns.recipe[report.byKey.get(key)]].name)]);
   const origin = [
-    ["standing", columns.rank[index] === "none" ? "" : columns.rank[index]], ["not to be told apart from", tied.length ? element("span", {}, ...tied) : ""],
+    ["breaks", columns.broken[index].join(", ")], ["standing", columns.rank[index] === "none" ? "" : columns.rank[index]], ["not to be told apart from", tied.length ? element("span", {}, ...tied) : ""],
     ["cost", `${columns.provenance[index]}: ${data.provenance_meaning[columns.provenance[index]]}`], ["kernel", columns.support[index]],
     ["baseline", evaluation.baseline === null ? "" : `${number(evaluation.baseline)} ${data.metric}`], ["protocol", evaluation.protocol], ["data", evaluation.data_hash],
     ["stays in float", evaluation.float_layers.join(", ")], ["evaluation", columns.fidelity[index]], ["key", element("a", { href: `#point=${columns.key[index]}` }, columns.key[index])],
   ];
+  const arch = data.archs[columns.arch[index]], manifest = target.device === "FPGA" ? data.verilog[columns.arch[index]] : null;
+  const design = manifest ? [element("h3", {}, "Verilog"), element("p", {}, element("a", { href: manifest }, manifest))] : [];
+  if (arch) design.unshift(element("h3", {}, "Accelerator"), element("pre", {}, arch));
   root.replaceChildren(head, ...(status ? [status] : []), element("div", { class: "columns" },
     element("div", {}, element("h3", {}, "Figures"), element("dl", {}, ...pairs(figures))),
-    element("div", {}, element("h3", {}, "Recipe"), element("pre", { id: "recipe-text" }, recipe.text)),
+    element("div", {}, element("h3", {}, "Recipe"), element("pre", { id: "recipe-text" }, recipe.text), ...design),
     element("div", {}, element("h3", {}, "Terms of the cost"), element("div", { id: "terms" }, ...terms(JSON.parse(columns.terms[index]))), element("h3", {}, "Origin"), element("dl", {}, ...pairs(origin)))));
   root.hidden = false;
 }
 
 // Times as bars of one scale, everything else as text.
 function terms(values) {
-  const entries = Object.entries(values);
+  const entries = Object.entries(values).flatMap(([name, value]) => (name === "terms_s" ? Object.entries(value).map(([term, seconds]) => [`${term}_s`, seconds]) : [[name, value]]));
   if (!entries.length) return [element("p", { class: "quiet" }, "none given")];
   const isTime = ([name, value]) => name.endsWith("_s") && typeof value === "number";
   const longest = Math.max(...entries.filter(isTime).map(([, value]) => value), 0) || 1;

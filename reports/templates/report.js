@@ -11,6 +11,7 @@ class Report {
     this.header();
     this.cards();
     this.controls();
+    this.figures();
     this.table = new Table(this);
     this.update();
     window.addEventListener("hashchange", () => this.followAddress());
@@ -42,7 +43,8 @@ class Report {
   cards() {
     const { data } = this;
     document.getElementById("limits").textContent = `Within ${data.limits}, on each target the fastest recipe.`;
-    if (!data.recommendations.length) document.getElementById("limits").textContent = "No point has both a loss and a latency, so there is nothing to compare.";
+    const judged = data.evaluations.some((evaluation) => evaluation.baseline !== null);
+    if (!data.recommendations.length) document.getElementById("limits").textContent = judged || !data.settings.length ? "No point has both a loss and a latency, so there is nothing to compare." : "The model is known by shape alone: no accuracy was judged, so nothing is recommended.";
     const open = new Set([...document.querySelectorAll("#cards details")].map((node, place) => (node.open ? place : -1)));
     const cards = data.recommendations.map((made, place) => {
       const number = data.targets.findIndex((target) => target.name === made.target);
@@ -55,6 +57,14 @@ class Report {
       return card;
     });
     document.getElementById("cards").replaceChildren(...cards);
+  }
+
+  // Pictures that the page carries; they follow no filter.
+  figures() {
+    const made = this.data.figures.map(([title, source]) => element("figure", {}, element("figcaption", {}, title), element("img", { src: source, alt: title, loading: "lazy", decoding: "async" })));
+    document.getElementById("figures").append(...made);
+    document.getElementById("figures-section").hidden = !made.length;
+    document.getElementById("chart-title").textContent = this.data.title;
   }
 
   controls() {
@@ -121,7 +131,7 @@ class Report {
     const setting = this.setting.value === "" ? null : data.settings[Number(this.setting.value)];
     const phases = setting ? data.phases.filter((phase) => !this.phase.value || phase === this.phase.value) : [];
     this.panels = phases.map((phase) => new Panel(this, phase, `${data.phase_labels[phase]} (${setting[2]})`));
-    const hint = data.settings.length ? "Choose one batch and context to draw a chart: only equal ones compare." : "No point has both a loss and a latency.";
+    const hint = data.settings.length ? "Choose one batch and context to draw a chart: only equal ones compare." : "No point has both figures of the axes.";
     root.replaceChildren(...(this.panels.length ? this.panels.map((panel) => panel.root) : [element("p", { class: "quiet" }, hint)]));
   }
 
@@ -130,12 +140,14 @@ class Report {
     const { columns } = this.data, drawn = this.passing.filter((index) => columns.rank[index] !== "none");
     const reach = (indices, from, to) => indices.reduce(([low, high], index) => [Math.min(low, columns[from][index]), Math.max(high, columns[to][index])], [Infinity, -Infinity]);
     const front = drawn.filter((index) => columns.rank[index] === "front");
-    const [[low, high], [lowest, highest]] = [reach(drawn, "loss", "loss"), reach(front, "loss_low", "loss_high")];
+    const [[low, high], [lowest, highest]] = [reach(drawn, "y", "y"), reach(front, "y_low", "y_high")];
     const bottom = Math.min(0, low, lowest), top = Math.max(high, highest) > bottom ? Math.max(high, highest) : bottom + 1;
     for (const panel of this.panels) {
       const members = drawn.filter((index) => columns.phase[index] === panel.phase);
-      const [fast, slow] = reach(members, "latency_s", "latency_s");
-      panel.draw(members, members.length ? { low: bottom, high: top, fast: fast / 1.25, slow: slow * 1.25 } : null);
+      const [least, most] = reach(members, "x", "x"), log = this.data.axes.x.log;
+      const margin = log ? 1.25 : (most - least) * 0.05 || 1;
+      const [left, right] = log ? [least / margin, most * margin] : [least - margin, most + margin];
+      panel.draw(members, members.length ? { low: bottom, high: top, left, right } : null);
     }
   }
 

@@ -1,8 +1,8 @@
 // The table of all points that pass the filters: sorted by any column, shown a page at a time.
 
 const PAGE_ROWS = 50;
-const RANK_ORDER = { front: 0, indistinguishable: 1, dominated: 2, none: 3 };
-const STATUS_TEXT = { failed: "failed", absent: "no kernel" };
+const RANK_ORDER = { front: 0, indistinguishable: 1, dominated: 2, outside: 3, none: 4 };
+const STATUS_TEXT = { failed: "failed", absent: "not possible" };
 
 // name, heading, kind (text, or the unit of a figure), and whether a plus sign is shown
 function tableColumns(data) {
@@ -111,7 +111,7 @@ class Table {
     if (name === "phase") return element("td", { class: "text" }, this.report.data.phase_labels[columns.phase[index]]);
     if (name === "rank") {
       const status = STATUS_TEXT[columns.status[index]];
-      return element("td", { class: status ? "text bad" : "text", title: columns.reason[index] || null }, status ?? (columns.rank[index] === "none" ? "no figures" : columns.rank[index]));
+      return element("td", { class: status ? "text bad" : "text", title: columns.reason[index] || columns.broken[index].join(", ") || null }, status ?? (columns.rank[index] === "none" ? "no figures" : columns.rank[index] === "outside" ? "outside the limits" : columns.rank[index]));
     }
     const value = columns[name][index];
     if (name === "provenance") return element("td", { class: "text" }, columns.status[index] === "ok" ? badge(value) : "-");

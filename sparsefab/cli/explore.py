@@ -27,7 +27,13 @@ def add_parser(verbs: Verbs) -> None:
         dest="recipes",
         help="a built-in recipe or a TOML file; repeat for more (default: all built-in ones)",
     )
-    parser.add_argument("--budget", type=positive, metavar="N", help="judge at most N recipes")
+    parser.add_argument(
+        "--space",
+        type=Path,
+        metavar="FILE",
+        help="a TOML file of recipes, accelerators, targets, batches, contexts, objectives, limits and the search",
+    )
+    parser.add_argument("--budget", type=positive, metavar="N", help="judge at most N recipes (trials of a search)")
     parser.add_argument(
         "--target",
         action="append",
@@ -44,6 +50,9 @@ def add_parser(verbs: Verbs) -> None:
         help="tokens a sequence that costs are for (default: 512)",
     )
     parser.add_argument("--workers", type=positive, default=2, metavar="N", help="processes (default: 2)")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="a Dask scheduler, tcp://host:port, in place of processes"
+    )
     parser.add_argument("--no-verify", action="store_true", help="emit the best FPGA point, but do not simulate it")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="default: runs/MODEL")
     add_data(parser)
@@ -60,10 +69,10 @@ def run(options: argparse.Namespace) -> int:
     from sparsefab.cli.output import print_json
     from sparsefab.models.evaluate import Slice
     from sparsefab.reports.progress import progress_bar
-    from sparsefab.session import DEFAULT_TARGETS, Session
+    from sparsefab.session import Session
 
     session = Session(options.cache_dir, options.seed)
-    out = options.out or Path("runs") / session.source(options.model).name
+    out = options.out or Path("runs") / Path(options.model).stem
     given = Slice(windows=options.windows, context=options.context, samples=options.samples)
     part = None if given == Slice() else given
     with progress_bar(Console(stderr=True)) as progress:
@@ -71,14 +80,16 @@ def run(options: argparse.Namespace) -> int:
             options.model,
             out=out,
             recipes=options.recipes,
+            space=options.space,
             budget=options.budget,
-            targets=options.targets or DEFAULT_TARGETS,
+            targets=options.targets,
             batch=options.batch,
             context=options.cost_context,
             screen=part,
             full=part,
             data=options.data,
             workers=options.workers,
+            scheduler=options.scheduler,
             command=["sparsefab", *sys.argv[1:]],
             progress=progress,
         )
@@ -109,7 +120,8 @@ def _print_fronts(explored: "Explored") -> None:
     from sparsefab.cli.output import print_table, si
     from sparsefab.reports.pareto import standings
 
-    places = [place for place in standings(explored.points) if place.on_front]
+    ranked = standings(explored.points, explored.run.objectives, explored.run.limits)
+    places = [place for place in ranked if place.on_front]
     rows = []
     for place in sorted(places, key=lambda place: (place.point.phase, place.point.target, _latency(place.point))):
         point = place.point
@@ -129,7 +141,7 @@ def _print_fronts(explored: "Explored") -> None:
         )
     metric = next((point.metric for point in explored.points if point.metric), "")
     print_table(
-        f"Pareto fronts: {metric}, loss against latency",
+        f"Pareto fronts: {metric + ', ' if metric else ''}{' against '.join(explored.run.objectives)}",
         ["phase", "target", "recipe", "value", "delta (95 %)", "latency", "energy/token", "bits/weight", "costs are"],
         rows,
         right=["value", "latency", "energy/token", "bits/weight"],
@@ -139,7 +151,7 @@ def _print_fronts(explored: "Explored") -> None:
         print(f"  failed: {point.recipe} on {point.target}: {point.reason}")
     absent = {(point.recipe, point.target) for point in explored.points if point.status == "absent"}
     if absent:
-        print(f"  {len(absent)} recipe-target pairs have no kernel; the report says why")
+        print(f"  {len(absent)} recipe-target pairs are not possible; the report says why")
 
 
 def _latency(point: "Point") -> float:
@@ -155,11 +167,14 @@ def _emit_best(
     from sparsefab.cli.output import bar
     from sparsefab.errors import MissingToolError
     from sparsefab.models.compress.recipe import recipe_from_text
+    from sparsefab.reports.space import accelerator
 
     point = explored.best_on("fpga")
     if point is None:
         return None
-    manifest = session.emit(out / "verilog", primitives="vendor")
+    device, _ = session.target(point.target)
+    chain = accelerator(device, point.arch).chain
+    manifest = session.emit(out / "verilog", chain, primitives="vendor")
     result: dict[str, object] = {
         "recipe": point.recipe,
         "target": point.target,
@@ -168,13 +183,13 @@ def _emit_best(
         "layers": {},
         "note": "",
     }
-    if options.no_verify:
-        result["note"] = "not simulated: --no-verify"
+    if options.no_verify or point.metric is None:
+        result["note"] = f"not simulated: {'--no-verify' if options.no_verify else 'no weights'}"
         return result
     try:
         with bar("verifying the Verilog") as report:
             report(0, 1)
-            reports = session.verify_model(options.model, recipe_from_text(point.recipe_text), data=options.data)
+            reports = session.verify_model(options.model, recipe_from_text(point.recipe_text), chain, data=options.data)
     except MissingToolError as error:
         logging.getLogger(__name__).warning("the Verilog was not simulated: %s", error)
         result["note"] = f"not simulated: {error}"

@@ -176,7 +176,7 @@ def test_what_is_unknown_comes_last_either_way(page: Page, url: str) -> None:
         texts = column(page, "latency_s")
         assert set(texts[-6:]) == {"-"}
         assert "-" not in texts[:-6]
-    assert set(column(page, "rank")[-6:]) == {"no kernel"}
+    assert set(column(page, "rank")[-6:]) == {"not possible"}
 
 
 def test_filters_narrow_table_and_chart(page: Page, url: str) -> None:
