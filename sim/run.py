@@ -1,6 +1,5 @@
 """Verify emitted Verilog in a simulator: build, run the bench, collect what it measured."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,12 +10,13 @@ from numpy.typing import NDArray
 
 from sparsefab.arch import ChainArch
 from sparsefab.formats import PackedTensor
+from sparsefab.formats.requantize import Requantizer, requantize
 from sparsefab.hw.axis import AXIS_TOP
-from sparsefab.hw.emit import TOP, chain_verilog
-from sparsefab.sim.simulator import GSR_CYCLES, SimulatorName, build, digest, run_bench, simulators
-from sparsefab.sim.stimuli import ChainStimuli, packed_stimuli, random_stimuli, steady_stimuli
+from sparsefab.hw.emit import TOP, chain_verilog, requantize_verilog
+from sparsefab.sim.simulator import GSR_CYCLES, SimulatorName, build, run_bench, simulators
+from sparsefab.sim.stimuli import ChainStimuli, packed_stimuli, random_stimuli, requantize_stimuli, steady_stimuli
 
-__all__ = ["MODES", "RunReport", "SimulatorName", "VerifyReport", "simulators", "verify_chain"]
+__all__ = ["MODES", "RunReport", "SimulatorName", "VerifyReport", "simulators", "verify_chain", "verify_requantize"]
 
 # name -> (probability that a source idles, probability that the sink stalls)
 MODES: Final[dict[str, tuple[float, float]]] = {
@@ -120,28 +120,70 @@ def verify_chain(
         sets += [("packed", seed, packed_stimuli(arch, packed, activations, max_beats=max_beats)) for seed in seeds]
     else:
         sets += [("random", seed, random_stimuli(arch, beats=beats, slots=SLOTS, seed=seed)) for seed in seeds]
-    steady = steady_stimuli(arch, tiles=max(2, -(-beats // (2 * arch.fill_beats()))), seed=seeds[0])
+    steady = steady_stimuli(arch, tiles=4, seed=seeds[0])
     built = build(texts, build_dir, simulator, top=AXIS_TOP if axis else TOP, unisim=unisim)
-    # runs of one design may overlap: each has a folder of its own beside the build
-    content = (array.tobytes() for *_, stimuli in sets for array in (stimuli.weights, stimuli.indices, stimuli.banks))
-    work = built.path / f"run-{digest(str(list(seeds)), str(beats), *content)}"
-    work.mkdir(parents=True, exist_ok=True)
-    plan = _plan(arch, sets, steady, work) | {"axis": axis, "reset_cycles": 4 if unisim is None else GSR_CYCLES}
-    (work / "plan.json").write_text(json.dumps(plan))
-    runs = tuple(RunReport(**run) for run in run_bench(built, "bench_chain", work))
+    plan, arrays = _plan(arch, sets, steady)
+    plan |= {"axis": axis, "reset_cycles": 4 if unisim is None else GSR_CYCLES}
+    runs = tuple(RunReport(**run) for run in run_bench(built, "bench_chain", plan, arrays))
     return VerifyReport(block="chain", simulator=simulator, runs=runs)
 
 
+def verify_requantize(
+    *,
+    build_dir: Path,
+    accumulator_bits: int = 32,
+    zero_point: int = 0,
+    code_min: int = -128,
+    code_max: int = 127,
+    simulator: SimulatorName = "verilator",
+    seed: int = 0,
+    beats: int = 1000,
+    modules: dict[str, str] | None = None,
+) -> VerifyReport:
+    """Hold the requantizer's Verilog to `formats.requantize`: plain, with idles, with back-pressure, with both.
+
+    Parameters
+    ----------
+    zero_point, code_min, code_max : int
+                                     Of the output codes, -256 to 255.
+    build_dir, simulator, modules    As for `verify_chain`.
+    """
+    lanes = 2
+    texts = modules
+    if texts is None:
+        texts = requantize_verilog(accumulator_bits=accumulator_bits, lanes=lanes, primitives="behavioural")
+    stimuli = requantize_stimuli(accumulator_bits=accumulator_bits, lanes=lanes, beats=beats, seed=seed)
+    constants = Requantizer(
+        multipliers=stimuli.multipliers.astype(np.int32),
+        shifts=stimuli.shifts.astype(np.int32),
+        zero_point=zero_point,
+        code_min=code_min,
+        code_max=code_max,
+    )
+    codes = requantize(np.ascontiguousarray(stimuli.accumulators.T), constants).T.astype(np.int64) & 0x1FF
+    runs = [{"name": mode, "seed": seed, "idle": idle, "stall": stall} for mode, (idle, stall) in MODES.items()]
+    plan = {
+        "i": [f"{payload:x}" for payload in stimuli.payloads(accumulator_bits)],
+        "o": [f"{int(row[0]) | int(row[1]) << 9:x}" for row in codes],
+        "constants": {"zero_point": zero_point & 0x1FF, "code_min": code_min & 0x1FF, "code_max": code_max & 0x1FF},
+        "runs": runs,
+    }
+    built = build(texts, build_dir, simulator, top=TOP)
+    reports = tuple(RunReport(**run) for run in run_bench(built, "bench_requantize", plan))
+    return VerifyReport(block="requantize", simulator=simulator, runs=reports)
+
+
 def _plan(
-    arch: ChainArch, sets: list[tuple[str, int, ChainStimuli]], steady: ChainStimuli, work: Path
-) -> dict[str, Any]:
-    steady.save(work / "steady.npz")
+    arch: ChainArch, sets: list[tuple[str, int, ChainStimuli]], steady: ChainStimuli
+) -> tuple[dict[str, Any], dict[str, dict[str, NDArray[np.int64]]]]:
+    """What the bench does, and the archives of stimuli that it reads."""
+    arrays = {"steady.npz": steady.arrays()}
     runs: list[dict[str, Any]] = [{"name": "steady", "seed": 0, "stimuli": "steady.npz", "idle": 0.0, "stall": 0.0}]
     for kind, seed, stimuli in sets:
         file = f"{kind}-{seed}.npz"
-        stimuli.save(work / file)
+        arrays[file] = stimuli.arrays()
         runs += [
             {"name": f"{kind}, {mode}", "seed": seed, "stimuli": file, "idle": idle, "stall": stall}
             for mode, (idle, stall) in MODES.items()
         ]
-    return {"arch": asdict(arch), "runs": runs}
+    return {"arch": asdict(arch), "runs": runs}, arrays

@@ -3,15 +3,19 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import numpy as np
 from cocotb_tools.check_results import get_results
 from cocotb_tools.runner import Icarus, Runner
 
 from sparsefab.errors import MissingToolError, VerificationError
+from sparsefab.sim.locking import locked
 from sparsefab.sim.verilator import CONFIGURATION, FastVerilator, verilator_command, verilator_version
 
 __all__ = ["GSR_CYCLES", "Build", "SimulatorName", "build", "digest", "run_bench", "simulators"]
@@ -83,10 +87,17 @@ def build(
     else:
         raise ValueError(f"simulator must be 'verilator' or 'icarus', not {simulator!r}")
     path = build_dir.resolve() / f"{simulator}-{digest(tool, top, *arguments, *files.values())}"
-    if (path / "built").exists():
-        # what runner.build() would have left behind
-        runner.build_dir, runner.hdl_toplevel, runner.waves = path, top, False
-        return Build(runner=runner, path=path, top=top)
+    # what runner.build() would leave behind when the build is there already
+    runner.build_dir, runner.hdl_toplevel, runner.waves = path, top, False
+    with locked(path):
+        if not (path / "built").exists():
+            _compile(runner, path, top, files, libraries, arguments)
+    return Build(runner=runner, path=path, top=top)
+
+
+def _compile(
+    runner: Runner, path: Path, top: str, files: Mapping[str, str], libraries: list[Path], arguments: list[str]
+) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (path / name).write_text(text)
@@ -100,28 +111,33 @@ def build(
             timescale=("1ns", "1ps"),
             log_file=path / "build.log",
         )
-    except (SystemExit, RuntimeError, OSError) as error:
-        raise VerificationError(f"{simulator} cannot build the design, see {path / 'build.log'}") from error
+    except (SystemExit, RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        raise VerificationError(f"the simulator cannot build the design, see {path / 'build.log'}") from error
     (path / "built").touch()
-    return Build(runner=runner, path=path, top=top)
 
 
-def run_bench(built: Build, bench: str, work: Path) -> list[dict[str, Any]]:
+def run_bench(
+    built: Build, bench: str, plan: Mapping[str, Any], arrays: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[dict[str, Any]]:
     """Run a bench on a plan and return what it wrote.
 
     Parameters
     ----------
     built : Build
     bench : str                      Module in sparsefab.sim.benches.
-    work : Path                      Folder with plan.json; the bench writes results.json there.
+    plan : mapping                   What the bench reads as JSON.
+    arrays : {file: {name: array}}   Archives that the plan refers to by file name.
 
     Raises
     ------
-    VerificationError                If the simulation does not finish, or fails without a counted mismatch.
+    VerificationError                If the simulation does not finish, or fails without a counted mismatch; the folder
+                                     that the message names is kept.
     """
+    work = Path(tempfile.mkdtemp(prefix="run-", dir=built.path))
+    (work / "plan.json").write_text(json.dumps(plan))
+    for file, content in (arrays or {}).items():
+        np.savez(work / file, **content)
     results_xml, results, log = work / "results.xml", work / "results.json", work / "test.log"
-    results_xml.unlink(missing_ok=True)
-    results.unlink(missing_ok=True)
     unfinished = f"the simulation did not finish, see {log}"
     try:
         built.runner.test(
@@ -144,6 +160,7 @@ def run_bench(built: Build, bench: str, work: Path) -> list[dict[str, Any]]:
     runs: list[dict[str, Any]] = json.loads(results.read_text())
     if failed and not any(run["mismatches"] for run in runs):
         raise VerificationError(f"the bench failed, see {log}")
+    shutil.rmtree(work, ignore_errors=True)
     return runs
 
 

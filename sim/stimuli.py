@@ -49,13 +49,18 @@ class ChainStimuli:
         """int64[beats, lanes]: the reference's sums."""
         return np.asarray(beat_sums(self.weights, self.indices, self.tile_of_beat, self.banks))
 
-    def save(self, path: Path) -> None:
-        """Write for the process that runs inside the simulator."""
-        np.savez(path, weights=self.weights, indices=self.indices, tile_of_beat=self.tile_of_beat, banks=self.banks)
+    def arrays(self) -> dict[str, NDArray[np.int64]]:
+        """The fields by name, for the process that runs inside the simulator."""
+        return {
+            "weights": self.weights,
+            "indices": self.indices,
+            "tile_of_beat": self.tile_of_beat,
+            "banks": self.banks,
+        }
 
     @staticmethod
     def load(path: Path) -> "ChainStimuli":
-        """Read what `save` wrote."""
+        """Read an archive of `arrays`."""
         with np.load(path) as archive:
             return ChainStimuli(**{name: archive[name] for name in archive.files})
 

