@@ -2,6 +2,10 @@
 
 import ctypes
 import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,11 +38,6 @@ def guarded(array, at_end, alignment=1):
 
 def test_a_guard_page_stops_a_stray_access(tmp_path):
     """The net itself: reading one element past a guarded array ends a process."""
-    import os
-    import subprocess
-    import sys
-    from pathlib import Path
-
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import numpy as np, test_guard_pages as t\n"
         "a = t.guarded(np.zeros(64, np.uint8), True); print(int(a[63]), flush=True)\n"
@@ -53,7 +52,14 @@ def test_a_guard_page_stops_a_stray_access(tmp_path):
     assert done.returncode < 0
 
 
-@pytest.mark.parametrize("level", [level for level in Level if runs(level)])
+@pytest.mark.parametrize(
+    "level",
+    [
+        pytest.param(level, marks=[pytest.mark.slow] if level in (Level.AVX512, Level.AVX2) else [])
+        for level in Level
+        if runs(level)
+    ],
+)
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize("at_end", [False, True])
 def test_random_products_stay_inside_their_buffers(level, aligned, at_end):
