@@ -3,36 +3,8 @@
 from typing import Any
 
 import pytest
-from amaranth.hdl import Cat, Module, Signal
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 
 from sparsefab.hw.depth import LogicDepth, logic_depth
-from sparsefab.hw.modules import to_verilog
-from sparsefab.hw.synthesize import synthesize
-
-pytest.importorskip("pyosys")
-
-
-class _Sum(wiring.Component):
-    """A registered sum of `terms` bytes without registers between the adders."""
-
-    def __init__(self, terms: int) -> None:
-        self.terms = terms
-        super().__init__({"i": In(8 * terms), "o": Out(16)})
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        register = Signal(16)
-        total: Any = self.i[:8]
-        for term in range(1, self.terms):
-            total = (total + self.i[8 * term : 8 * term + 8])[:16]
-            step = Signal(16, name=f"step{term}")
-            m.d.comb += step.eq(total)
-            total = Cat(step)
-        m.d.sync += register.eq(total)
-        m.d.comb += self.o.eq(register)
-        return m
 
 
 def _cell(kind: str, output: int, *inputs: int, port: str = "O") -> dict[str, Any]:
@@ -67,9 +39,18 @@ def test_counts_luts(levels: int, ram: bool) -> None:
 
 
 def test_counts_carry_chains() -> None:
-    one = synthesize({"top": to_verilog(_Sum(2), "top")}).depth
-    assert one.carry_chains == 1
+    # register 1 -> LUT -> two joined CARRY4 -> register; then once more through a LUT and a CARRY4
+    cells = [
+        _register(1, 99),
+        _cell("LUT2", 2, 1),
+        _cell("CARRY4", 3, 2),
+        _cell("CARRY4", 4, 3),
+        _register(50, 4),
+    ]
+    one = logic_depth({"modules": {"top": {"cells": {str(i): cell for i, cell in enumerate(cells)}}}}, "top")
+    assert one == LogicDepth(lut_levels=0, carry_chains=1, lut_levels_on_carry=1)
     assert one.fast
-    three = synthesize({"top": to_verilog(_Sum(4), "top")}).depth
-    assert three.carry_chains >= 2
-    assert not three.fast
+    cells += [_cell("LUT2", 5, 4), _cell("CARRY4", 6, 5), _register(51, 6)]
+    two = logic_depth({"modules": {"top": {"cells": {str(i): cell for i, cell in enumerate(cells)}}}}, "top")
+    assert two == LogicDepth(lut_levels=0, carry_chains=2, lut_levels_on_carry=2)
+    assert not two.fast
