@@ -93,10 +93,10 @@ class RecipeEvaluator:
             float_layers=tuple(name for name in model.weights if name not in compressed.layers),
             details={
                 "plans": plans_json(compressed),
-                "layers": {
-                    name: [layer.relative_error, packed[name] * 8 / model.weights[name].size]
+                "layers": [  # in order, which the keys of a table lose in the store
+                    [name, layer.relative_error, packed[name] * 8 / model.weights[name].size]
                     for name, layer in compressed.layers.items()
-                },
+                ],
                 "protocol": result.protocol.to_json(),
                 "notes": [list(note) for note in compressed.notes],
             },
@@ -153,10 +153,10 @@ def layer_errors(store: Store, jobs: Sequence[Job]) -> list[LayerError]:
     for job in jobs:
         evaluation = store.evaluation(job)
         layers = evaluation.accuracy.details.get("layers") if evaluation and evaluation.accuracy else None
-        if isinstance(layers, dict):
+        if isinstance(layers, list):
             found += [
                 LayerError(recipe=job.recipe, layer=name, relative_error=error, bits_per_weight=bits)
-                for name, (error, bits) in layers.items()
+                for name, error, bits in layers
             ]
     return found
 
@@ -188,11 +188,12 @@ class Pricer:
                 options = replace(options, arch=self._accelerator(device, case))
             result = estimate(self.workload, plans, device, phase, options)
         except TargetError as error:
-            return Cost(status="absent", reason=str(error), support="absent")
+            return Cost(status="absent", reason=str(error), support="absent", item=_item(self.workload))
         except ValueError as error:
             if not case.arch:
                 raise
-            return Cost(status="absent", reason=f"no such accelerator: {error}", support="absent")
+            reason = f"no such accelerator: {error}"
+            return Cost(status="absent", reason=reason, support="absent", item=_item(self.workload))
         return _cost(result, self.workload, device, options)
 
     def _accelerator(self, device: Device, case: Case) -> AcceleratorArch:
@@ -217,7 +218,7 @@ def _cost(result: Estimate, workload: Workload, device: Device, options: Options
     terms["bandwidth_bytes_per_s"] = device.memory.bandwidth_bytes_per_s.value
     terms["memory_capacity_bytes"] = device.memory.capacity_bytes.value
     return Cost(
-        item="image" if workload.family == "cnn" else "token",
+        item=_item(workload),
         latency_s=_interval(result.latency_s),
         throughput_tokens_per_s=_interval(result.throughput_tokens_per_s),
         energy_per_token_j=_interval(result.energy_per_token_j),
@@ -233,6 +234,10 @@ def _cost(result: Estimate, workload: Workload, device: Device, options: Options
         provenance=provenance,
         terms=terms,
     )
+
+
+def _item(workload: Workload) -> str:
+    return "image" if workload.family == "cnn" else "token"
 
 
 def _peaks(device: Device, options: Options) -> dict[str, float]:
@@ -277,7 +282,9 @@ def full_job(evaluator: RecipeEvaluator, job: Job) -> Job:
 
 
 def _slice_text(part: Slice) -> str:
-    return f"{part.windows}x{part.context}/{part.samples}"
+    if part == Slice():
+        return "all"
+    return f"{part.windows or 'all'}x{part.context or 'all'}/{part.samples or 'all'}"
 
 
 def cases_for(

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from sparsefab.reports.pareto import Standing, hypervolume
@@ -54,7 +54,8 @@ def _draw_roofline(axes: Any, view: View, target: str, members: Sequence[Standin
             x = [_number(p.terms, "operations") / _number(p.terms, "traffic_bytes") for p in at]
             y = [_number(p.terms, "operations") / p.latency_s.value for p in at if p.latency_s is not None]
             axes.plot(x, y, style.mark, markersize=3.5, markerfacecolor=face, markeredgecolor=style.light,
-                      markeredgewidth=0.6, label=view.phase_label(phase), zorder=3)  # fmt: skip
+                      markeredgewidth=0.6, label=view.phase_label(phase), zorder=3,
+                      rasterized=len(at) > 500)  # fmt: skip
             places[phase] = (x, y)
     across = [value for x, _ in places.values() for value in x]
     knees = [peak / bandwidth for peak in peaks.values()]
@@ -66,10 +67,15 @@ def _draw_roofline(axes: Any, view: View, target: str, members: Sequence[Standin
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, high)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom / 2, top * 3)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high / low < 30.0 else (1.0,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("operations a byte moved")
     axes.set_title(f"{target}, {number(bandwidth / 1e9)} GB/s")
     axes.grid(True, which="major", color="#e4e4e4", linewidth=0.5)
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="upper left", frameon=False)
 
 
 def breakdown_figure(view: View, setting: Setting) -> Figure | None:
@@ -102,12 +108,13 @@ def breakdown_figure(view: View, setting: Setting) -> Figure | None:
 
 
 def _draw_terms(axes: Any, points: Sequence[Point], terms: Sequence[str]) -> None:
-    height = 0.8 / max(1, len(terms))
-    for place, name in enumerate(terms):
+    own = [name for name in terms if any(_terms(point).get(name) for point in points)]
+    height = 0.8 / max(1, len(own))
+    for place, name in enumerate(own):
         values = [_terms(point).get(name, 0.0) for point in points]
         rows = np.arange(len(points)) - 0.4 + (place + 0.5) * height
-        if any(values):
-            axes.barh(rows, values, height=height, color=_TERM_COLOURS[place % len(_TERM_COLOURS)], label=name)
+        colour = _TERM_COLOURS[terms.index(name) % len(_TERM_COLOURS)]
+        axes.barh(rows, values, height=height, color=colour, label=name)
     for row, point in enumerate(points):
         if point.latency_s is not None:
             latency = point.latency_s
@@ -117,7 +124,7 @@ def _draw_terms(axes: Any, points: Sequence[Point], terms: Sequence[str]) -> Non
     axes.set_yticks(range(len(points)), [_cut(point.recipe) for point in points], fontsize=6.5)
     axes.invert_yaxis()
     axes.set_xlim(left=0.0)
-    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value, "s")))
 
 

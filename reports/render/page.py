@@ -98,6 +98,9 @@ def _data(
         texts.setdefault((point.recipe, point.recipe_text), len(texts))
         protocols.setdefault(_evaluation(standing), len(protocols))
         archs.setdefault(point.arch, len(archs))
+    terms = [_split(s.point.terms) for s in view.standings]
+    shared: dict[str, int] = {}
+    places = {s.point.key: place for place, s in enumerate(view.standings)}
     columns: dict[str, list[Any]] = {name: [getattr(s.point, name) for s in view.standings] for name in _PLAIN}
     for name in _INTERVALS:
         columns |= _bounds(name, [getattr(s.point, name) for s in view.standings])
@@ -108,10 +111,11 @@ def _data(
         "target": [view.targets.index(s.point.target) for s in view.standings],
         "evaluation": [protocols[_evaluation(s)] for s in view.standings],
         "rank": [s.rank for s in view.standings],
-        "tied_with": [s.tied_with[:_MOST_TIES] for s in view.standings],
+        "tied_with": [[places[key] for key in s.tied_with[:_MOST_TIES]] for s in view.standings],
         "broken": [s.broken for s in view.standings],
         "arch": [archs[s.point.arch] for s in view.standings],
-        "terms": [json.dumps(s.point.terms, allow_nan=False) for s in view.standings],
+        "terms": [_json(own) for own, _ in terms],
+        "shared": [shared.setdefault(_json(rest), len(shared)) for _, rest in terms],
     }
     return {
         "model": run.model,
@@ -134,6 +138,7 @@ def _data(
         else "Loss of accuracy against " + view.x.label,
         "verilog": [run.verilog.get(text) for text in archs],
         "archs": list(archs),
+        "shared_terms": list(shared),
         "figures": [[name, _picture(content)] for name, content in pictures.items()],
         "linear_width": view.loss_scale.linear_width,
         "limits": limits_in_words(run),
@@ -150,6 +155,26 @@ def _data(
         "recommendations": [_recommendation(made) for made in recommendations],
         "columns": columns,
     }
+
+
+def _json(terms: Mapping[str, object]) -> str:
+    return json.dumps(terms, allow_nan=False)
+
+
+def _split(terms: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
+    """Terms with a point's own numbers, and those that many points share."""
+    own: dict[str, object] = {}
+    rest: dict[str, object] = {}
+    for name, value in terms.items():
+        if isinstance(value, int | float):
+            own[name] = _short(value)
+        elif (
+            isinstance(value, dict) and name.endswith("_s") and all(isinstance(v, int | float) for v in value.values())
+        ):
+            own[name] = {part: _short(number) for part, number in value.items()}
+        else:
+            rest[name] = value
+    return own, rest
 
 
 def _target(view: View, index: int) -> dict[str, Any]:

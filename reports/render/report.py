@@ -17,6 +17,7 @@ from sparsefab.reports.render.charts import (
     roofline_figure,
     sensitivity_figure,
 )
+from sparsefab.reports.render.compare import write_comparison
 from sparsefab.reports.render.figures import pareto_figure, to_png, to_svg
 from sparsefab.reports.render.page import page
 from sparsefab.reports.render.recommend import recommend
@@ -27,7 +28,7 @@ from sparsefab.reports.schema import POINT_COLUMNS, decode_points, encode_points
 from sparsefab.reports.sweep import LayerError
 from sparsefab.storage import make_folder, write_atomic
 
-__all__ = ["rebuild_report", "write_report"]
+__all__ = ["compare_reports", "rebuild_report", "write_report"]
 
 _LAYER_COLUMNS = ("recipe", "layer", "relative_error", "bits_per_weight")
 _TITLES = {
@@ -93,6 +94,23 @@ def rebuild_report(folder: Path) -> dict[str, Path]:
     StorageError                 If points.parquet is missing, damaged or of another version.
     ConfigError                  If run.toml is missing or not one of ours.
     """
+    points, run = _read(folder)
+    return write_report(folder, points, run, _read_layers(folder / "layers.csv"))
+
+
+def compare_reports(first: Path, second: Path, out: Path | None = None) -> dict[str, Path]:
+    """Put the runs of two folders side by side; raises as `rebuild_report` does, and if they do not compare.
+
+    out : Path | None            None: A-B beside B.
+    """
+    one, two = first.resolve(), second.resolve()
+    names = (one.name, two.name) if one.name != two.name else (f"{one.parent.name}-{one.name}",
+                                                              f"{two.parent.name}-{two.name}")  # fmt: skip
+    folder = out or second.parent / f"{names[0]}-{names[1]}"
+    return write_comparison(folder, (_read(first), _read(second)), names)
+
+
+def _read(folder: Path) -> tuple[list[Point], RunInfo]:
     source = folder / "points.parquet"
     try:
         content = source.read_bytes()
@@ -100,8 +118,7 @@ def rebuild_report(folder: Path) -> dict[str, Path]:
         raise StorageError(
             f"cannot read {source}: {error.strerror}; name a folder that `sparsefab explore` wrote"
         ) from error
-    run = config.load(folder / "run.toml", RunInfo)
-    return write_report(folder, decode_points(content, str(source)), run, _read_layers(folder / "layers.csv"))
+    return decode_points(content, str(source)), config.load(folder / "run.toml", RunInfo)
 
 
 def _figures(view: View, layers: Sequence[LayerError]) -> dict[str, Figure]:

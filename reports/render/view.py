@@ -115,7 +115,7 @@ class View:
         return "latency of a decode step" if phase == "decode" else "latency of a pass"
 
     def _label(self, objective: Objective) -> str:
-        item = next((s.point.item for s in self.standings), "item")
+        item = next((s.point.item for s in self.standings if s.point.status == "ok"), "item")
         return objective.label.replace("item", item)
 
     @property
@@ -143,7 +143,7 @@ class View:
 
     def setting_label(self, setting: Setting) -> str:
         """Batch and context in words; images have no context."""
-        items = {standing.point.item for standing in self.standings}
+        items = {standing.point.item for standing in self.standings if standing.point.status == "ok"}
         return f"batch {setting.batch}" + ("" if items == {"image"} else f", context {setting.context}")
 
     def at(self, setting: Setting, phase: Phase, target: str | None = None) -> list[Standing]:

@@ -42,7 +42,7 @@ function showDetails(report, index) {
   const head = element("header", {}, element("h2", {}, recipe.name), element("span", { class: "quiet" }, `on ${target.name} (${target.device}), ${data.phase_labels[columns.phase[index]]}, ${setting}`), badge(columns.provenance[index]), close);
   const status = columns.status[index] === "ok" ? null : element("p", { class: "bad" }, `${STATUS_TEXT[columns.status[index]]}: ${columns.reason[index]}`);
   const figures = FIGURES.map(([name, unit, label]) => [figureLabel(data, name, label, index), figureText(data, name, unit, index)]);
-  const tied = columns.tied_with[index].flatMap((key, place) => [place ? ", " : "", element("a", { href: `#point=${key}` }, data.recipes[columns.recipe[report.byKey.get(key)]].name)]);
+  const tied = columns.tied_with[index].flatMap((other, place) => [place ? ", " : "", element("a", { href: `#point=${columns.key[other]}` }, data.recipes[columns.recipe[other]].name)]);
   const origin = [
     ["breaks", columns.broken[index].join(", ")], ["standing", columns.rank[index] === "none" ? "" : columns.rank[index]], ["not to be told apart from", tied.length ? element("span", {}, ...tied) : ""],
     ["cost", `${columns.provenance[index]}: ${data.provenance_meaning[columns.provenance[index]]}`], ["kernel", columns.support[index]],
@@ -55,7 +55,7 @@ function showDetails(report, index) {
   root.replaceChildren(head, ...(status ? [status] : []), element("div", { class: "columns" },
     element("div", {}, element("h3", {}, "Figures"), element("dl", {}, ...pairs(figures))),
     element("div", {}, element("h3", {}, "Recipe"), element("pre", { id: "recipe-text" }, recipe.text), ...design),
-    element("div", {}, element("h3", {}, "Terms of the cost"), element("div", { id: "terms" }, ...terms(JSON.parse(columns.terms[index]))), element("h3", {}, "Origin"), element("dl", {}, ...pairs(origin)))));
+    element("div", {}, element("h3", {}, "Terms of the cost"), element("div", { id: "terms" }, ...terms({ ...JSON.parse(columns.terms[index]), ...JSON.parse(data.shared_terms[columns.shared[index]]) }).filter(Boolean)), element("h3", {}, "Origin"), element("dl", {}, ...pairs(origin)))));
   root.hidden = false;
 }
 
@@ -63,11 +63,12 @@ function showDetails(report, index) {
 function terms(values) {
   const entries = Object.entries(values).flatMap(([name, value]) => (name === "terms_s" ? Object.entries(value).map(([term, seconds]) => [`${term}_s`, seconds]) : [[name, value]]));
   if (!entries.length) return [element("p", { class: "quiet" }, "none given")];
-  const isTime = ([name, value]) => name.endsWith("_s") && typeof value === "number";
+  const isTime = ([name, value]) => name.endsWith("_s") && !name.endsWith("_per_s") && typeof value === "number";
   const longest = Math.max(...entries.filter(isTime).map(([, value]) => value), 0) || 1;
   return entries.map(([name, value]) => {
     if (isTime([name, value])) return element("div", { class: "term" }, name.slice(0, -2).replaceAll("_", " "), element("div", { class: "bar", style: `width:${(100 * value) / longest}%` }), quantity(value, "s"));
-    const text = typeof value === "number" ? number(value) : typeof value === "string" ? value : JSON.stringify(value, null, 1);
+    if (Array.isArray(value)) return value.length ? element("div", {}, name.replaceAll("_", " "), element("ul", { class: "quiet" }, ...value.map((line) => element("li", {}, typeof line === "string" ? line : JSON.stringify(line))))) : null;
+    const text = name.endsWith("_bytes") && typeof value === "number" ? quantity(value, "B") : typeof value === "number" ? number(value) : typeof value === "string" ? value : JSON.stringify(value, null, 1);
     return element("div", { class: "term" }, name.replaceAll("_", " "), element("span"), typeof value === "object" ? element("pre", {}, text) : text);
   });
 }

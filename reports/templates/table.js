@@ -6,7 +6,7 @@ const STATUS_TEXT = { failed: "failed", absent: "not possible" };
 
 // name, heading, kind (text, or the unit of a figure), and whether a plus sign is shown
 function tableColumns(data) {
-  const item = data.columns.item[0] ?? "token";
+  const item = data.columns.item.find((_, index) => data.columns.status[index] === "ok") ?? "token";
   const wanted = [
     ["recipe", "recipe", "text"], ["target", "target", "text"], ["phase", "phase", "text"], ["batch", "batch", ""], ["context", "context", ""],
     ["rank", "standing", "text"], ["loss", data.better === "lower" ? `Δ ${data.metric}` : `${data.metric} lost`, "", true], ["accuracy", data.metric, ""],
