@@ -1,6 +1,10 @@
-"""CPU estimates: measured peaks times the share that kernels reach, or a specification with wider bounds."""
+"""CPU estimates: the machine's own kernels where they were timed, else peaks times the share that kernels reach.
 
-from collections.abc import Mapping
+Peaks are measured, or a specification with wider bounds. Kernels are timed with their weights in the cache; where a
+model's weights do not fit it, a layer takes no less than reading them from memory.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -8,7 +12,17 @@ import numpy as np
 
 from sparsefab.cost_models.assumptions import assumptions
 from sparsefab.cost_models.capability import activation_key, format_key
-from sparsefab.cost_models.layers import Options, Uses, assemble, cache_values, plan_for, price_rest, shapes_of
+from sparsefab.cost_models.cpu_fit import cpu_fits
+from sparsefab.cost_models.layers import (
+    Options,
+    Shapes,
+    Uses,
+    assemble,
+    cache_values,
+    plan_for,
+    price_rest,
+    shapes_of,
+)
 from sparsefab.cost_models.result import Estimate, Figure, LayerEstimate, LayerPlan, Provenance, Support
 from sparsefab.errors import TargetError
 from sparsefab.formats.catalog import get_format
@@ -21,6 +35,7 @@ from sparsefab.workload import Activation, Attention, Embedding, Norm, Phase, Wo
 
 __all__ = ["Route", "estimate_cpu", "route"]
 
+ASSUMED = "cost_models/data/assumptions.toml"
 _FLOAT_BYTES = 4.0
 _PANEL_TOKENS = 32  # the 4x1 kernel's narrowest panel: fewer tokens cost as many
 _CACHE_GAIN = (
@@ -85,7 +100,7 @@ def _rates(device: Device, options: Options) -> _Rates:
 
 
 def _shares(measured: MeasuredCpu | None) -> dict[str, Quantity]:
-    """Share of peak by kernel: the median of this machine's timed kernels where there are some, else assumed."""
+    """Share of peak by kernel: of this machine's fit, or the median of a few timed kernels, or assumed."""
     own = assumptions().cpu
     shares = {
         "fp32": own.float_of_peak, "block_4x1": own.block_4x1_of_peak, "dense_int8": own.dense_int8_of_peak,
@@ -93,8 +108,12 @@ def _shares(measured: MeasuredCpu | None) -> dict[str, Quantity]:
     }  # fmt: skip
     if measured is None:
         return shares
+    fits = cpu_fits(measured)
     peaks = {item.threads: item for item in measured.peaks}
     for kernel in shares:
+        if kernel in fits:
+            shares[kernel] = Quantity(value=fits[kernel].curve.compute_efficiency, source="measured")
+            continue
         reached = [
             2.0 * sample.rows * sample.columns * sample.density * sample.tokens / sample.seconds
             / (peaks[sample.threads].fp32_op_per_s if kernel == "fp32" else peaks[sample.threads].int8_op_per_s)
@@ -199,8 +218,10 @@ def estimate_cpu(
         except TargetError as error:
             raise TargetError(f"layer {layer.name}: {device.name}: {error}") from error
     weights, macs = sum(item.weight_bytes for item in routes), shapes.macs
-    cached = _CACHE_GAIN if weights < 0.7 * rates.cache_bytes else 1.0
+    fits_cache = weights < 0.7 * rates.cache_bytes
+    cached = _CACHE_GAIN if fits_cache else 1.0
     shares = _shares(options.measured)
+    timed = _timed(shapes, routes, options.measured)
     layers: dict[str, LayerEstimate] = {}
     for index, (layer, how) in enumerate(zip(shapes.layers, routes, strict=True)):
         tokens = -(-shapes.m[index] // how.pad_tokens) * how.pad_tokens
@@ -211,7 +232,7 @@ def estimate_cpu(
             macs=float(macs[index]), support=how.support, note=how.note,
         )  # fmt: skip
         kind = "linear" if shapes.copies[index] == 1 else "convolution"
-        layers[layer.name] = _layer(layer.name, kind, work, rates, cached)
+        layers[layer.name] = _layer(layer.name, kind, work, rates, cached, timed.get(index), fits_cache)
     kv_bytes = _FLOAT_BYTES if options.kv_format is None else get_format(options.kv_format).bits / 8.0
 
     def price(layer: Attention | Norm | Activation) -> LayerEstimate:
@@ -242,8 +263,33 @@ def estimate_cpu(
         traffic_bytes=traffic,
         resident_bytes=weights + embedding + cache,
     )
-    notes = [rates.note, "shares of peak: cost_models/data/assumptions.toml"]
-    return assemble(device, workload, phase, ordered, uses, notes=notes, sources=["kernel shares of measured peaks"])
+    if timed:
+        notes = [rates.note, "kernels timed here on one thread, scaled by the measured peaks"]
+        sources = [f"{len(options.measured.kernels) if options.measured else 0} kernels timed on this machine"]
+    else:
+        calibrate = "; `sparsefab bench cpu --calibrate` times the kernels" if options.measured else ""
+        notes, sources = [rates.note, f"shares of peak: {ASSUMED}{calibrate}"], ["kernel shares of measured peaks"]
+    return assemble(device, workload, phase, ordered, uses, notes=notes, sources=sources)
+
+
+def _timed(
+    shapes: Shapes, routes: Sequence[Route], measured: MeasuredCpu | None
+) -> dict[int, tuple[float, float, float]]:
+    """Time of each layer, by its index, whose kernel has a fit on this machine: (value, low, high) in seconds."""
+    if measured is None or not measured.kernels:
+        return {}
+    peaks, result = max(measured.peaks, key=lambda item: item.threads), {}
+    for kernel, fit in cpu_fits(measured).items():
+        rows = [index for index, how in enumerate(routes) if how.kernel == kernel]
+        if not rows:
+            continue
+        work = np.array([routes[index].work for index in rows])
+        table = np.stack([shapes.n[rows], shapes.k[rows], shapes.m[rows], work], axis=1)
+        distinct, place = np.unique(table, axis=0, return_inverse=True)  # blocks repeat
+        times = np.stack(fit.seconds(distinct, peaks), axis=1)[place.reshape(-1)] * shapes.copies[rows][:, None]
+        for index, (value, low, high) in zip(rows, times.tolist(), strict=True):
+            result[index] = (value, low, high)
+    return result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,8 +306,19 @@ class _Work:
     note: str = ""
 
 
-def _layer(name: str, kind: str, work: _Work, rates: _Rates, cached: float) -> LayerEstimate:
-    """Time one layer; `cached` is what the last-level cache may gain on its bytes (1: nothing)."""
+def _layer(
+    name: str,
+    kind: str,
+    work: _Work,
+    rates: _Rates,
+    cached: float,
+    timed: tuple[float, float, float] | None = None,
+    fits_cache: bool = False,
+) -> LayerEstimate:
+    """Time one layer; `cached` is what the last-level cache may gain on its bytes (1: nothing).
+
+    `timed` is the kernel's own time (value, low, high) with its weights in the cache, None to go by shares of peak.
+    """
     own = assumptions().cpu
     peak = rates.int8_op_per_s if work.integer else rates.fp32_op_per_s
     reach = (work.share.value, work.share.bounds[1], work.share.bounds[0])
@@ -271,7 +328,10 @@ def _layer(name: str, kind: str, work: _Work, rates: _Rates, cached: float) -> L
         call = (0.0, 0.0, own.call_s.bounds[1])
     compute = [work.operations / (peak[end] * reach[end]) for end in range(3)]
     memory = [work.moved / (rates.bytes_per_s[end] * stream[end]) for end in range(3)]
-    value, low, high = (max(compute[end], memory[end]) + call[end] for end in range(3))
+    if timed is None:
+        value, low, high = (max(compute[end], memory[end]) + call[end] for end in range(3))
+    else:
+        value, low, high = (max(timed[end], 0.0 if fits_cache else memory[end]) for end in range(3))
     return LayerEstimate(
         name=name, kind=kind, support=work.support, kernel=work.kernel, latency_s=Figure.of(value, low, high),
         terms_s={"compute": compute[0], "dram": memory[0], "launch": call[0]}, memory_bytes=work.moved, macs=work.macs,

@@ -15,6 +15,7 @@ from sparsefab.cost_models.anchors import load_attention, load_gemm
 from sparsefab.cost_models.array import chain_cycles
 from sparsefab.cost_models.assumptions import Configuration, assumptions
 from sparsefab.cost_models.attention import cache_times
+from sparsefab.cost_models.cpu_fit import DENSITY, LEAST_MATRICES, MOST_SAMPLES, fit_samples, matrices_of, samples_table
 from sparsefab.cost_models.estimate import LayerPlan, Options, estimate
 from sparsefab.cost_models.gemm import Floats
 from sparsefab.cost_models.gpu import product_seconds
@@ -25,7 +26,7 @@ from sparsefab.cost_models.roofline import data_sheet_times
 from sparsefab.formats.catalog import get_format
 from sparsefab.formats.sparsity import NM, Dense
 from sparsefab.formats.tensors import TensorSpec
-from sparsefab.targets import Quantity, load_device
+from sparsefab.targets import MeasuredCpu, Quantity, load_device
 from sparsefab.workload import Phase
 from sparsefab.workloads import load_workload
 
@@ -38,6 +39,7 @@ __all__ = [
     "validate",
     "validate_attention",
     "validate_chain",
+    "validate_cpu",
     "validate_flightllm",
     "validate_fpga",
     "validate_marlin",
@@ -49,12 +51,13 @@ _DECODE_ROWS, _DECODE_SIDE = 64, 2048
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One figure. `goal` None: shown, not judged. `at_most`: the goal is a ceiling, else a floor."""
+    """One figure. `goal` None: shown, not judged. `at_most`: the goal is a ceiling, else a floor. `value` None: it was
+    not measured here, and is not judged either."""
 
     part: str
     name: str
     metric: str
-    value: float
+    value: float | None
     goal: float | None
     samples: int
     at_most: bool = True
@@ -62,8 +65,10 @@ class Row:
 
     @property
     def passed(self) -> bool:
-        """Whether the goal is met; True without one."""
-        return self.goal is None or (self.value <= self.goal if self.at_most else self.value >= self.goal)
+        """Whether the goal is met; True without one, or without a measurement."""
+        if self.goal is None or self.value is None:
+            return True
+        return self.value <= self.goal if self.at_most else self.value >= self.goal
 
     def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -265,23 +270,48 @@ def validate_fpga() -> list[Row]:
     return [*validate_chain(), *validate_flightllm()]
 
 
-#: Parts of the validation page.
+def validate_cpu(measured: MeasuredCpu | None = None) -> list[Row]:
+    """Judge the CPU kernels' fit on matrices of the same run that it has not seen, one in four, every token count.
+
+    None, or a machine without timed kernels: one row that says so.
+    """
+    rows: list[Row] = []
+    peaks = {} if measured is None else {item.threads: item for item in measured.peaks}
+    samples = () if measured is None else tuple(s for s in measured.kernels if s.threads in peaks)
+    for kernel, threads in sorted({(s.kernel, s.threads) for s in samples if s.kernel != "fp32"}):
+        table = samples_table(tuple(s for s in samples if s.kernel == kernel and s.threads == threads))
+        left = matrices_of(table) % 4 == 0
+        if len(set(matrices_of(table).tolist())) < LEAST_MATRICES:
+            continue
+        fit = fit_samples(kernel, table[~left][:MOST_SAMPLES], peaks[threads])
+        times = fit.seconds(table[left, : DENSITY + 1], peaks[threads])
+        name = f"{kernel}, {threads} thread" + ("s" if threads > 1 else "")
+        rows += _judge("cpu", name, times, table[left, -1], {"mean error": 0.10, "coverage": 0.80})
+    note = "not measured here: `sparsefab bench cpu --calibrate` times the kernels"
+    missing = Row(part="cpu", name="kernels", metric="mean error", value=None, goal=0.10, samples=0, note=note)
+    return rows or [missing]
+
+
+#: Parts of the validation page that need no measurement of the user's.
 PARTS = {
     "products": validate_products, "attention": validate_attention, "marlin": validate_marlin,
     "fpga": validate_fpga,
 }  # fmt: skip
 
 
-def validate(part: str | None = None, measured: Path | None = None) -> list[Row]:
+def validate(part: str | None = None, measured: Path | None = None, host: MeasuredCpu | None = None) -> list[Row]:
     """Return the rows of one part, or of all; `measured` judges the products on a user's table instead.
+
+    `host` is what was measured on this machine, for the part 'cpu'.
 
     Raises
     ------
     ValueError              If there is no such part.
     ConfigError             If the measured table cannot be used; names the column or the device.
     """
-    if part is not None and part not in PARTS:
-        raise ValueError(f"part must be one of {', '.join(PARTS)}, not {part!r}")
+    if part is not None and part not in (*PARTS, "cpu"):
+        raise ValueError(f"part must be one of {', '.join(PARTS)}, cpu, not {part!r}")
     if measured is not None:
         return validate_products(read_products(measured))
-    return [row for name, judge in PARTS.items() if part in (None, name) for row in judge()]
+    rows = [row for name, judge in PARTS.items() if part in (None, name) for row in judge()]
+    return rows + (validate_cpu(host) if part in (None, "cpu") else [])

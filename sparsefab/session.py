@@ -38,7 +38,7 @@ from sparsefab.models.source import Source, resolve
 from sparsefab.models.zoo import get
 from sparsefab.reports.plans import shape_plans
 from sparsefab.storage import write_atomic
-from sparsefab.targets import Device, load_cpu_measurements, load_device, measured_device
+from sparsefab.targets import Device, MeasuredCpu, load_cpu_measurements, load_device, measured_device
 from sparsefab.workload import Phase, Workload
 
 if TYPE_CHECKING:
@@ -208,18 +208,32 @@ class Session:
         measured = load_cpu_measurements(path)
         return measured_device(measured), Options(measured=measured)
 
-    def host_measurements(self) -> Path:
-        """Return the file with this machine's measured peaks, measuring once (about 15 s) if it is not there."""
+    def measured_host(self) -> MeasuredCpu | None:
+        """Return what was measured on this machine, None if nothing was."""
+        from sparsefab.host import machine_key
+
+        path = self.cache_dir / "measured" / f"cpu-{machine_key()}.toml"
+        return load_cpu_measurements(path) if path.is_file() else None
+
+    def host_measurements(
+        self, kernels_s: float | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> Path:
+        """Return the file with this machine's measured peaks, measuring once (about 15 s) if it is not there.
+
+        kernels_s : float | None        Measure anew, and time the kernels for so many seconds.
+        """
         from sparsefab import config
-        from sparsefab.host import machine_key, measure_host
+        from sparsefab.host import machine_key, measure_host, time_kernels
         from sparsefab.storage import make_folder
 
         path = self.cache_dir / "measured" / f"cpu-{machine_key()}.toml"
-        if not path.is_file():
+        if kernels_s is not None or not path.is_file():
             log.info("measuring this machine's peaks into %s", path)
-            text = config.dumps(measure_host(datetime.now(UTC).date().isoformat()))
+            measured = measure_host(datetime.now(UTC).date().isoformat())
+            if kernels_s is not None:
+                measured = replace(measured, kernels=time_kernels(kernels_s, seed=self.seed, progress=progress))
             make_folder(path.parent)
-            write_atomic(path, text.encode())
+            write_atomic(path, config.dumps(measured).encode())
         return path
 
     def workload(self, model: str) -> Workload:

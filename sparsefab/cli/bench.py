@@ -19,6 +19,8 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--threads", type=positive, default=1, metavar="T", help="default: 1")
     parser.add_argument("--peers", default="", metavar="A,B", help="libraries to time beside ours")
     parser.add_argument("--rounds", type=positive, default=31, metavar="N", help="turns of each (default: 31)")
+    parser.add_argument("--calibrate", action="store_true", help="time the kernels for the cost models' target 'host'")
+    parser.add_argument("--seconds", type=positive, default=20, metavar="S", help="to spend on it (default: 20)")
     add_common(parser, seed=True)
     parser.set_defaults(run=run)
 
@@ -31,6 +33,32 @@ def _shape(text: str) -> tuple[int, int]:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Time what was asked for."""
+    return _calibrate(options) if options.calibrate else _table(options)
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    """Time the kernels into this machine's file, and print how well their fit predicts matrices it has not seen."""
+    from sparsefab.cli.output import bar, print_json
+    from sparsefab.cost_models.validate import validate_cpu
+    from sparsefab.session import Session
+    from sparsefab.targets import load_cpu_measurements
+
+    with bar("timing, compiling on first use") as report:
+        path = Session(options.cache_dir, seed=options.seed).host_measurements(options.seconds, report)
+    measured = load_cpu_measurements(path)
+    rows = validate_cpu(measured)
+    if options.json:
+        print_json({"file": str(path), "samples": len(measured.kernels), "rows": [row.to_json() for row in rows]})
+        return 0
+    print(f"{len(measured.kernels)} kernels timed on {measured.name}, kept in {path}")
+    for row in rows:
+        reached = row.note if row.value is None else f"{row.value:.3g}"
+        print(f"  {row.name}: {row.metric} on {row.samples} held-out samples: {reached}")
+    return 0
+
+
+def _table(options: argparse.Namespace) -> int:
     """Print the peaks and a row a product."""
     from sparsefab.cli.output import bar, print_json, print_table, si
     from sparsefab.kernels_cpu.bench import BENCH_DENSITIES, BENCH_SHAPES, bench, geometric_mean

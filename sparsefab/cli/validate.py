@@ -5,8 +5,12 @@ Each row is a figure with the goal it is held to. --measured FILE judges your ow
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparsefab.cli.options import Verbs, add_common
+
+if TYPE_CHECKING:
+    from sparsefab.cost_models.validate import Row
 
 __all__ = ["add_parser", "run"]
 
@@ -14,7 +18,7 @@ __all__ = ["add_parser", "run"]
 def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser("validate", help="error and coverage of the cost models", description=__doc__)
-    parser.add_argument("part", nargs="?", metavar="PART", help="products, attention, marlin, fpga (default: all)")
+    parser.add_argument("part", nargs="?", metavar="PART", help="products, attention, marlin, fpga, cpu (default: all)")
     parser.add_argument("--measured", type=Path, metavar="FILE", help="your own measured products")
     add_common(parser)
     parser.set_defaults(run=run)
@@ -24,21 +28,28 @@ def run(options: argparse.Namespace) -> int:
     """Print a row a figure; 1 if a goal is missed."""
     from sparsefab.cli.output import print_json, print_table
     from sparsefab.cost_models.validate import validate
+    from sparsefab.session import Session
 
-    rows = validate(options.part, options.measured)
+    rows = validate(options.part, options.measured, Session(options.cache_dir).measured_host())
     missed = [row for row in rows if not row.passed]
     if options.json:
         print_json({"rows": [row.to_json() for row in rows], "passed": not missed})
         return 1 if missed else 0
-    print_table(
-        "Cost models against measurements",
-        ["part", "what", "metric", "value", "goal", "samples", ""],
-        [[row.part, row.name, row.metric, f"{row.value:.3g}", _goal(row.goal, row.at_most), row.samples,
-          "" if row.passed else "MISSED"] for row in rows],
-        right=["value", "goal", "samples"],
-    )  # fmt: skip
+    table = [
+        [row.part, row.name, row.metric, "-" if row.value is None else f"{row.value:.3g}",
+         _goal(row.goal, row.at_most), row.samples, _verdict(row)]
+        for row in rows
+    ]  # fmt: skip
+    columns = ["part", "what", "metric", "value", "goal", "samples", ""]
+    print_table("Cost models against measurements", columns, table, right=["value", "goal", "samples"])
     print(f"{len(rows)} figures, {len(missed)} goals missed")
     return 1 if missed else 0
+
+
+def _verdict(row: "Row") -> str:
+    if row.value is None:
+        return "not measured here"
+    return "" if row.passed else "MISSED"
 
 
 def _goal(goal: float | None, at_most: bool) -> str:

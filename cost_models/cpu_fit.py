@@ -1,0 +1,195 @@
+"""Fit a machine's own timed kernels: the form of the GPU products (gemm.py), fitted where it is used.
+
+    t = launch + ((t_memory / memory_efficiency)^q + (t_compute / compute_efficiency)^q)^(1/q),  then exp(residual)
+
+t_memory and t_compute come from the machine's own peaks; tokens are filled up to the kernel's panels first. Beyond what
+was timed, the residual is held at the edge. Needs NumPy alone.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsefab.cost_models.gemm import Curve, Floats, Residual, matern
+from sparsefab.targets import CpuPeaks, KernelSample, MeasuredCpu
+
+__all__ = [
+    "LEAST_MATRICES",
+    "MOST_SAMPLES",
+    "CpuFit",
+    "cpu_fits",
+    "fit_samples",
+    "kernel_bytes",
+    "matrices_of",
+    "padded_tokens",
+    "samples_table",
+]
+
+#: Matrices of one kernel that must have been timed for a fit; with fewer, the shares of peak of `assumptions` hold.
+LEAST_MATRICES = 8
+#: Samples of one kernel that a fit takes, the first ones: more cost time at every start and say little more.
+MOST_SAMPLES = 360
+_FOLDS, _NOMINAL = 5, 0.90
+_CANDIDATES, _ROUNDS, _SUBSET = 400, 8, 120
+_STARTS = np.log(np.array([3e-6, 1.0, 0.7, 2.0]))
+_AXES = 5
+
+# columns of a table of samples
+ROWS, COLUMNS, TOKENS, DENSITY, SECONDS = range(5)
+
+
+def padded_tokens(kernel: str, tokens: Floats) -> Floats:
+    """Fill tokens up to the panels of 1, 16, 32 or 64 that the kernel works on."""
+    if kernel == "dequantize_int8":
+        return tokens
+    single = 3.0 if kernel == "dense_int8" else 1.0
+    wide = np.ceil(tokens / 64.0) * 64.0
+    narrow = np.where(tokens <= 16.0, 16.0, np.where((tokens <= 32.0) & (kernel == "block_4x1"), 32.0, wide))
+    return np.where(tokens <= single, tokens, narrow)
+
+
+def kernel_bytes(kernel: str, rows: Floats, columns: Floats, tokens: Floats, density: Floats) -> Floats:
+    """Bytes that one product moves: stored weights with their offsets, u8 activations, float32 results."""
+    stored = {"block_4x1": 2.0, "dense_int8": 1.25, "dequantize_int8": 0.51}[kernel]
+    return rows * columns * density * stored + tokens * columns + 4.0 * tokens * rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CpuFit:
+    """Curve, residual and bounds of one kernel on one machine.
+
+    lowest, highest : float64[axes]     Range of the coordinates that were timed.
+    bounds : (low, high)                Factors of the residual's standard deviation, log domain, low < 0 < high.
+    threads : int                       Of the samples.
+    """
+
+    kernel: str
+    curve: Curve
+    residual: Residual
+    lowest: Floats
+    highest: Floats
+    bounds: tuple[float, float]
+    threads: int
+
+    def seconds(self, table: Floats, peaks: CpuPeaks) -> tuple[Floats, Floats, Floats]:
+        """Return (value, low, high) in seconds for products, float64[products] each.
+
+        Parameters
+        ----------
+        table : float64[products, 4]    Rows, columns, tokens, density.
+        peaks : CpuPeaks                Rates to run at; those of other threads than the samples' scale the curve.
+        """
+        points = np.clip(_coordinates(self.kernel, table), self.lowest, self.highest)
+        shift, deviation = self.residual.predict(points)
+        middle = np.log(self.curve.seconds(*_times(self.kernel, table, peaks))) + shift
+        low, high = self.bounds
+        return np.exp(middle), np.exp(middle + low * deviation), np.exp(middle + high * deviation)
+
+
+def _times(kernel: str, table: Floats, peaks: CpuPeaks) -> tuple[Floats, Floats]:
+    tokens = padded_tokens(kernel, table[:, TOKENS])
+    moved = kernel_bytes(kernel, table[:, ROWS], table[:, COLUMNS], tokens, table[:, DENSITY])
+    operations = 2.0 * table[:, ROWS] * table[:, COLUMNS] * table[:, DENSITY] * tokens
+    return moved / peaks.memory_bytes_per_s, operations / peaks.int8_op_per_s
+
+
+def _coordinates(kernel: str, table: Floats) -> Floats:
+    tokens = padded_tokens(kernel, table[:, TOKENS])
+    rows, columns, density = table[:, ROWS], table[:, COLUMNS], table[:, DENSITY]
+    axes = [np.log2(tokens), np.log2(rows), np.log2(columns), np.log2(density), np.log2(rows * columns * density)]
+    return np.stack(axes, axis=1)
+
+
+def samples_table(samples: tuple[KernelSample, ...]) -> Floats:
+    """Return float64[samples, 5]: rows, columns, tokens, density, seconds."""
+    return np.array([(s.rows, s.columns, s.tokens, s.density, s.seconds) for s in samples], np.float64).reshape(-1, 5)
+
+
+def matrices_of(table: Floats) -> NDArray[np.intp]:
+    """Number the timed matrices: rows of one (rows, columns, density) share a number."""
+    return np.unique(table[:, [ROWS, COLUMNS, DENSITY]], axis=0, return_inverse=True)[1].reshape(-1)
+
+
+@lru_cache(maxsize=8)
+def cpu_fits(measured: MeasuredCpu) -> dict[str, CpuFit]:
+    """Fit every kernel of which enough matrices were timed, by name."""
+    peaks = {item.threads: item for item in measured.peaks}
+    fits = {}
+    for kernel in ("dense_int8", "block_4x1", "dequantize_int8"):
+        counts = sorted({s.threads for s in measured.kernels if s.kernel == kernel and s.threads in peaks})
+        if not counts:
+            continue
+        threads = counts[-1]
+        own = tuple(s for s in measured.kernels if s.kernel == kernel and s.threads == threads)
+        table = samples_table(own)[:MOST_SAMPLES]
+        if len(set(matrices_of(table).tolist())) >= LEAST_MATRICES:
+            fits[kernel] = fit_samples(kernel, table, peaks[threads])
+    return fits
+
+
+def fit_samples(kernel: str, table: Floats, peaks: CpuPeaks) -> CpuFit:
+    """Fit float64[samples, 5]; bounds hold 90 % of the errors on matrices left out, a fifth of them at a time."""
+    matrix, points = matrices_of(table), _coordinates(kernel, table)
+    memory_s, compute_s = _times(kernel, table, peaks)
+    curve = _curve(memory_s, compute_s, table[:, SECONDS])
+    errors = np.log(table[:, SECONDS] / curve.seconds(memory_s, compute_s))
+    smoothness = _smoothness(points, errors)
+    fold = np.random.default_rng(0).permutation(int(matrix.max()) + 1)[matrix] % _FOLDS
+    ratios = []
+    for index in range(_FOLDS):
+        kept, left = fold != index, fold == index
+        shift, deviation = _residual(points[kept], errors[kept], *smoothness).predict(points[left])
+        ratios.append((errors[left] - shift) / deviation)
+    tail = (1.0 - _NOMINAL) / 2.0
+    low, high = np.quantile(np.concatenate(ratios), [tail, 1.0 - tail])
+    return CpuFit(
+        kernel=kernel, curve=curve, residual=_residual(points, errors, *smoothness), lowest=points.min(0),
+        highest=points.max(0), bounds=(min(float(low), -0.1), max(float(high), 0.1)), threads=peaks.threads,
+    )  # fmt: skip
+
+
+def _curve(memory_s: Floats, compute_s: Floats, seconds: Floats) -> Curve:
+    """Least mean |log error| by random search in a shrinking box; the draws are always the same."""
+    random, target = np.random.default_rng(0), np.log(seconds)
+    best, width = _STARTS, 2.0
+    for _ in range(_ROUNDS):
+        logs = np.vstack([best, best + width * random.uniform(-1.0, 1.0, (_CANDIDATES, len(best)))])
+        launch, memory, compute, exponent = (part[:, None] for part in np.exp(logs).T)
+        a, b = memory_s / memory, compute_s / compute
+        larger = np.maximum(a, b)
+        blend = larger * (1.0 + (np.minimum(a, b) / larger) ** exponent) ** (1.0 / exponent)
+        best = logs[int(np.abs(np.log(launch + blend) - target).mean(1).argmin())]
+        width *= 0.5
+    values = (float(part) for part in np.exp(best))
+    launch_s, memory_efficiency, compute_efficiency, power = values
+    return Curve(
+        launch_s=launch_s, memory_efficiency=memory_efficiency, compute_efficiency=compute_efficiency, exponent=power
+    )
+
+
+def _smoothness(points: Floats, errors: Floats) -> tuple[Floats, float, float]:
+    """Length scales, amplitude and noise of the highest marginal likelihood on a small grid, from a subset."""
+    if len(errors) > _SUBSET:
+        chosen = np.random.default_rng(0).choice(len(errors), _SUBSET, replace=False)
+        points, errors = points[chosen], errors[chosen]
+    amplitude = max(float(errors.std()), 0.02)
+    candidates = []
+    for octaves in (0.5, 1.0, 2.0, 4.0):
+        for share in (0.5, 1.0, 2.0):  # of the token axis against the others: steps between panels are sharp
+            scales = np.array([octaves * share, *[2.0 * octaves] * (_AXES - 1)])
+            values, vectors = np.linalg.eigh(matern(points, points, scales))
+            projected = (vectors.T @ errors / amplitude) ** 2
+            for noise in (0.05, 0.1, 0.2, 0.4):
+                variance = np.maximum(values, 0.0) + noise**2
+                candidates.append((float((projected / variance + np.log(variance)).sum()), tuple(scales), noise))
+    _, best, noise = min(candidates)
+    return np.array(best), amplitude, noise * amplitude
+
+
+def _residual(points: Floats, errors: Floats, scales: Floats, amplitude: float, noise: float) -> Residual:
+    """Smooth the errors: the posterior mean at every sample, from all of them."""
+    correlation = matern(points, points, scales)
+    weights = np.linalg.solve(correlation + ((noise / amplitude) ** 2 + 1e-8) * np.eye(len(points)), errors)
+    return Residual.at(points, correlation @ weights, scales, amplitude, noise)
