@@ -10,7 +10,6 @@ phase.
 """
 
 import logging
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -136,22 +135,15 @@ def _study(problem: Problem, seed: int) -> "optuna.Study":
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = problem.space.search
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # constraints
-        sampler: optuna.samplers.BaseSampler
-        if options.method == "nsga2":
-            sampler = optuna.samplers.NSGAIISampler(
-                population_size=options.population, seed=seed, constraints_func=_constraints
-            )
-        else:
-            sampler = optuna.samplers.TPESampler(
-                n_startup_trials=options.population, seed=seed, constraints_func=_constraints
-            )
-    return optuna.create_study(directions=["minimize"] * len(problem.objectives), sampler=sampler)
-
-
-def _constraints(trial: "optuna.trial.FrozenTrial") -> tuple[float, ...]:
-    return (float(trial.user_attrs.get("excess", 0.0)),)
+    sampler: optuna.samplers.BaseSampler
+    if options.method == "nsga2":
+        sampler = optuna.samplers.NSGAIISampler(population_size=options.population, seed=seed)
+    else:
+        sampler = optuna.samplers.TPESampler(n_startup_trials=options.population, seed=seed)
+    study = optuna.create_study(directions=["minimize"] * len(problem.objectives), sampler=sampler)
+    for name in problem.allocated:  # a warm start: the best that layer errors promise comes first
+        study.enqueue_trial({"recipe": "allocation", "allocation": name})
+    return study
 
 
 def _design(problem: Problem, target: str, trial: "optuna.Trial") -> Design:
@@ -189,5 +181,5 @@ def _tell(
     if point.status != "ok" or len(known) < len(objectives):
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return
-    trial.set_user_attr("excess", limits.excess(point))
+    trial.set_constraint("limits", limits.excess(point))
     study.tell(trial, known)

@@ -113,7 +113,7 @@ class LoggedEvaluation:
 
     def _note(self, what: str, job: Job) -> None:
         with open(self.log, "a") as stream:
-            stream.write(f"{what} {job.key}\n")
+            stream.write(f"{what} {job.key}\npid {os.getpid()}\n")
 
 
 @dataclass(frozen=True)
