@@ -1,101 +1,30 @@
 """Weight-only quantized products of few tokens: the decode side, bound by the bytes of the weights.
 
-weights = NibbleWeights.from_tensor(tensor)                     # integers of up to 4 bits, group scales, zero points
+weights = NibbleWeights.from_packed(pack(tensor, Nibbles16()))   # integers of up to 4 bits, group scales, zero points
 product = MatrixVector(weights, row_scales=tensor.accumulator_scale)
 results = product.run(codes, token_scales)                      # codes int8[tokens, in] -> float32[tokens, out]
 
 sum[token, row] = sum over groups g of s_g * sum over i in g of (q_i - z_g) * x_i            exact integers
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
-from sparsefab.formats import IntFormat, QuantTensor
 from sparsefab.kernels_cpu import gemv_portable, gemv_vnni
 from sparsefab.kernels_cpu.features import Level, best_level, runs
 from sparsefab.kernels_cpu.kernel import kernel
 from sparsefab.kernels_cpu.panels import aligned_empty, aligned_zeros
 from sparsefab.kernels_cpu.threads import check_threads, run_blocks
+from sparsefab.kernels_cpu.weights import NibbleWeights
 
 __all__ = ["MatrixVector", "NibbleWeights"]
 
 _ROWS = 16  # a block: one row in each dword of a register
 _PART = 32  # inputs in a block's 256 bytes
 _S32_MAX = (1 << 31) - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class NibbleWeights:
-    """Weights of up to 4 bits with a multiplier a group, 16 rows side by side.
-
-    Attributes
-    ----------
-    rows, columns : int          Shape of the matrix.
-    group_size : int             Inputs that share a multiplier; each group is filled up to a multiple of 32.
-    values : uint8[blocks, groups, parts, 256]    A part is 32 inputs, a line of 64 bytes is 8: dword r of a line is row
-                                 r, its low nibbles are inputs 0-3, its high nibbles 4-7.
-    multipliers : uint8[blocks, groups, 16]   Rows that fill up a block have 0.
-    zeros : uint8[blocks, groups, 16]         Nibble that means 0; uint8[1, 1, 1] where it is one for all.
-    reach : int                  The greatest magnitude of a sum over all s8 activations from -127 to 127.
-    """
-
-    rows: int
-    columns: int
-    group_size: int
-    values: NDArray[np.uint8]
-    multipliers: NDArray[np.uint8]
-    zeros: NDArray[np.uint8]
-    reach: int
-
-    @classmethod
-    def from_tensor(cls, tensor: QuantTensor) -> "NibbleWeights":
-        """Arrange a compressed matrix.
-
-        Raises
-        ------
-        LayoutError                  If its format, group size or multipliers do not fit.
-        """
-        fmt = tensor.format
-        if not isinstance(fmt, IntFormat) or fmt.bits > 4:
-            raise LayoutError(f"nibbles hold integers of up to 4 bits, not {fmt.name}")
-        rows, columns = tensor.shape
-        group_size = min(tensor.group_size, columns)
-        groups, parts, blocks = tensor.spec.groups, -(-group_size // _PART), -(-rows // _ROWS)
-        multipliers = tensor.group_multipliers
-        if multipliers is None:
-            multipliers = np.ones((rows, tensor.spec.groups), np.uint16)
-        if multipliers.max(initial=0) > 255:
-            raise LayoutError(f"multipliers must fit 8 bits, not reach {multipliers.max()}")
-        offset = 1 << (fmt.bits - 1) if fmt.signed else 0
-        zero_of_weight = tensor.per_weight(tensor.zero_points, 0)
-        nibbles = np.full((blocks * _ROWS, columns), offset, np.uint8)
-        nibbles[:rows] = np.where(tensor.stored_mask, tensor.codes, zero_of_weight) + offset
-        nibbles = _by_groups(nibbles, group_size)
-        # [block, row, group, part, line, half, byte] -> [block, group, part, line, row, byte], both halves in one
-        halves = nibbles.reshape(blocks, _ROWS, groups, parts, 4, 2, 4).transpose(5, 0, 2, 3, 4, 1, 6)
-        values = aligned_empty((blocks, groups, parts, 256), np.uint8)
-        values[:] = (halves[0] | halves[1] << 4).reshape(values.shape)
-        zeros = np.array([[[offset]]], np.uint8)
-        if tensor.zero_points is not None:
-            zeros = _by_blocks(tensor.zero_points + offset, blocks)
-        return cls(
-            rows=rows,
-            columns=columns,
-            group_size=group_size,
-            values=values,
-            multipliers=_by_blocks(multipliers, blocks),
-            zeros=zeros,
-            reach=127 * int(np.abs(tensor.integers()).sum(axis=1).max()),
-        )
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that one product reads."""
-        return self.values.nbytes + self.multipliers.nbytes + self.zeros.nbytes
 
 
 class MatrixVector:
@@ -194,21 +123,3 @@ def _arrange(codes, group_size, factor, grouped, shifts):  # type: ignore[no-unt
             grouped[token, group, count:] = 0
             shifts[token, group] = factor * total
     return least < -127
-
-
-def _by_groups(matrix: NDArray[Any], group_size: int) -> NDArray[Any]:
-    """Bring [rows, columns] into [rows, groups, 32 * parts]; what fills up a group is 0."""
-    rows, columns = matrix.shape
-    groups, width = -(-columns // group_size), -(-group_size // _PART) * _PART
-    result = np.zeros((rows, groups, width), matrix.dtype)
-    for group in range(groups):
-        part = matrix[:, group * group_size : (group + 1) * group_size]
-        result[:, group, : part.shape[1]] = part
-    return result
-
-
-def _by_blocks(groups: NDArray[Any], blocks: int) -> NDArray[np.uint8]:
-    """Bring [rows, groups] into uint8[blocks, groups, 16]; missing rows are 0."""
-    padded = np.zeros((blocks * _ROWS, groups.shape[1]), np.uint8)
-    padded[: len(groups)] = groups
-    return np.ascontiguousarray(padded.reshape(blocks, _ROWS, -1).transpose(0, 2, 1))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
-from sparsefab.formats import IntFormat, QuantTensor, Requantizer
+from sparsefab.formats import IntFormat, Nibbles16, QuantTensor, Requantizer, Vnni4x1, Vnni4x4, pack
 from sparsefab.kernels_cpu.gemv import MatrixVector, NibbleWeights
 from sparsefab.kernels_cpu.panels import interleaved as interleave
 from sparsefab.kernels_cpu.panels import panels_of, rows_of
@@ -41,16 +41,13 @@ def block_weights(tensor: QuantTensor) -> BlockWeights:
     """
     if tensor.group_multipliers is not None:
         raise LayoutError("block kernels hold one scale a row, not group multipliers")
-    centred = tensor.centred()
-    if centred.min(initial=0) < -128 or centred.max(initial=0) > 127:
-        raise LayoutError(f"centred values of {tensor.format.name} leave s8")
-    matrix = centred.astype(np.int8)
-    shape = (-(-len(matrix) // 4), 4, -(-matrix.shape[1] // 4), 4)
-    padded = np.zeros((shape[0] * 4, shape[2] * 4), np.bool_)
-    padded[: matrix.shape[0], : matrix.shape[1]] = matrix != 0
-    groups = padded.reshape(shape)
+    rows, columns = tensor.shape
+    shape = (-(-rows // 4), 4, -(-columns // 4), 4)
+    stored = np.zeros((shape[0] * 4, shape[2] * 4), np.bool_)
+    stored[:rows, :columns] = tensor.stored_mask
+    groups = stored.reshape(shape)
     gathered = np.any(groups, axis=1).mean() < _GATHER_DENSITY * np.any(groups, axis=(1, 3)).mean()
-    return BlockWeights.from_columns(matrix) if gathered else BlockWeights.from_matrix(matrix)
+    return BlockWeights.from_packed(pack(tensor, Vnni4x1() if gathered else Vnni4x4()))
 
 
 class KernelRunner:
@@ -156,9 +153,8 @@ def _plan(layer: CompressedLayer, bias: Floats | None, codes_out: OutputCodes | 
     if tensor.group_multipliers is not None:
         if not (layer.dynamic and activations.signed):
             raise LayoutError("group scales need signed activations with a scale a token")
-        return _NibblePlan(
-            layer=layer, product=MatrixVector(NibbleWeights.from_tensor(tensor), row_scales=scale), bias=bias
-        )
+        weights = NibbleWeights.from_packed(pack(tensor, Nibbles16()))
+        return _NibblePlan(layer=layer, product=MatrixVector(weights, row_scales=scale), bias=bias)
     offset = 128 if activations.signed else 0
     zero_point = offset + (0 if layer.static is None else layer.static.zero_point)
     if layer.static is None or codes_out is None:

@@ -1,4 +1,4 @@
-"""Weights as kernels read them: quads of four inputs for groups of four rows."""
+"""Weights as kernels read them: views of packed sections, checked so that no kernel can read astray."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,14 +7,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
-from sparsefab.formats import IntFormat, PackedTensor, QuantTensor, Unstructured, Vnni4x1, pack
+from sparsefab.formats import (
+    Block,
+    Dense,
+    IntFormat,
+    Nibbles16,
+    PackedTensor,
+    Pattern,
+    QuantTensor,
+    Unstructured,
+    Vnni4x1,
+    Vnni4x4,
+    pack,
+    unpack,
+)
+from sparsefab.kernels_cpu.panels import aligned_empty
 
-__all__ = ["BlockWeights"]
+__all__ = ["BlockWeights", "NibbleWeights"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BlockWeights:
-    """s8 weights in blocks of four rows, checked so that no kernel can read astray.
+    """s8 weights in blocks of four rows: the layouts Vnni4x1 and Vnni4x4.
 
     Attributes
     ----------
@@ -61,57 +75,43 @@ class BlockWeights:
 
     @classmethod
     def from_packed(cls, packed: PackedTensor) -> "BlockWeights":
-        """Read a PackedTensor of the Vnni4x1 layout; sections are viewed, not copied, where alignment allows."""
-        sections = packed.sections
-        missing = [name for name in ("pointers", "offsets", "values") if name not in sections]
-        if missing:
-            raise LayoutError(f"a packed tensor for this kernel needs the section {missing[0]!r}")
-        try:
-            return cls(
-                rows=packed.spec.rows,
-                columns=packed.spec.columns,
-                ptr=_viewed(sections["pointers"], np.int64, ()),
-                offsets=_viewed(sections["offsets"], np.int32, (4,)),
-                values=_viewed(sections["values"], np.int8, (4, 4)),
-            )
-        except ValueError as error:
-            raise LayoutError(f"packed sections are cut short: {error}") from error
+        """Read a PackedTensor of the layout Vnni4x1 or Vnni4x4; sections are viewed, not copied, where they lie right.
+
+        Raises
+        ------
+        LayoutError              If the layout is another one, or a section is absent or cut short.
+        """
+        if not isinstance(packed.layout, Vnni4x1 | Vnni4x4):
+            raise LayoutError(f"this kernel reads the layouts vnni-4x1 and vnni-4x4, not {packed.layout.name}")
+        aligned = isinstance(packed.layout, Vnni4x4)
+        return cls(
+            rows=packed.spec.rows,
+            columns=packed.spec.columns,
+            ptr=_viewed(packed, "pointers", np.int64, ()),
+            offsets=_viewed(packed, "offsets", np.int32, () if aligned else (4,)),
+            values=_viewed(packed, "values", np.int8, (4, 4)),
+            aligned=aligned,
+        )
 
     @classmethod
     def from_columns(cls, matrix: NDArray[np.int8]) -> "BlockWeights":
-        """Cut a matrix int8[rows, columns] into 4x1 blocks and keep those that are not all zero."""
+        """Pack a matrix int8[rows, columns] in 4x1 blocks and keep those that are not all zero."""
         mask = np.zeros((4 * -(-len(matrix) // 4), matrix.shape[1]), np.bool_)
         mask[: len(matrix)] = matrix != 0
         mask = np.repeat(mask.reshape(-1, 4, matrix.shape[1]).any(axis=1), 4, axis=0)[: len(matrix)]
-        tensor = QuantTensor(
-            codes=matrix.astype(np.int16),
-            format=IntFormat(bits=8),
-            row_scales=np.ones(len(matrix), np.float32),
-            group_size=matrix.shape[1],
-            pattern=Unstructured(),
-            mask=mask,
-        )
-        return cls.from_packed(pack(tensor, Vnni4x1()))
+        return cls.from_packed(pack(_int8(matrix, Unstructured(), mask), Vnni4x1()))
 
     @classmethod
     def from_matrix(cls, matrix: NDArray[np.int8]) -> "BlockWeights":
-        """Cut a matrix int8[rows, columns] into aligned 4x4 blocks and keep those that are not all zero."""
+        """Pack a matrix int8[rows, columns] in aligned 4x4 blocks; of whole ones, keep those that are not all zero."""
         if matrix.dtype != np.int8 or matrix.ndim != 2:
             raise LayoutError(f"matrix must be int8[rows, columns], not {matrix.dtype} of {matrix.shape}")
         rows, columns = matrix.shape
-        groups, lines = -(-rows // 4), -(-columns // 4)
-        blocks = np.zeros((4 * groups, 4 * lines), np.int8)
-        blocks[:rows, :columns] = matrix
-        blocks = blocks.reshape(groups, 4, lines, 4).transpose(0, 2, 1, 3)
-        kept = blocks.any(axis=(2, 3))
-        return cls(
-            rows=rows,
-            columns=columns,
-            ptr=np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int64),
-            offsets=(256 * np.nonzero(kept)[1]).astype(np.int32),
-            values=np.ascontiguousarray(blocks[kept]),
-            aligned=True,
-        )
+        if rows % 4 or columns % 4:
+            return cls.from_packed(pack(_int8(matrix, Dense(), None), Vnni4x4()))
+        kept = matrix.reshape(rows // 4, 4, columns // 4, 4).any(axis=(1, 3))
+        mask = np.repeat(np.repeat(kept, 4, axis=0), 4, axis=1)
+        return cls.from_packed(pack(_int8(matrix, Block(4, 4), mask), Vnni4x4()))
 
     @property
     def groups(self) -> int:
@@ -133,8 +133,86 @@ class BlockWeights:
         return (totals[self.ptr[1:]] - totals[self.ptr[:-1]]).reshape(-1)
 
 
-def _viewed(section: NDArray[np.uint8], dtype: Any, inner: tuple[int, ...]) -> NDArray[Any]:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NibbleWeights:
+    """Weights of up to 4 bits with a multiplier a group, 16 rows side by side: the layout Nibbles16.
+
+    Attributes
+    ----------
+    rows, columns : int          Shape of the matrix.
+    group_size : int             Inputs that share a multiplier; each group is filled up to a multiple of 32.
+    values : uint8[blocks, groups, parts, 256]    A part is 32 inputs, a line of 64 bytes is 8: dword r of a line is row
+                                 r, its low nibbles are inputs 0-3, its high nibbles 4-7. Base on a 64-byte boundary.
+    multipliers : uint8[blocks, groups, 16]   Rows that fill up a block have 0.
+    zeros : uint8[blocks, groups, 16]         Nibble that means 0; uint8[1, 1, 1] where it is one for all.
+    reach : int                  The greatest magnitude of a sum over all s8 activations from -127 to 127.
+    """
+
+    rows: int
+    columns: int
+    group_size: int
+    values: NDArray[np.uint8]
+    multipliers: NDArray[np.uint8]
+    zeros: NDArray[np.uint8]
+    reach: int
+
+    @classmethod
+    def from_packed(cls, packed: PackedTensor) -> "NibbleWeights":
+        """Read a PackedTensor of the layout Nibbles16; sections are viewed, not copied, where they lie right.
+
+        Raises
+        ------
+        LayoutError              If the layout is another one, or a section is absent or cut short.
+        """
+        layout, spec = packed.layout, packed.spec
+        if not isinstance(layout, Nibbles16):
+            raise LayoutError(f"this kernel reads the layout nibbles-16, not {layout.name}")
+        blocks, groups, parts = layout.grid(spec)
+        integers = unpack(packed).integers()  # checks the sections' sizes
+        values = packed.sections["values"].reshape(blocks, groups, parts, 256)
+        if values.ctypes.data % 64 or not values.flags.c_contiguous:
+            values = aligned_empty(values.shape, np.uint8)
+            values[:] = packed.sections["values"].reshape(values.shape)
+        if spec.asymmetric:
+            zeros = np.ascontiguousarray(packed.sections["zero_points"]).reshape(blocks, groups, 16)
+        else:
+            zeros = np.full((1, 1, 1), layout.zero_nibble(spec), np.uint8)
+        return cls(
+            rows=spec.rows,
+            columns=spec.columns,
+            group_size=min(spec.group_size, spec.columns),
+            values=values,
+            multipliers=np.ascontiguousarray(packed.sections["multipliers"]).reshape(blocks, groups, 16),
+            zeros=zeros,
+            reach=127 * int(np.abs(integers).sum(axis=1).max()),
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that one product reads."""
+        return self.values.nbytes + self.multipliers.nbytes + self.zeros.nbytes
+
+
+def _int8(matrix: NDArray[np.int8], pattern: Pattern, mask: NDArray[np.bool_] | None) -> QuantTensor:
+    return QuantTensor(
+        codes=matrix.astype(np.int16),
+        format=IntFormat(bits=8),
+        row_scales=np.ones(len(matrix), np.float32),
+        group_size=matrix.shape[1],
+        pattern=pattern,
+        mask=mask,
+    )
+
+
+def _viewed(packed: PackedTensor, name: str, dtype: Any, inner: tuple[int, ...]) -> NDArray[Any]:
+    section = packed.sections.get(name)
+    if section is None:
+        raise LayoutError(f"a packed tensor for this kernel needs the section {name!r}")
     flat = np.ascontiguousarray(section)
     if flat.ctypes.data % np.dtype(dtype).itemsize:
         flat = flat.copy()
-    return flat.view(dtype).reshape(-1, *inner)
+    try:
+        result: NDArray[Any] = flat.view(dtype).reshape(-1, *inner)
+    except ValueError as error:
+        raise LayoutError(f"section {name!r} is cut short: {error}") from error
+    return result

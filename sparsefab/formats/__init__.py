@@ -5,7 +5,17 @@ from sparsefab.formats.catalog import CATALOG, Format, get_format
 from sparsefab.formats.decode import DecodeTable, FixedPoint
 from sparsefab.formats.floats import FloatFormat
 from sparsefab.formats.ints import IntFormat
-from sparsefab.formats.layout import BlockRows, Chain, Layout, RowMajor, Sparse, Vnni4x1, storage_layout
+from sparsefab.formats.layout import (
+    BlockRows,
+    Chain,
+    Layout,
+    Nibbles16,
+    RowMajor,
+    Sparse,
+    Vnni4x1,
+    Vnni4x4,
+    storage_layout,
+)
 from sparsefab.formats.packing import pack, unpack
 from sparsefab.formats.requantize import Requantizer, requantize, requantize_scalar
 from sparsefab.formats.scales import group_count, multiplier_loss, to_multipliers
@@ -26,6 +36,7 @@ __all__ = [
     "Format",
     "IntFormat",
     "Layout",
+    "Nibbles16",
     "PackedTensor",
     "Pattern",
     "QuantTensor",
@@ -36,6 +47,7 @@ __all__ = [
     "TensorSpec",
     "Unstructured",
     "Vnni4x1",
+    "Vnni4x4",
     "get_format",
     "group_count",
     "multiplier_loss",

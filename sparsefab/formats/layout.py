@@ -1,6 +1,7 @@
 """Layouts: which bytes a compressed matrix becomes. The catalogue of what `pack` can write.
 
 Every layout ends with the same scale sections: `multipliers` (if grouped), `zero_points` (if asymmetric), `row_scales`.
+Nibbles16 keeps the first two in its own order, u8[16-row blocks][groups][16 rows], multipliers also where all are 1.
 
     RowMajor            codes     rows of codes, each row starting a byte
     Sparse(index)       codes     N slots a block of M       indices   log2(M) bits a slot
@@ -8,6 +9,8 @@ Every layout ends with the same scale sections: `multipliers` (if grouped), `zer
                         codes     the stored weights         bitmap    1 bit a weight             (unstructured)
     BlockRows           codes     the stored blocks          columns   uint16 a block   pointers  uint32 a block row
     Vnni4x1             values    s8[quads][4 rows][4 k]     offsets   int32[quads][4]  pointers  int64 a row group
+    Vnni4x4             values    s8[blocks][4 rows][4 k]    offsets   int32[blocks]    pointers  int64 a row group
+    Nibbles16           values    per 16 rows, group and 32 inputs: 4 lines of 16 rows x 4 bytes, two inputs a byte
     Chain               beats     per tile of inputs, per row: L weights s8, then L 4-bit indices
 """
 
@@ -16,12 +19,26 @@ from typing import Literal
 
 from sparsefab.errors import LayoutError
 from sparsefab.formats.bits import packed_bytes
-from sparsefab.formats.sparsity import NM, Block, Dense, Unstructured
+from sparsefab.formats.ints import IntFormat
+from sparsefab.formats.sparsity import NM, Block, Dense, Pattern, Unstructured
 from sparsefab.formats.tensors import ROW_SCALE_BYTES, TensorSpec
 
-__all__ = ["BlockRows", "Chain", "Layout", "RowMajor", "Sparse", "Vnni4x1", "storage_layout"]
+__all__ = [
+    "BlockRows",
+    "Chain",
+    "Layout",
+    "Nibbles16",
+    "RowMajor",
+    "Sparse",
+    "Vnni4x1",
+    "Vnni4x4",
+    "storage_layout",
+]
 
+NIBBLE_ROWS = 16  # one row in each dword of a 512-bit register
+NIBBLE_PART_INPUTS = 32  # inputs of a part: 256 bytes of 16 rows
 VNNI_PANEL_TOKENS = 64  # an activation line: 64 tokens of u8
+VNNI_LINE_BYTES = 4 * VNNI_PANEL_TOKENS  # four interleaved inputs of 64 tokens
 VNNI_MAX_COLUMNS = 65_793  # columns * 255 * 128 < 2**31: no int32 accumulator overflows
 
 
@@ -119,6 +136,70 @@ class Vnni4x1:
         return {"values": 16 * quads, "offsets": 16 * quads, "pointers": 8 * (groups + 1), **_scale_sections(spec)}
 
 
+@dataclass(frozen=True, slots=True)
+class Vnni4x4:
+    """Aligned blocks of four rows by four consecutive inputs, a dword a row, for `vpdpbusd` on interleaved activations.
+
+    Blocks of zeros are left out where the pattern is made of whole 4x4 blocks; dense, N:M and every other pattern
+    stores them all. offsets are bytes into a panel of 64 tokens whose inputs are interleaved by four: 256 * k / 4.
+    """
+
+    @property
+    def name(self) -> str:
+        """vnni-4x4."""
+        return "vnni-4x4"
+
+    @staticmethod
+    def drops_blocks(pattern: Pattern) -> bool:
+        """Say whether a pattern's absent blocks are left out."""
+        return isinstance(pattern, Block) and pattern.rows % 4 == 0 and pattern.columns % 4 == 0
+
+    def section_bytes(self, spec: TensorSpec) -> dict[str, int]:
+        """Bytes of each section; exact with spec.stored."""
+        groups = -(-spec.rows // 4)
+        blocks = spec.stored // 16 if self.drops_blocks(spec.pattern) else groups * -(-spec.columns // 4)
+        return {"values": 16 * blocks, "offsets": 4 * blocks, "pointers": 8 * (groups + 1), **_scale_sections(spec)}
+
+
+@dataclass(frozen=True, slots=True)
+class Nibbles16:
+    """Integers of up to 4 bits with a multiplier a group, 16 rows side by side, for few tokens; every weight is stored.
+
+    A group is filled up to parts of 32 inputs. A part is four lines of 64 bytes, a line 8 inputs: its dword r is row
+    r, low nibbles are inputs 0-3, high nibbles 4-7. Nibbles and zero points are codes, of signed formats + 2^(bits-1).
+    """
+
+    @property
+    def name(self) -> str:
+        """nibbles-16."""
+        return "nibbles-16"
+
+    def grid(self, spec: TensorSpec) -> tuple[int, int, int]:
+        """Blocks of 16 rows, groups, and parts a group.
+
+        Raises
+        ------
+        LayoutError                 If the format is no integer of up to 4 bits.
+        """
+        if not isinstance(spec.format, IntFormat) or spec.format.bits > 4:
+            raise LayoutError(f"layout {self.name} holds integers of up to 4 bits, not {spec.format.name}")
+        return -(-spec.rows // NIBBLE_ROWS), spec.groups, -(-min(spec.group_size, spec.columns) // NIBBLE_PART_INPUTS)
+
+    @staticmethod
+    def zero_nibble(spec: TensorSpec) -> int:
+        """The nibble of code 0."""
+        return 1 << (spec.format.bits - 1) if isinstance(spec.format, IntFormat) and spec.format.signed else 0
+
+    def section_bytes(self, spec: TensorSpec) -> dict[str, int]:
+        """Bytes of each section."""
+        blocks, groups, parts = self.grid(spec)
+        lanes = blocks * groups * NIBBLE_ROWS
+        sections = {"values": lanes * parts * NIBBLE_PART_INPUTS // 2, "multipliers": lanes}
+        if spec.asymmetric:
+            sections["zero_points"] = lanes
+        return {**sections, "row_scales": spec.rows * ROW_SCALE_BYTES}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
     """Weight beats of the RTL chain: `dsps` weights s8 and as many 4-bit indices.
@@ -168,7 +249,7 @@ class Chain:
         return {"beats": self.tiles(spec.columns) * spec.rows * self.beat_bytes, **_scale_sections(spec)}
 
 
-Layout = RowMajor | Sparse | BlockRows | Vnni4x1 | Chain
+Layout = RowMajor | Sparse | BlockRows | Vnni4x1 | Vnni4x4 | Nibbles16 | Chain
 
 
 def storage_layout(spec: TensorSpec) -> Layout:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from sparsefab.formats import Block, Dense, QuantTensor, Unstructured, Vnni4x1, get_format, pack, unpack
+from sparsefab.formats import NM, Block, Dense, QuantTensor, Unstructured, Vnni4x1, Vnni4x4, get_format, pack, unpack
 from sparsefab.formats.requantize import Requantizer, requantize
 from sparsefab.kernels_cpu.features import Level, runs
-from sparsefab.kernels_cpu.panels import panels_of, rows_of
+from sparsefab.kernels_cpu.panels import interleaved, panels_of, rows_of
 from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product, Reals, Sums
 
 FORMATS = ["int8", "int6", "int5", "int4", "int3", "int2", "uint4", "uint7", "e2m1", "e2m3", "e1m4"]
@@ -20,7 +20,11 @@ def tensor_of(name, pattern, seed):
     codes = random.choice(np.unique(fmt.from_pattern(np.arange(1 << fmt.bits))), (ROWS, COLUMNS)).astype(np.int16)
     mask = None
     if isinstance(pattern, Block):
-        mask = np.repeat(random.random((ROWS // 4, COLUMNS)) < 0.3, 4, axis=0)
+        kept = random.random((ROWS // pattern.rows, COLUMNS // pattern.columns)) < 0.3
+        mask = np.kron(kept, np.ones((pattern.rows, pattern.columns), np.bool_))
+    elif isinstance(pattern, NM):
+        order = random.random((ROWS, COLUMNS // pattern.m, pattern.m)).argsort(axis=2)
+        mask = (order < pattern.n).reshape(ROWS, COLUMNS)
     elif isinstance(pattern, Unstructured):
         mask = random.random((ROWS, COLUMNS)) < 0.3
     zero_points = random.integers(0, 1 << fmt.bits, (ROWS, 1)).astype(np.int16) if name.startswith("uint") else None
@@ -36,11 +40,16 @@ def tensor_of(name, pattern, seed):
 
 
 @pytest.mark.parametrize("level", [level for level in Level if runs(level)])
-@pytest.mark.parametrize("pattern", [Block(4, 1), Unstructured(), Dense()], ids=lambda pattern: pattern.name)
+@pytest.mark.parametrize(
+    ("layout", "pattern"),
+    [(Vnni4x1(), Block(4, 1)), (Vnni4x1(), Unstructured()), (Vnni4x1(), Dense()),
+     (Vnni4x4(), Block(4, 4)), (Vnni4x4(), NM(2, 4)), (Vnni4x4(), Dense())],
+    ids=lambda value: value.name,
+)  # fmt: skip
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_kernel_computes_what_the_packed_bytes_mean(name, pattern, level):
+def test_the_kernel_computes_what_the_packed_bytes_mean(name, pattern, layout, level):
     tensor = tensor_of(name, pattern, seed=len(name))
-    packed = pack(tensor, Vnni4x1())
+    packed = pack(tensor, layout)
     weights = BlockWeights.from_packed(packed)
     integers = unpack(packed).integers()
     np.testing.assert_array_equal(integers, tensor.integers())
@@ -49,7 +58,7 @@ def test_the_kernel_computes_what_the_packed_bytes_mean(name, pattern, level):
     bias = random.integers(-(1 << 20), 1 << 20, ROWS)
     acc = bias + (codes.astype(np.int64) + 5) @ integers.T
     common = {"bias": bias, "zero_point": 128 - 5, "level": level}
-    panels = panels_of(codes)
+    panels = interleaved(panels_of(codes)) if weights.aligned else panels_of(codes)
 
     sums = Product(weights, Sums(), **common).run(panels)
     np.testing.assert_array_equal(rows_of(sums, tokens=TOKENS, outputs=ROWS), acc)

@@ -14,6 +14,7 @@ from sparsefab.formats import (
     Chain,
     Dense,
     IntFormat,
+    Nibbles16,
     Pattern,
     QuantTensor,
     RowMajor,
@@ -21,6 +22,7 @@ from sparsefab.formats import (
     TensorSpec,
     Unstructured,
     Vnni4x1,
+    Vnni4x4,
     get_format,
     pack,
     storage_layout,
@@ -37,6 +39,7 @@ PATTERNS: list[Pattern] = [
     NM(16, 16),
     Block(4, 1),
     Block(4, 4),
+    Block(8, 4),
     Unstructured(),
 ]
 
@@ -100,7 +103,9 @@ def layouts_of(tensor: QuantTensor) -> list:
     if centred.min() >= -128 and centred.max() <= 127:
         layouts += [Chain(dsps=32), Chain(dsps=40)]
         if tensor.group_size == tensor.shape[1]:
-            layouts.append(Vnni4x1())
+            layouts += [Vnni4x1(), Vnni4x4()]
+    if isinstance(tensor.format, IntFormat) and tensor.format.bits <= 4:
+        layouts.append(Nibbles16())
     return layouts
 
 
@@ -158,6 +163,52 @@ def test_chain_beats_are_as_documented() -> None:
     assert packed.sections["beats"].tolist() == [3, 9, 16, 31, 0, 0x93, 0xF0, 0x00]
 
 
+@pytest.mark.parametrize(("rows", "columns", "group_size"), [(1, 1, None), (5, 47, None), (33, 70, 32), (17, 33, 16)])
+@pytest.mark.parametrize("name", ["int4", "int3", "uint4", "uint2"])
+def test_round_trip_of_ragged_shapes(name: str, rows: int, columns: int, group_size: int | None) -> None:
+    """Rows that fill no block, inputs that fill no line, groups that fill no part."""
+    for pattern in (Dense(), Unstructured()):
+        tensor = random_tensor(name, pattern, rows, columns, group_size, asymmetric=name.startswith("uint"))
+        check_round_trip(tensor)
+
+
+def test_aligned_blocks_are_as_documented() -> None:
+    """Row by row inside a block; the block column as bytes into a panel; row groups by pointers."""
+    codes = np.arange(64, dtype=np.int16).reshape(8, 8)
+    mask = np.kron(np.array([[False, True], [False, False]]), np.ones((4, 4), bool))
+    tensor = QuantTensor(
+        codes=codes,
+        format=get_format("int8"),
+        row_scales=np.ones(8, np.float32),
+        group_size=8,
+        pattern=Block(4, 4),
+        mask=mask,
+    )
+    sections = pack(tensor, Vnni4x4()).sections
+    assert sections["values"].tolist() == codes[:4, 4:].ravel().tolist()
+    assert sections["offsets"].view(np.int32).tolist() == [256]
+    assert sections["pointers"].view(np.int64).tolist() == [0, 1, 1]
+
+
+def test_nibbles_are_as_documented() -> None:
+    """Every nibble, multiplier and zero point by its own address, in plain loops."""
+    tensor = random_tensor("int3", rows=18, columns=70, group_size=34, asymmetric=True)
+    sections = pack(tensor, Nibbles16()).sections
+    assert list(sections) == ["values", "multipliers", "zero_points", "row_scales"]
+    values = sections["values"].reshape(2, 3, 2, 4, 16, 4)  # block, group, part, line, row, byte
+    for row in range(18):
+        for column in range(70):
+            group, i = divmod(column, 34)
+            byte = int(values[row // 16, group, i // 32, i % 32 // 8, row % 16, i % 4])
+            assert byte >> (4 if i % 8 >= 4 else 0) & 15 == tensor.codes[row, column] + 4
+    assert tensor.group_multipliers is not None
+    assert tensor.zero_points is not None
+    for name, groups in (("multipliers", tensor.group_multipliers), ("zero_points", tensor.zero_points + 4)):
+        lanes = sections[name].reshape(2, 3, 16)
+        np.testing.assert_array_equal(np.concatenate([lanes[0].T, lanes[1].T[:2]]), groups)
+        assert not lanes[1, :, 2:].any()
+
+
 def test_index_form_costs_what_the_catalogue_says() -> None:
     """At 50 % density an index saves 25 % for int8, nothing for int4, and costs 17 % more for int3."""
     change = {}
@@ -186,6 +237,15 @@ def test_what_does_not_fit_is_refused() -> None:
         pack(random_tensor("e4m3"), Chain(dsps=32))
     with pytest.raises(LayoutError, match="one scale a row"):
         pack(random_tensor("int4", group_size=16), Vnni4x1())
+    with pytest.raises(LayoutError, match="one scale a row"):
+        pack(random_tensor("int4", group_size=16), Vnni4x4())
+    with pytest.raises(LayoutError, match="up to 4 bits"):
+        pack(random_tensor("int5", group_size=16), Nibbles16())
+    wide = random_tensor("int4", group_size=16)
+    assert wide.group_multipliers is not None
+    wide.group_multipliers[0, 0] = 256
+    with pytest.raises(LayoutError, match="must fit 8 bits, not reach 256"):
+        pack(wide, Nibbles16())
     with pytest.raises(LayoutError, match="does not divide"):
         TensorSpec.of(8, 40, get_format("int4"), NM(2, 16))
     with pytest.raises(LayoutError, match="at most 8 fit"):

@@ -1,13 +1,14 @@
 """Weight-only products against NumPy's int64: group sizes, zero points, ragged ends, ranges."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numba import njit
 
 from sparsefab.errors import LayoutError
-from sparsefab.formats import Dense, QuantTensor, Unstructured, get_format
+from sparsefab.formats import Dense, Nibbles16, QuantTensor, RowMajor, Unstructured, get_format, pack
 from sparsefab.kernels_cpu.features import Level, runs
 from sparsefab.kernels_cpu.gemv import MatrixVector, NibbleWeights
 from sparsefab.kernels_cpu.threads import available_threads
@@ -32,6 +33,10 @@ def tensor_of(name, rows, columns, group_size, seed=0, density=1.0):
     )
 
 
+def nibbles(tensor):
+    return NibbleWeights.from_packed(pack(tensor, Nibbles16()))
+
+
 def codes_of(tokens, columns):
     return np.random.default_rng(9).integers(-127, 128, (tokens, columns)).astype(np.int8)
 
@@ -44,7 +49,7 @@ def codes_of(tokens, columns):
 def test_sums_and_reals_equal_numpy(level, name, rows, columns, group_size):
     tensor = tensor_of(name, rows, columns, group_size)
     codes = codes_of(3, columns)
-    weights = NibbleWeights.from_tensor(tensor)
+    weights = nibbles(tensor)
     sums = codes.astype(np.int64) @ tensor.integers().T
     np.testing.assert_array_equal(MatrixVector(weights, level=level).run(codes), sums)
     scales = np.array([0.25, 1.7, 3e-5], np.float32)
@@ -57,7 +62,7 @@ def test_sums_and_reals_equal_numpy(level, name, rows, columns, group_size):
 def test_absent_weights_contribute_nothing(level, name):
     tensor = tensor_of(name, 20, 70, 32, density=0.4)
     codes = codes_of(2, 70)
-    result = MatrixVector(NibbleWeights.from_tensor(tensor), level=level).run(codes)
+    result = MatrixVector(nibbles(tensor), level=level).run(codes)
     np.testing.assert_array_equal(result, codes.astype(np.int64) @ tensor.integers().T)
 
 
@@ -65,9 +70,7 @@ def test_absent_weights_contribute_nothing(level, name):
 def test_threads_share_the_blocks(level):
     tensor = tensor_of("int4", 100, 64, 32)
     codes = codes_of(2, 64)
-    result = MatrixVector(NibbleWeights.from_tensor(tensor), level=level).run(
-        codes, threads=min(2, available_threads())
-    )
+    result = MatrixVector(nibbles(tensor), level=level).run(codes, threads=min(2, available_threads()))
     np.testing.assert_array_equal(result, codes.astype(np.int64) @ tensor.integers().T)
 
 
@@ -80,7 +83,7 @@ def test_sums_beyond_32_bits_take_the_wide_path():
         group_size=32,
         group_multipliers=np.full((1, columns // 32), 255, np.uint16),
     )
-    weights = NibbleWeights.from_tensor(tensor)
+    weights = nibbles(tensor)
     codes = np.full((1, columns), -127, np.int8)
     product = MatrixVector(weights, row_scales=tensor.row_scales)
     assert product.level is Level.PORTABLE
@@ -89,17 +92,31 @@ def test_sums_beyond_32_bits_take_the_wide_path():
         MatrixVector(weights)
 
 
-def test_tensors_that_do_not_fit_are_refused():
-    with pytest.raises(LayoutError, match="up to 4 bits"):
-        NibbleWeights.from_tensor(tensor_of("int5", 4, 32, 32))
-    wide = tensor_of("int4", 4, 64, 32)
-    wide.group_multipliers[0, 0] = 256
-    with pytest.raises(LayoutError, match="must fit 8 bits, not reach 256"):
-        NibbleWeights.from_tensor(wide)
+def test_packed_bytes_that_do_not_fit_are_refused():
+    tensor = tensor_of("int4", 4, 64, 32)
+    with pytest.raises(LayoutError, match="reads the layout nibbles-16, not row-major"):
+        NibbleWeights.from_packed(pack(tensor, RowMajor()))
+    packed = pack(tensor, Nibbles16())
+    for name in ("values", "multipliers"):
+        cut = dict(packed.sections) | {name: packed.sections[name][:-1]}
+        with pytest.raises(LayoutError, match=name):
+            NibbleWeights.from_packed(replace(packed, sections=cut))
+
+
+def test_values_are_brought_to_a_line_where_they_are_not():
+    tensor = tensor_of("uint4", 20, 70, 32)
+    packed = pack(tensor, Nibbles16())
+    raw = np.empty(packed.sections["values"].size + 65, np.uint8)
+    moved = raw[-raw.ctypes.data % 64 + 1 :][: packed.sections["values"].size]
+    moved[:] = packed.sections["values"]
+    weights = NibbleWeights.from_packed(replace(packed, sections=packed.sections | {"values": moved}))
+    assert weights.values.ctypes.data % 64 == 0
+    codes = codes_of(2, 70)
+    np.testing.assert_array_equal(MatrixVector(weights).run(codes), codes.astype(np.int64) @ tensor.integers().T)
 
 
 def test_wrong_arguments_are_named():
-    product = MatrixVector(NibbleWeights.from_tensor(tensor_of("int4", 4, 32, 16)))
+    product = MatrixVector(nibbles(tensor_of("int4", 4, 32, 16)))
     with pytest.raises(ValueError, match="codes must be int8"):
         product.run(np.zeros((1, 32), np.uint8))
     with pytest.raises(ValueError, match="codes must be int8"):
@@ -114,7 +131,7 @@ def test_wrong_arguments_are_named():
 
 @pytest.mark.skipif(not runs(Level.AVX512_VNNI), reason="needs AVX512-VNNI")
 def test_the_loop_is_two_dot_products_a_line():
-    product = MatrixVector(NibbleWeights.from_tensor(tensor_of("int4", 16, 64, 32)))
+    product = MatrixVector(nibbles(tensor_of("int4", 16, 64, 32)))
     options = {name: value for name, value in product._kernel.targetoptions.items() if name != "nopython"}
     product._kernel = njit(**options)(product._kernel.py_func)
     product.run(codes_of(1, 64))

@@ -1,0 +1,99 @@
+"""Quads of four inputs for groups of four rows, as `vpdpbusd` reads them: gathered (4x1) or aligned (4x4)."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsefab.errors import LayoutError
+from sparsefab.formats.layout import VNNI_LINE_BYTES, VNNI_MAX_COLUMNS, VNNI_PANEL_TOKENS, Vnni4x1, Vnni4x4
+from sparsefab.formats.packing_parts import Parts, Sections, centred_s8, codes_of_centred, section
+from sparsefab.formats.tensors import PackedTensor, QuantTensor
+
+__all__ = ["read_vnni4x1", "read_vnni4x4", "write_vnni4x1", "write_vnni4x4"]
+
+
+def write_vnni4x1(tensor: QuantTensor, layout: Vnni4x1) -> Sections:
+    _check_rows(tensor, layout)
+    rows, columns = tensor.shape
+    groups = -(-rows // 4)
+    values = np.zeros((groups * 4, columns), np.int8)
+    values[:rows] = centred_s8(tensor, layout)
+    mask = np.zeros(values.shape, np.bool_)
+    mask[:rows] = tensor.stored_mask
+    kept = np.logical_or.reduce(mask.reshape(groups, 4, columns), axis=1)
+    quad_values, quad_columns, pointers = [], [], [0]
+    for group in range(groups):
+        k = np.flatnonzero(kept[group])
+        block = values[group * 4 : group * 4 + 4, k]  # [4, kept]
+        if short := -len(k) % 4:
+            k = np.concatenate([k, np.repeat(k[-1:], short)])
+            block = np.pad(block, ((0, 0), (0, short)))
+        quad_values.append(block.reshape(4, -1, 4).transpose(1, 0, 2))
+        quad_columns.append(k.reshape(-1, 4))
+        pointers.append(pointers[-1] + len(k) // 4)
+    offsets = (np.concatenate(quad_columns) * VNNI_PANEL_TOKENS).astype(np.int32)
+    return {
+        "values": np.ascontiguousarray(np.concatenate(quad_values)).view(np.uint8).reshape(-1),
+        "offsets": offsets.view(np.uint8).reshape(-1),
+        "pointers": np.array(pointers, np.int64).view(np.uint8),
+    }
+
+
+def read_vnni4x1(packed: PackedTensor, layout: Vnni4x1, zero_points: NDArray[np.int16] | None) -> Parts:
+    spec = packed.spec
+    groups = -(-spec.rows // 4)
+    pointers = section(packed, "pointers", 8 * (groups + 1)).view(np.int64)
+    quads = int(pointers[-1])
+    quad_values = section(packed, "values", 16 * quads).view(np.int8).reshape(quads, 4, 4)
+    columns = section(packed, "offsets", 16 * quads).view(np.int32).reshape(quads, 4) // VNNI_PANEL_TOKENS
+    values = np.zeros((groups * 4, spec.columns), np.int8)
+    mask = np.zeros(values.shape, np.bool_)
+    group_of_quad = np.repeat(np.arange(groups), np.diff(pointers))
+    for row in range(4):
+        # padding repeats the last input with zeros, so adding is what assigning would overwrite
+        np.add.at(values, (group_of_quad[:, None] * 4 + row, columns), quad_values[:, row])
+        mask[group_of_quad[:, None] * 4 + row, columns] = True
+    values, mask = values[: spec.rows], mask[: spec.rows]
+    return codes_of_centred(spec, values, zero_points), mask
+
+
+def write_vnni4x4(tensor: QuantTensor, layout: Vnni4x4) -> Sections:
+    _check_rows(tensor, layout)
+    rows, columns = tensor.shape
+    groups, lines = -(-rows // 4), -(-columns // 4)
+    margin = ((0, 4 * groups - rows), (0, 4 * lines - columns))
+    grid = (groups, 4, lines, 4)
+    blocks = np.pad(centred_s8(tensor, layout), margin).reshape(grid).transpose(0, 2, 1, 3)
+    kept = np.ones((groups, lines), np.bool_)
+    if layout.drops_blocks(tensor.pattern):
+        kept = tensor.stored_mask.reshape(grid).any(axis=(1, 3))
+    return {
+        "values": blocks[kept].view(np.uint8).reshape(-1),
+        "offsets": (VNNI_LINE_BYTES * np.nonzero(kept)[1]).astype(np.int32).view(np.uint8),
+        "pointers": np.concatenate([[0], kept.sum(axis=1).cumsum()]).astype(np.int64).view(np.uint8),
+    }
+
+
+def read_vnni4x4(packed: PackedTensor, layout: Vnni4x4, zero_points: NDArray[np.int16] | None) -> Parts:
+    spec = packed.spec
+    sizes = layout.section_bytes(spec)
+    groups, lines = -(-spec.rows // 4), -(-spec.columns // 4)
+    pointers = section(packed, "pointers", sizes["pointers"]).view(np.int64)
+    stored = section(packed, "values", sizes["values"]).view(np.int8).reshape(-1, 4, 4)
+    line = section(packed, "offsets", sizes["offsets"]).view(np.int32) // VNNI_LINE_BYTES
+    group = np.repeat(np.arange(groups), np.diff(pointers))
+    blocks = np.zeros((groups, lines, 4, 4), np.int8)
+    mask = np.zeros(blocks.shape, np.bool_)
+    blocks[group, line], mask[group, line] = stored, True
+    values, mask = (
+        part.transpose(0, 2, 1, 3).reshape(4 * groups, 4 * lines)[: spec.rows, : spec.columns]
+        for part in (blocks, mask)
+    )
+    return codes_of_centred(spec, values, zero_points), mask if layout.drops_blocks(spec.pattern) else None
+
+
+def _check_rows(tensor: QuantTensor, layout: Vnni4x1 | Vnni4x4) -> None:
+    if tensor.group_size < tensor.shape[1]:
+        raise LayoutError(f"layout {layout.name} holds one scale a row, not groups of {tensor.group_size}")
+    columns = tensor.shape[1]
+    if columns > VNNI_MAX_COLUMNS:
+        raise LayoutError(f"layout {layout.name}: {columns} inputs may overflow int32; at most {VNNI_MAX_COLUMNS}")
