@@ -60,9 +60,9 @@ class CreditFifo(wiring.Component):
         m.d.comb += [
             self.available.eq(~spare[-1]),
             store.write_address.eq(write),
-            store.write_data[0].eq(Value.cast(self.data)),
+            store.write_data0.eq(Value.cast(self.data)),
             store.write_enable.eq(self.push),
-            store.read_addresses[0].eq(read),
+            store.read_address0.eq(read),
             self.o.valid.eq(filled),
             Value.cast(self.o.payload).eq(out),
         ]
@@ -73,5 +73,5 @@ class CreditFifo(wiring.Component):
             m.d.sync += spare.eq(spare + 1)
         m.d.sync += write.eq(write + self.push)
         with m.If(~filled | self.o.ready):
-            m.d.sync += [filled.eq(write != read), read.eq(read + (write != read)), out.eq(store.read_data[0])]
+            m.d.sync += [filled.eq(write != read), read.eq(read + (write != read)), out.eq(store.read_data0)]
         return m

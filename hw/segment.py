@@ -86,7 +86,7 @@ class ChainSegment(wiring.Component):
         )
         m.d.comb += [
             banks.write_address.eq(Cat(s0_index, self.write_bank)),
-            banks.write_data.eq(s0_pairs),
+            *(getattr(banks, f"write_data{d}").eq(s0_pairs[d]) for d in range(arch.segment)),
             banks.write_enable.eq(s0_write),
         ]
 
@@ -100,10 +100,9 @@ class ChainSegment(wiring.Component):
             if d:
                 bank = _delayed(m, bank, f"s{d}_bank")
 
-            m.d.comb += banks.read_addresses[d].eq(Cat(index, bank))
-            lower, upper = (
-                banks.read_data[d].word_select(lane, arch.activation_bits).as_signed() for lane in range(arch.lanes)
-            )
+            m.d.comb += getattr(banks, f"read_address{d}").eq(Cat(index, bank))
+            pair = getattr(banks, f"read_data{d}")
+            lower, upper = (pair.word_select(lane, arch.activation_bits).as_signed() for lane in range(arch.lanes))
 
             # multiply and cascade: two products of one weight, added to the neighbour's
             dsp = self.placer.place(m, f"dsp{d}", "sparsefab_dsp48e2", self._make_dsp)

@@ -5,7 +5,6 @@ from typing import Any, Final
 
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib import wiring
-from amaranth.lib.data import ArrayLayout
 from amaranth.lib.wiring import In, Out
 
 from sparsefab.hw.modules import Placer
@@ -33,10 +32,13 @@ class LutRam(wiring.Component):
 
     Members
     -------
-    read_addresses : In        u5[memories]
-    read_data : Out            u<width>[memories]
+    read_address<k> : In(5)    read_data<k> : Out(width)
     write_address : In(5)      write_enable : In(1)        The same for all memories.
-    write_data : In            u<width>[memories]
+    write_data<k> : In(width)
+
+    Notes
+    -----
+    A port for each memory: as one wide vector, every bit that changes wakes all readers, and Icarus is 4 times slower.
     """
 
     def __init__(self, *, memories: int, width: int, body: str, placer: Placer) -> None:
@@ -44,15 +46,11 @@ class LutRam(wiring.Component):
             if value < 1:
                 raise ValueError(f"{name} must be positive, not {value}")
         self.memories, self.width, self.body, self.placer = memories, width, body, placer
-        words = ArrayLayout(width, memories)
         super().__init__(
-            {
-                "read_addresses": In(ArrayLayout(5, memories)),
-                "read_data": Out(words),
-                "write_address": In(5),
-                "write_data": In(words),
-                "write_enable": In(1),
-            }
+            {"write_address": In(5), "write_enable": In(1)}
+            | {f"read_address{k}": In(5) for k in range(memories)}
+            | {f"read_data{k}": Out(width) for k in range(memories)}
+            | {f"write_data{k}": In(width) for k in range(memories)}
         )
 
     @property
@@ -80,8 +78,8 @@ class LutRam(wiring.Component):
             m.d.comb += [getattr(ram, f"ADDR{write_letter}").eq(self.write_address), ram.WE.eq(self.write_enable)]
             for letter, (memory, bits) in zip(read_letters, readers, strict=False):
                 m.d.comb += [
-                    getattr(ram, f"ADDR{letter}").eq(self.read_addresses[memory]),
-                    getattr(ram, f"DI{letter}").eq(self.write_data[memory][bits]),
-                    self.read_data[memory][bits].eq(getattr(ram, f"DO{letter}")),
+                    getattr(ram, f"ADDR{letter}").eq(getattr(self, f"read_address{memory}")),
+                    getattr(ram, f"DI{letter}").eq(getattr(self, f"write_data{memory}")[bits]),
+                    getattr(self, f"read_data{memory}")[bits].eq(getattr(ram, f"DO{letter}")),
                 ]
         return m

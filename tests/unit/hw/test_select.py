@@ -26,13 +26,17 @@ def test_reads_what_was_written(memories: int, width: int, sites: int) -> None:
             context.set(ram.write_address, write)
             context.set(ram.write_enable, enable)
             for k in range(memories):
-                context.set(ram.read_addresses[k], int(reads[k]))
-                context.set(ram.write_data[k], int(data[k]))
-            assert [context.get(ram.read_data[k]) for k in range(memories)] == content[reads, range(memories)].tolist()
+                context.set(getattr(ram, f"read_address{k}"), int(reads[k]))
+                context.set(getattr(ram, f"write_data{k}"), int(data[k]))
+            assert [context.get(getattr(ram, f"read_data{k}")) for k in range(memories)] == content[
+                reads, range(memories)
+            ].tolist()
             await context.tick()
             if enable:
                 content[write] = data
-            assert [context.get(ram.read_data[k]) for k in range(memories)] == content[reads, range(memories)].tolist()
+            assert [context.get(getattr(ram, f"read_data{k}")) for k in range(memories)] == content[
+                reads, range(memories)
+            ].tolist()
 
     simulator = Simulator(ram)
     simulator.add_clock(1e-9)
