@@ -35,18 +35,26 @@ class Source:
 
     @property
     def sha256(self) -> str:
-        """Hash of the model file's bytes, external data included."""
-        file = self.file
-        beside = [file] if self.path.is_file() else [p for p in self.path.iterdir() if p.suffix in _WEIGHT_SUFFIXES]
+        """Hash of all that decides what the model computes: its file, and what the importer reads beside it."""
         digest = hashlib.sha256()
-        for path in sorted({file, *beside}):
+        for path in [self.file, *_beside(self.file)]:
+            digest.update(f"{path.name}:{path.stat().st_size}\n".encode())
             with path.open("rb") as stream:
-                for block in iter(lambda: stream.read(1 << 22), b""):
+                while block := stream.read(1 << 22):
                     digest.update(block)
         return digest.hexdigest()
 
 
-_WEIGHT_SUFFIXES = {".onnx", ".gguf", ".safetensors", ".pth", ".pt", ".bin", ".data"}
+def _beside(file: Path) -> list[Path]:
+    """Files that belong to a model file: shards, configuration, tokenizer, an ONNX file's external data."""
+    if file.suffix == ".onnx":
+        from sparsefab.models.onnx_import import external_files
+
+        return sorted(external_files(file))
+    if file.suffix in (".gguf", ".pth", ".pt"):
+        return []
+    names = ("*.safetensors", "config.json", "tokenizer.json", "vocab.txt")
+    return sorted({path for name in names for path in file.parent.glob(name)} - {file})
 
 
 def resolve(text: str, cache_dir: Path) -> Source:

@@ -13,6 +13,7 @@ from sparsefab.models.compress import CompressedLayer, CompressedModel
 from sparsefab.models.evaluate import BitTrueRunner
 from sparsefab.models.evaluate.runner import quantize_input
 from sparsefab.models.execute import execute
+from sparsefab.workload import Convolution
 
 __all__ = ["chain_layers", "chain_layout", "runs_on_chain"]
 
@@ -47,24 +48,29 @@ def chain_layers(
     ------
     TargetError                 If no layer runs on the chain.
     """
-    able = [name for name, layer in compressed.layers.items() if runs_on_chain(layer)]
+    grouped = {
+        layer.name
+        for layer in compressed.model.workload.weight_layers()
+        if isinstance(layer, Convolution) and layer.groups > 1
+    }
+    able = [name for name, layer in compressed.layers.items() if name not in grouped and runs_on_chain(layer)]
     if not able:
         first = next(iter(compressed.layers), "none")
         raise TargetError(f"no layer of recipe {compressed.recipe.name!r} runs on the int8 chain (first: {first})")
     picked = [able[i] for i in sorted({round(p) for p in np.linspace(0, len(able) - 1, min(count, len(able)))})]
-    seen: dict[str, NDArray[np.float32]] = {}
+    result: dict[str, tuple[PackedTensor, NDArray[np.int64]]] = {}
 
     def observe(name: str, x: NDArray[np.float32], /) -> None:
-        if name in picked and x.ndim == 2 and name not in seen:
-            seen[name] = x[:: max(1, len(x) // TOKENS)][:TOKENS].copy()
+        if name not in picked or name in result:
+            return
+        layer = compressed.layers[name]
+        rows = np.unique(np.linspace(0, len(x) - 1, min(TOKENS, len(x))).astype(np.intp))
+        codes = quantize_input(layer, x).rows(rows)
+        table = layer.activations.fixed_point().values
+        values = table[codes.patterns] - (128 if int(table.max()) > ACTIVATION_LIMIT else 0)
+        result[name] = (pack(layer.tensor, chain_layout(layer.tensor.pattern, arch)), values)
 
     execute(compressed.model, feeds, runner=BitTrueRunner(compressed), observer=observe)
-    result = {}
-    for name, x in seen.items():
-        layer = compressed.layers[name]
-        codes = quantize_input(layer, x)
-        values = layer.activations.fixed_point().values[codes.patterns]
-        if int(layer.activations.fixed_point().values.max()) > ACTIVATION_LIMIT:
-            values = values - 128
-        result[name] = (pack(layer.tensor, chain_layout(layer.tensor.pattern, arch)), values)
+    if missing := sorted(set(picked) - set(result)):
+        raise TargetError(f"layer {missing[0]} was never reached by the model's input, so it cannot be verified")
     return result

@@ -8,6 +8,7 @@ frame = session.explore("char-llama", recipes=["w8", "w4g32"], targets=["u280", 
 """
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from sparsefab.arch import AcceleratorArch, ChainArch
 from sparsefab.cost_models.estimate import Estimate, LayerPlan, Options, estimate
-from sparsefab.errors import ModelError
+from sparsefab.errors import ModelError, VerificationError
 from sparsefab.models.compress import BUILTIN, PUBLISHED, CompressedModel, Recipe, compress, find_recipe
 from sparsefab.models.evaluate import (
     BitTrueRunner,
@@ -28,8 +29,10 @@ from sparsefab.models.evaluate import (
     Slice,
     agreement,
     calibrate,
+    code_version,
     executor,
     judge,
+    records_key,
     task_for,
 )
 from sparsefab.models.evaluate.evaluation import Progress
@@ -37,9 +40,9 @@ from sparsefab.models.model import Model
 from sparsefab.models.source import Source, resolve
 from sparsefab.models.zoo import get
 from sparsefab.reports.plans import shape_plans
-from sparsefab.storage import write_atomic
+from sparsefab.storage import default_cache_dir, write_atomic
 from sparsefab.targets import Device, MeasuredCpu, load_cpu_measurements, load_device, measured_device
-from sparsefab.workload import Phase, Workload
+from sparsefab.workload import DEFAULT_CONTEXT, Phase, Workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +115,7 @@ class Session:
     """
 
     def __init__(self, cache_dir: Path | None = None, seed: int = 0) -> None:
-        self.cache_dir = Path.home() / ".cache" / "sparsefab" if cache_dir is None else cache_dir
+        self.cache_dir = default_cache_dir() if cache_dir is None else cache_dir
         self.seed = seed
 
     # models and recipes
@@ -126,6 +129,18 @@ class Session:
     ) -> CompressedModel:
         """Compress a loaded model by a recipe, a built-in recipe's name or a file; activations are not calibrated."""
         return compress(model, recipe if isinstance(recipe, Recipe) else find_recipe(recipe), progress)
+
+    def calibrate(self, compressed: CompressedModel, source: Source, data: Path | None = None) -> CompressedModel:
+        """Give static activations their scales, from the model's calibration data or from `data`.
+
+        Raises
+        ------
+        ModelError                  If there is no data for a model that needs it.
+        """
+        if not compressed.uncalibrated:
+            return compressed
+        task = task_for(source, compressed.model, self.cache_dir, Slice(), data)
+        return calibrate(compressed, task.calibration_feeds())
 
     def evaluate(
         self,
@@ -144,13 +159,16 @@ class Session:
         loaded = source.load()
         task = task_for(source, loaded, self.cache_dir, part or Slice(), data)
         compressed = calibrate(self.compress(loaded, recipe), task.calibration_feeds())
-        cache = RecordCache(None)
-        baseline = cache.records("baseline", task, executor(loaded), progress)
-        records = cache.records("recipe", task, executor(loaded, BitTrueRunner(compressed)), progress)
-        checked: tuple[LayerAgreement, ...] = ()
-        if check_tokens:
-            feed = next(iter(task.calibration_feeds()))
-            checked = tuple(agreement(compressed, feed, tokens=check_tokens))
+        kept, model_sha256, code = RecordCache(self.cache_dir / "records"), source.sha256, code_version()
+        key = records_key(model_sha256, "baseline", task, code)
+        baseline = kept.records(key, task, executor(loaded), progress)
+        runner = BitTrueRunner(compressed)
+        # first, so that a difference is known before the long part
+        checked = tuple(agreement(runner, task.check_feed(), tokens=check_tokens)) if check_tokens else ()
+        records = baseline
+        if compressed.layers:
+            key = records_key(model_sha256, compressed.recipe.text, task, code)
+            records = kept.records(key, task, executor(loaded, runner), progress)
         return Evaluated(
             compressed=compressed,
             evaluation=judge(task, baseline, records, compressed.notes, self.seed),
@@ -184,7 +202,7 @@ class Session:
             "recipe": compressed.recipe.name,
             "layers": {name: tensor.spec.to_json() for name, tensor in tensors.items()},
             "notes": [list(note) for note in compressed.notes],
-            "onnx_notes": [list(note) for note in notes],
+            "onnx_notes": [list(note) for note in (*notes, *_float_activations(compressed))],
             "versions": {name: _version(name) for name in ("sparsefab", "numpy", "onnx")},
         }
         write_atomic(files["manifest.json"], (json.dumps(manifest, indent=2) + "\n").encode())
@@ -293,7 +311,7 @@ class Session:
         budget: int | None = None,
         targets: Sequence[str] | None = None,
         batch: int = 1,
-        context: int = 128,
+        context: int = DEFAULT_CONTEXT,
         screen: Slice | None = None,
         full: Slice | None = None,
         data: Path | None = None,
@@ -481,7 +499,7 @@ class Session:
         loaded = source.load()
         task = task_for(source, loaded, self.cache_dir, Slice(), data)
         compressed = calibrate(self.compress(loaded, recipe), task.calibration_feeds())
-        chosen = chain_layers(compressed, next(iter(task.calibration_feeds())), chain, count=layers)
+        chosen = chain_layers(compressed, task.check_feed(), chain, count=layers)
         reports = {}
         for name, (packed, codes) in chosen.items():
             if progress is not None:
@@ -499,9 +517,28 @@ class Session:
         return reports
 
 
+def _float_activations(compressed: CompressedModel) -> list[tuple[str, str]]:
+    """What the ONNX file cannot say: activations with a scale a token are quantized at run time, so stay float."""
+    return [
+        (name, f"activations stay float32: {layer.activations.name} with one scale a token has no ONNX form")
+        for name, layer in compressed.layers.items()
+        if layer.dynamic
+    ]
+
+
 def _modules(verilog: Path | None) -> dict[str, str] | None:
     """The Verilog under test by file, as the simulator's runner takes it."""
-    return None if verilog is None else {"top": verilog.read_text()}
+    if verilog is None:
+        return None
+    text = verilog.read_text()
+    if re.search(r"^\s*DSP48E2\s*#", text, re.MULTILINE) and not re.search(
+        r"^\s*module\s+DSP48E2\b", text, re.MULTILINE
+    ):
+        raise VerificationError(
+            f"{verilog} instantiates the vendor's DSP48E2, which open simulators do not have; "
+            "verify the twin that `sparsefab emit --behavioural` writes, all other modules are the same text"
+        )
+    return {"top": text}
 
 
 def _default_slices(source: Source) -> tuple[Slice, Slice]:

@@ -13,9 +13,14 @@ from pathlib import Path
 
 from sparsefab.errors import StorageError
 
-__all__ = ["clear_leftovers", "make_folder", "write_atomic"]
+__all__ = ["clear_leftovers", "default_cache_dir", "make_folder", "write_atomic"]
 
 _TEMPORARY = re.compile(r"\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp")
+
+
+def default_cache_dir() -> Path:
+    """The user's cache folder, by the XDG rule: models, records and measurements."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparsefab"
 
 
 def make_folder(folder: Path) -> None:

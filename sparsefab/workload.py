@@ -8,8 +8,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Activation", "Attention", "Convolution", "Embedding", "Layer", "Linear", "Norm", "Phase", "Workload"]
+__all__ = [
+    "DEFAULT_CONTEXT",
+    "Activation",
+    "Attention",
+    "Convolution",
+    "Embedding",
+    "Layer",
+    "Linear",
+    "Norm",
+    "Phase",
+    "Workload",
+]
 
+DEFAULT_CONTEXT = 512  # tokens a sequence that an exploration prices
 Family = Literal["decoder", "encoder", "cnn", "graph"]
 
 

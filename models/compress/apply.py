@@ -13,6 +13,7 @@ from sparsefab.models.compress.prune import magnitude_mask
 from sparsefab.models.compress.recipe import Recipe
 from sparsefab.models.compress.rtn import METHODS
 from sparsefab.models.model import Model
+from sparsefab.workload import Convolution
 
 __all__ = ["CompressedLayer", "CompressedModel", "compress"]
 
@@ -24,7 +25,9 @@ class CompressedLayer:
     activations : Format            Of the input.
     dynamic : bool                  One activation scale a token.
     static : StaticScale | None     The calibrated scale when not dynamic; None until calibrated.
+    tokens_per_scale : int          Tokens that share a dynamic scale: the output pixels of an image, else 1.
     relative_error : float          ||W - W'|| / ||W||, Frobenius.
+    scale_loss : float              Largest relative error that integer multipliers gave a group's scale.
     """
 
     tensor: QuantTensor
@@ -32,6 +35,8 @@ class CompressedLayer:
     dynamic: bool
     static: StaticScale | None
     relative_error: float
+    tokens_per_scale: int = 1
+    scale_loss: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -71,21 +76,34 @@ def compress(model: Model, recipe: Recipe, progress: Callable[[str], None] | Non
     ModelError                      If a weight is NaN or infinite.
     """
     assignment = assign(model.workload, recipe)
+    pixels = {
+        layer.name: layer.out_height * layer.out_width
+        for layer in model.workload.weight_layers()
+        if isinstance(layer, Convolution)
+    }
     layers = {}
     for name, chosen in assignment.layers.items():
         if progress is not None:
             progress(name)
-        layers[name] = _compress_layer(name, model.weights[name], chosen)
+        layers[name] = _compress_layer(name, model.weights[name], chosen, pixels.get(name, 1))
     return CompressedModel(model=model, recipe=recipe, layers=layers, notes=(*model.skipped, *assignment.notes))
 
 
-def _compress_layer(name: str, weights: NDArray[np.float32], chosen: LayerRecipe) -> CompressedLayer:
+def _compress_layer(
+    name: str, weights: NDArray[np.float32], chosen: LayerRecipe, tokens_per_scale: int
+) -> CompressedLayer:
     if not np.isfinite(weights).all():
         raise ModelError(f"layer {name} holds a weight that is NaN or infinite; repair the model file")
     mask = magnitude_mask(weights, chosen.pattern)
-    tensor = METHODS[chosen.method](weights, chosen.weights, chosen.group_size, chosen.pattern, mask)
+    tensor, scale_loss = METHODS[chosen.method](weights, chosen.weights, chosen.group_size, chosen.pattern, mask)
     norm = float(np.linalg.norm(weights))
     error = float(np.linalg.norm(weights - tensor.dequantize())) / norm if norm > 0 else 0.0
     return CompressedLayer(
-        tensor=tensor, activations=chosen.activations, dynamic=chosen.dynamic, static=None, relative_error=error
+        tensor=tensor,
+        activations=chosen.activations,
+        dynamic=chosen.dynamic,
+        static=None,
+        relative_error=error,
+        tokens_per_scale=tokens_per_scale,
+        scale_loss=scale_loss,
     )

@@ -104,7 +104,10 @@ def _layer_recipe(layer: Linear | Convolution, rule: Rule, named: bool, family: 
         notes.append(f"stays dense: {error}")
         pattern = Dense()
     if group_size is not None and group_size >= columns:
+        notes.append(f"one scale a row: a group of {group_size} covers all {columns} inputs")
         group_size = None
+    elif group_size is not None and columns % group_size:
+        notes.append(f"the last group is short: {columns % group_size} of {group_size} inputs")
     activations, dynamic = _activations(rule, family)
     return (
         LayerRecipe(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sparsefab import config
 from sparsefab.errors import ConfigError, FormatError
-from sparsefab.formats import get_format, parse_pattern
+from sparsefab.formats import FloatFormat, Format, get_format, parse_pattern
 from sparsefab.models.compress.rtn import METHODS
 
 __all__ = ["Recipe", "Rule", "load_recipe", "recipe_from_text"]
@@ -39,13 +39,28 @@ class Rule:
             raise ValueError(f"unknown method {self.method!r}; known: {', '.join(METHODS)}")
         if self.group_size is not None and self.group_size < 1:
             raise ValueError(f"group_size must be positive, not {self.group_size}")
-        parse_pattern(self.pattern)
-        for name, alone in ((self.weights, "float"), (self.activations, "auto")):
-            if name != alone:
-                try:
-                    get_format(name)
-                except FormatError as error:
-                    raise ValueError(str(error)) from error
+        if parse_pattern(self.pattern).density is None:
+            raise ValueError(f"pattern {self.pattern!r} needs a density: {self.pattern}@0.5")
+        if self.weights != "float":
+            fmt = _usable(self.weights)
+            if fmt.bits < 2 or (isinstance(fmt, FloatFormat) and not fmt.signed):
+                raise ValueError(
+                    f"weights = {self.weights!r} cannot hold both signs; take a signed format of 2 bits or more"
+                )
+        if self.activations != "auto":
+            _usable(self.activations)
+
+
+def _usable(name: str) -> Format:
+    """A format whose values fit the fixed-point grid that exact sums are made on."""
+    try:
+        fmt = get_format(name)
+        fmt.fixed_point()
+    except FormatError as error:
+        raise ValueError(str(error)) from error
+    except OverflowError as error:
+        raise ValueError(f"number format {name!r} has too wide an exponent range for exact sums: {error}") from error
+    return fmt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

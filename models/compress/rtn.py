@@ -11,7 +11,16 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsefab.formats import Dense, Format, IntFormat, Pattern, QuantTensor, group_count, to_multipliers
+from sparsefab.formats import (
+    Dense,
+    Format,
+    IntFormat,
+    Pattern,
+    QuantTensor,
+    group_count,
+    multiplier_loss,
+    to_multipliers,
+)
 
 __all__ = ["METHODS", "round_to_nearest"]
 
@@ -19,6 +28,7 @@ CLIP_STEPS, CLIP_MOST = 12, 0.4
 CLIP_ROWS = 64  # rows at a time, so that the trial grids stay in the cache
 
 Floats = NDArray[np.float64]
+Quantized = tuple[QuantTensor, float]
 
 
 def round_to_nearest(
@@ -35,6 +45,18 @@ def round_to_nearest(
     ------
     ValueError                      If a weight is NaN or infinite.
     """
+    return _quantize(weights, fmt, group_size, pattern, mask, clip)[0]
+
+
+def _quantize(
+    weights: NDArray[np.float32],
+    fmt: Format,
+    group_size: int | None,
+    pattern: Pattern | None,
+    mask: NDArray[np.bool_] | None,
+    clip: bool,
+) -> Quantized:
+    """The tensor, and the largest relative error that integer multipliers gave a group's scale."""
     if not np.isfinite(weights).all():
         raise ValueError("a weight is NaN or infinite")
     rows, columns = weights.shape
@@ -48,15 +70,16 @@ def round_to_nearest(
         shrink = _best_shrink(grouped, low, high, fmt)
         low, high = low * shrink, high * shrink
     scales, zero_points = _grid(low, high, fmt)
-    multipliers = None
+    multipliers, scale_loss = None, 0.0
     if groups > 1:
         row_scales, multipliers = to_multipliers(scales)
+        scale_loss = multiplier_loss(scales, row_scales, multipliers)
         scales = row_scales.astype(np.float64)[:, None] * multipliers
     else:
         row_scales = scales[:, 0].astype(np.float32)
         scales = row_scales.astype(np.float64)[:, None]
     codes = _encode(grouped, scales, zero_points, fmt).reshape(rows, -1)[:, :columns]
-    return QuantTensor(
+    tensor = QuantTensor(
         codes=codes.astype(np.int16),
         format=fmt,
         row_scales=row_scales,
@@ -66,6 +89,7 @@ def round_to_nearest(
         pattern=Dense() if pattern is None else pattern,
         mask=mask,
     )
+    return tensor, scale_loss
 
 
 def _grid(low: Floats, high: Floats, fmt: Format) -> tuple[Floats, NDArray[np.int64] | None]:
@@ -87,12 +111,13 @@ def _without_zeros(scales: Floats) -> Floats:
 def _encode(grouped: Floats, scales: Floats, zero_points: NDArray[np.int64] | None, fmt: Format) -> NDArray[np.int32]:
     """Codes [out, groups, size] nearest on a grid."""
     x = grouped / scales[:, :, None]
+    if not isinstance(fmt, IntFormat):
+        return fmt.encode(x)
+    np.rint(x, out=x)
     if zero_points is not None:
-        return fmt.encode(np.rint(x) + zero_points[:, :, None])
-    codes = fmt.encode(x)
-    if isinstance(fmt, IntFormat) and fmt.bits > 1:
-        return np.maximum(codes, -fmt.code_max)  # symmetric, also where the format has one more negative code
-    return codes
+        x += zero_points[:, :, None]
+    # symmetric where signed, also if the format has one more negative code
+    return np.clip(x, -fmt.code_max if fmt.signed else 0, fmt.code_max, out=x).astype(np.int32)
 
 
 def _decode(codes: NDArray[np.int32], scales: Floats, zero_points: NDArray[np.int64] | None, fmt: Format) -> Floats:
@@ -119,19 +144,20 @@ def _best_shrink(grouped: Floats, low: Floats, high: Floats, fmt: Format) -> Flo
     return best
 
 
-Method = Callable[[NDArray[np.float32], Format, int | None, Pattern, NDArray[np.bool_] | None], QuantTensor]
+Method = Callable[[NDArray[np.float32], Format, int | None, Pattern, NDArray[np.bool_] | None], Quantized]
 
 
-def _rtn(
-    weights: NDArray[np.float32], fmt: Format, group_size: int | None, pattern: Pattern, mask: NDArray[np.bool_] | None
-) -> QuantTensor:
-    return round_to_nearest(weights, fmt, group_size, pattern, mask)
+def _method(clip: bool) -> Method:
+    def quantize(
+        weights: NDArray[np.float32],
+        fmt: Format,
+        group_size: int | None,
+        pattern: Pattern,
+        mask: NDArray[np.bool_] | None,
+    ) -> Quantized:
+        return _quantize(weights, fmt, group_size, pattern, mask, clip)
+
+    return quantize
 
 
-def _rtn_clip(
-    weights: NDArray[np.float32], fmt: Format, group_size: int | None, pattern: Pattern, mask: NDArray[np.bool_] | None
-) -> QuantTensor:
-    return round_to_nearest(weights, fmt, group_size, pattern, mask, clip=True)
-
-
-METHODS: dict[str, Method] = {"rtn": _rtn, "rtn-clip": _rtn_clip}
+METHODS: dict[str, Method] = {"rtn": _method(clip=False), "rtn-clip": _method(clip=True)}

@@ -11,12 +11,10 @@ from sparsefab.models.evaluate.data import Slice, task_for
 from sparsefab.models.evaluate.evaluation import (
     Evaluation,
     Figure,
-    baseline_records,
-    compressed_records,
     executor,
     judge,
 )
-from sparsefab.models.evaluate.records import RecordCache, code_version
+from sparsefab.models.evaluate.records import RecordCache, code_version, records_key
 from sparsefab.models.evaluate.runner import BitTrueRunner
 from sparsefab.models.evaluate.tasks import EvaluationProtocol, ImageTask, SimilarityTask, Task, TextTask
 
@@ -33,12 +31,11 @@ __all__ = [
     "Task",
     "TextTask",
     "agreement",
-    "baseline_records",
     "calibrate",
     "code_version",
-    "compressed_records",
     "executor",
     "judge",
+    "records_key",
     "reference_layer",
     "task_for",
 ]

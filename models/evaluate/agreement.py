@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsefab.formats import Layout, Requantizer, pack, storage_layout, unpack
-from sparsefab.models.compress import CompressedLayer, CompressedModel
+from sparsefab.formats import ActivationCodes, Layout, QuantTensor, Requantizer, pack, storage_layout, unpack
+from sparsefab.models.compress import CompressedLayer
 from sparsefab.models.evaluate.runner import BitTrueRunner, OutputCodes, largest_activation, quantize_input, static_bias
 from sparsefab.models.execute import execute
 from sparsefab.sim.reference.linear import (
@@ -48,41 +48,55 @@ def reference_layer(
     values : float32[tokens, out]       Bias included.
     bits : int                          Width that the accumulator needs, sign included.
     """
-    packed = pack(layer.tensor, storage_layout(layer.tensor.spec) if layout is None else layout)
-    tensor = unpack(packed)
-    codes = quantize_input(layer, x)
-    groups = (tensor.shape[0], packed.spec.groups)
+    return _reference(layer, _unpacked(layer, layout), quantize_input(layer, x), bias, codes_out)
+
+
+def _unpacked(layer: CompressedLayer, layout: Layout | None = None) -> QuantTensor:
+    """What the packed bytes say."""
+    return unpack(pack(layer.tensor, storage_layout(layer.tensor.spec) if layout is None else layout))
+
+
+def _reference(
+    layer: CompressedLayer,
+    tensor: QuantTensor,
+    codes: ActivationCodes,
+    bias: Floats | None,
+    codes_out: OutputCodes | None,
+    part: slice = slice(None),
+) -> tuple[Floats, int]:
+    """`reference_layer` on codes; `part` takes some of the rows."""
+    groups = (tensor.shape[0], tensor.spec.groups)
     zeros, ones = np.zeros(groups, np.int64), np.ones(groups, np.int64)
     bias_codes = static_bias(layer, bias)
     arguments = (
-        tensor.format.to_pattern(tensor.codes),
+        tensor.format.to_pattern(tensor.codes)[part],
         tensor.format.fixed_point().values,
-        tensor.stored_mask,
-        zeros if tensor.zero_points is None else tensor.zero_points.astype(np.int64),
-        ones if tensor.group_multipliers is None else tensor.group_multipliers.astype(np.int64),
+        tensor.stored_mask[part],
+        (zeros if tensor.zero_points is None else tensor.zero_points.astype(np.int64))[part],
+        (ones if tensor.group_multipliers is None else tensor.group_multipliers.astype(np.int64))[part],
         tensor.group_size,
         codes.patterns,
         layer.activations.fixed_point().values,
         codes.zero_point,
-        bias_codes,
+        bias_codes[part],
     )
     bound = int(np.abs(tensor.integers()).max(initial=1)) * largest_activation(layer) * tensor.shape[1]
     bits = (bound + int(np.abs(bias_codes).max(initial=0))).bit_length() + 1
-    scale = tensor.accumulator_scale
+    scale, own_bias = tensor.accumulator_scale[part], None if bias is None else bias[part]
     if bits > 63:
         rounded = limbs_to_float32(accumulate_limbs(*arguments))
         values = (rounded * scale) * codes.token_scales[:, None]
-        return (values if bias is None else values + bias), bits
+        return (values if own_bias is None else values + own_bias), bits
     acc = accumulate(*arguments)
     if codes_out is not None and layer.static is not None:
-        return _codes(acc, layer, codes_out), bits
+        return _codes(acc, layer, codes_out, part), bits
     values = to_values(acc, scale, codes.token_scales)
-    return (values + bias if layer.static is None and bias is not None else values), bits
+    return (values + own_bias if layer.static is None and own_bias is not None else values), bits
 
 
-def _codes(acc: NDArray[np.int64], layer: CompressedLayer, out: OutputCodes) -> Floats:
+def _codes(acc: NDArray[np.int64], layer: CompressedLayer, out: OutputCodes, part: slice) -> Floats:
     assert layer.static is not None
-    ratios = layer.tensor.accumulator_scale.astype(np.float64) * layer.static.scale / out.static.scale
+    ratios = layer.tensor.accumulator_scale[part].astype(np.float64) * layer.static.scale / out.static.scale
     lowest = out.static.zero_point if out.relu else out.format.code_min
     constants = Requantizer.of(ratios, out.static.zero_point, lowest, out.format.code_max)
     codes = requantize_codes(
@@ -92,17 +106,17 @@ def _codes(acc: NDArray[np.int64], layer: CompressedLayer, out: OutputCodes) -> 
 
 
 def agreement(
-    compressed: CompressedModel,
+    runner: BitTrueRunner,
     feeds: Mapping[str, NDArray[np.generic]],
     tokens: int = 4,
     progress: Callable[[str], None] | None = None,
 ) -> list[LayerAgreement]:
     """Run a model and recompute `tokens` tokens of every compressed layer by the reference.
 
-    The layer's real input is used, so that what is compared is what the evaluation computed. Convolutions with groups
-    are compared group by group.
+    The layer's real input is used, quantized once as the evaluation does, so that what is compared is what the
+    evaluation computed. A convolution with groups is compared group by group.
     """
-    runner = BitTrueRunner(compressed)
+    compressed = runner.compressed
     results: list[LayerAgreement] = []
 
     def checked(name: str, x: Floats, /) -> Floats | None:
@@ -113,7 +127,7 @@ def agreement(
             progress(name)
         rows = np.unique(np.linspace(0, len(x) - 1, min(tokens, len(x))).astype(np.intp))
         layer, bias, codes_out = compressed.layers[name], compressed.model.bias(name), runner.output_codes.get(name)
-        expected, bits = _reference_rows(layer, x[rows], bias, codes_out)
+        expected, bits = _reference_rows(layer, x, rows, bias, codes_out)
         same = expected.view(np.uint32) == y[rows].view(np.uint32)
         results.append(
             LayerAgreement(
@@ -132,14 +146,24 @@ def agreement(
 
 
 def _reference_rows(
-    layer: CompressedLayer, x: Floats, bias: Floats | None, codes_out: OutputCodes | None
+    layer: CompressedLayer, x: Floats, rows: NDArray[np.intp], bias: Floats | None, codes_out: OutputCodes | None
 ) -> tuple[Floats, int]:
+    """Some tokens of float32[tokens, in] or, with groups, [tokens, groups, in]."""
+    codes = quantize_input(layer, x.reshape(len(x), -1)).rows(rows)
+    tensor = _unpacked(layer)
     if x.ndim == 2:
-        return reference_layer(layer, x, bias, codes_out)
-    groups = x.shape[1]
+        return _reference(layer, tensor, codes, bias, codes_out)
+    groups, columns = x.shape[1:]
     each = layer.tensor.shape[0] // groups
-    full, bits = zip(
-        *(reference_layer(layer, np.ascontiguousarray(x[:, g]), bias, codes_out) for g in range(groups)), strict=True
-    )
-    parts = [part[:, g * each : (g + 1) * each] for g, part in enumerate(full)]
-    return np.concatenate(parts, axis=1), max(bits)
+    parts = [
+        _reference(
+            layer,
+            tensor,
+            codes.columns(slice(g * columns, (g + 1) * columns)),
+            bias,
+            codes_out,
+            slice(g * each, (g + 1) * each),
+        )
+        for g in range(groups)
+    ]
+    return np.concatenate([values for values, _ in parts], axis=1), parts[0][1]

@@ -16,7 +16,7 @@ Interval = tuple[float, float]
 
 def _interval(values: NDArray[np.float64]) -> Interval:
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+    low, high = np.nanquantile(values, [tail, 1 - tail])  # a correlation of one document many times is not a number
     return float(low), float(high)
 
 

@@ -1,17 +1,20 @@
 """Static activation scales from the ranges that calibration data shows."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import ModelError
-from sparsefab.formats import IntFormat, StaticScale
-from sparsefab.models.compress import CompressedModel
+from sparsefab.formats import IntFormat, QuantTensor, StaticScale
+from sparsefab.models.compress import CompressedLayer, CompressedModel
 from sparsefab.models.execute import execute
 
-__all__ = ["calibrate"]
+__all__ = ["calibrate", "coarse_rows"]
+
+BIAS_LIMIT = 1 << 30
 
 Feeds = Mapping[str, NDArray[Any]]
 
@@ -42,4 +45,32 @@ def calibrate(compressed: CompressedModel, feeds: Iterable[Feeds]) -> Compressed
         fmt = compressed.layers[name].activations
         if isinstance(fmt, IntFormat):
             scales[name] = StaticScale.of_range(low, high, fmt)
-    return compressed.with_static(scales)
+    calibrated = compressed.with_static(scales)
+    layers = {
+        name: replace(layer, tensor=coarse_rows(layer, compressed.model.bias(name)))
+        for name, layer in calibrated.layers.items()
+    }
+    return replace(calibrated, layers=layers)
+
+
+def coarse_rows(layer: CompressedLayer, bias: NDArray[np.float32] | None) -> QuantTensor:
+    """Coarsen the scale of rows whose bias would not fit the accumulator: 2^30 units of row scale x activation scale.
+
+    Such a row's weights are a billionth of its bias (a dead channel, after folding a batch norm); they become 0 or 1.
+    """
+    tensor = layer.tensor
+    if bias is None or layer.static is None:
+        return tensor
+    unit = tensor.accumulator_scale.astype(np.float64) * layer.static.scale
+    factor = np.abs(bias.astype(np.float64)) / unit / BIAS_LIMIT
+    coarse = factor > 1
+    if not coarse.any():
+        return tensor
+    factor = np.where(coarse, factor * (1 + 2.0**-20), 1.0)
+    values = tensor.format.decode(tensor.codes)
+    zero = tensor.per_weight(tensor.zero_points, 0).astype(np.float64)
+    fine = (values - zero) / factor[:, None]
+    whole: NDArray[np.float64] = np.rint(fine) + zero if isinstance(tensor.format, IntFormat) else fine
+    codes = np.where(coarse[:, None], tensor.format.encode(whole), tensor.codes)
+    scales = (tensor.row_scales.astype(np.float64) * factor).astype(np.float32)
+    return replace(tensor, codes=codes.astype(np.int16), row_scales=np.where(coarse, scales, tensor.row_scales))

@@ -31,6 +31,8 @@ from sparsefab.models.zoo.texts import SimilaritySet
 
 __all__ = ["Slice", "task_for"]
 
+MIN_DOCUMENTS = 8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
@@ -74,8 +76,10 @@ def task_for(source: Source, model: Model, cache_dir: Path, part: Slice, data: P
             "or an .npz of inputs and labels"
         )
     entry = get(source.name)
-    if entry.evaluation in ("char-text", "wikipedia"):
-        return _catalogue_text(source.name, cache_dir, load_tokenizer(source.file), part)
+    text = entry.evaluation in ("char-text", "wikipedia")
+    _refuse_foreign(part, text=text)
+    if text:
+        return _catalogue_text(source.name, cache_dir, load_tokenizer(source.file), part, _context_limit(model))
     if entry.evaluation == "lee-50":
         return _similarity_task(source.name, cache_dir, load_tokenizer(source.file), part)
     images, calibration = evaluation_images(source.name, cache_dir), calibration_images(source.name, cache_dir)
@@ -99,12 +103,21 @@ def task_for(source: Source, model: Model, cache_dir: Path, part: Slice, data: P
     )
 
 
+def _refuse_foreign(part: Slice, *, text: bool) -> None:
+    """Refuse an option that has no meaning for the task."""
+    given = part.samples is not None if text else part.windows is not None or part.context is not None
+    if given:
+        wrong, right = ("--samples", "--windows and --context") if text else ("--windows and --context", "--samples")
+        raise ValueError(f"{wrong} have no meaning for this task; it takes {right}")
+
+
 def _own_task(source: Source, model: Model, part: Slice, data: Path) -> Task:
     try:
         raw = data.read_bytes()
     except OSError as error:
         raise ModelError(f"{data}: cannot be read ({error.strerror})") from error
     digest = hashlib.sha256(raw).hexdigest()
+    _refuse_foreign(part, text=data.suffix != ".npz")
     if data.suffix == ".npz":
         return _own_images(model, part, data, digest)
     try:
@@ -113,11 +126,13 @@ def _own_task(source: Source, model: Model, part: Slice, data: Path) -> Task:
         raise ModelError(f"{data}: neither an .npz nor UTF-8 text; give one of these") from error
     ids = load_tokenizer(source.file).encode(text)
     tenth = len(ids) // 10  # the first tenth calibrates, the rest judges
+    limit = _context_limit(model)
     return _text_task(
         ids[tenth:],
         ids[:tenth],
         part,
-        context=512,
+        context=512 if limit is None else min(512, limit),
+        limit=limit,
         windows=None,
         protocol={"data": data.name, "data_sha256": digest, "metric": "perplexity", "tokenizer": "the model's own"},
     )
@@ -151,7 +166,12 @@ def _own_images(model: Model, part: Slice, data: Path, digest: str) -> ImageTask
     )
 
 
-def _catalogue_text(name: str, cache_dir: Path, tokenizer: TextTokenizer, part: Slice) -> TextTask:
+def _context_limit(model: Model) -> int | None:
+    """Tokens that the model takes at most, None if it does not say."""
+    return int(model.metadata["context"]) if "context" in model.metadata else None
+
+
+def _catalogue_text(name: str, cache_dir: Path, tokenizer: TextTokenizer, part: Slice, limit: int | None) -> TextTask:
     characters = get(name).evaluation == "char-text"
     text, calibration = evaluation_text(name, cache_dir), calibration_text(name, cache_dir)
     return _text_task(
@@ -160,6 +180,7 @@ def _catalogue_text(name: str, cache_dir: Path, tokenizer: TextTokenizer, part: 
         part,
         context=256 if characters else 512,
         windows=None if characters else 64,
+        limit=limit,
         protocol={
             "data": text.source,
             "data_sha256": text.sha256,
@@ -176,10 +197,17 @@ def _text_task(
     *,
     context: int,
     windows: int | None,
+    limit: int | None,
     protocol: dict[str, str],
 ) -> TextTask:
     size = context if part.context is None else part.context
+    if limit is not None and size > limit:
+        raise ModelError(f"the model takes at most {limit} tokens, not {size}; give --context {limit} or less")
     wanted = part.windows or windows or len(ids) // size
+    if len(calibration) < size:
+        raise ModelError(
+            f"{protocol['data']}: {len(calibration)} tokens to calibrate with are not one window of {size}"
+        )
     if len(ids) < wanted * size or wanted < 1:
         raise ModelError(f"{protocol['data']} has {len(ids)} tokens, not enough for {max(wanted, 1)} windows of {size}")
     calibration = calibration[: 8 * size]
@@ -202,6 +230,8 @@ def _digest(documents: SimilaritySet) -> str:
 def _similarity_task(name: str, cache_dir: Path, tokenizer: TextTokenizer, part: Slice) -> SimilarityTask:
     documents = similarity_set(name, cache_dir)
     count = len(documents.documents) if part.samples is None else min(part.samples, len(documents.documents))
+    if count < MIN_DOCUMENTS:
+        raise ValueError(f"a correlation needs at least {MIN_DOCUMENTS} documents, not {count}")
     lines = [line for line in calibration_text(name, cache_dir).text.splitlines() if line.strip()][:16]
 
     def feed(text: str) -> Feeds:

@@ -1,5 +1,6 @@
 """Judge a compressed model against its float baseline on one task."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,14 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsefab.models.compress import CompressedModel
-from sparsefab.models.evaluate.bootstrap import bootstrap, paired_bootstrap
-from sparsefab.models.evaluate.runner import BitTrueRunner
+from sparsefab.models.evaluate.bootstrap import Interval, bootstrap, paired_bootstrap
 from sparsefab.models.evaluate.tasks import EvaluationProtocol, Execute, Task
 from sparsefab.models.execute import Runner, execute
 from sparsefab.models.model import Model
 
-__all__ = ["Evaluation", "Figure", "Progress", "Records", "baseline_records", "compressed_records", "executor", "judge"]
+__all__ = ["Evaluation", "Figure", "Progress", "Records", "executor", "judge"]
+
+_ARITHMETIC = "linear layers and convolutions bit-true, the operators between them in float32"
+MIN_SAMPLES = 8  # below this a resample says nothing about the spread
 
 Progress = Callable[[int, int], None]
 Records = NDArray[np.float64]
@@ -22,11 +24,18 @@ Records = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A value with a 95 % interval."""
+    """A value with a 95 % interval; None as bounds where there are too few samples for one."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+
+    @staticmethod
+    def of(value: float, interval: Interval | None) -> "Figure":
+        """Join a value and its interval, which a resample may put a hair beside the value."""
+        if interval is None:
+            return Figure(value=value, low=None, high=None)
+        return Figure(value=value, low=min(interval[0], value), high=max(interval[1], value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +43,7 @@ class Evaluation:
     """Accuracy of a compressed model and its difference from the float baseline, on the same samples.
 
     loss : Figure               How much worse it is: the delta, signed so that positive is worse.
-    bit_true : str              What the figures hold for.
+    arithmetic : str            What the figures hold for.
     notes : (layer, text)       What stays in float or departs from the recipe.
     """
 
@@ -45,16 +54,15 @@ class Evaluation:
     delta: Figure
     protocol: EvaluationProtocol
     notes: tuple[tuple[str, str], ...] = ()
-    bit_true: str = (
-        "linear layers bit-true, convolutions too; embedding, norms, softmax and attention products in float32"
-    )
+    arithmetic: str = _ARITHMETIC
 
     @property
     def loss(self) -> Figure:
         """The delta, positive when the compressed model is worse."""
         if not self.higher_is_better:
             return self.delta
-        return Figure(value=-self.delta.value, low=-self.delta.high, high=-self.delta.low)
+        low, high = self.delta.low, self.delta.high
+        return Figure(value=-self.delta.value, low=None if high is None else -high, high=None if low is None else -low)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, figures as {value, low, high}."""
@@ -70,30 +78,25 @@ def executor(model: Model, runner: Runner | None = None) -> Execute:
     return run
 
 
-def baseline_records(model: Model, task: Task, progress: Progress | None = None) -> Records:
-    """Run a task in float32."""
-    return task.records(executor(model), progress)
-
-
-def compressed_records(compressed: CompressedModel, task: Task, progress: Progress | None = None) -> Records:
-    """Run a task in the one arithmetic; the model must be calibrated."""
-    return task.records(executor(compressed.model, BitTrueRunner(compressed)), progress)
-
-
 def judge(
     task: Task, baseline: Records, records: Records, notes: tuple[tuple[str, str], ...] = (), seed: int = 0
 ) -> Evaluation:
     """Put two models' records of the same samples side by side."""
     before, after = task.metric(baseline), task.metric(records)
-    low, high = paired_bootstrap(task.metric, baseline, records, seed)
-    base_low, base_high = bootstrap(task.metric, baseline, seed)
-    own_low, own_high = bootstrap(task.metric, records, seed)
+    if not (math.isfinite(before) and math.isfinite(after)):
+        raise ValueError(f"the metric is not a number on these {len(records)} samples: {before}, {after}")
+    enough = len(records) >= MIN_SAMPLES
+    delta = paired_bootstrap(task.metric, baseline, records, seed) if enough else None
+    if delta == (0.0, 0.0) and records is not baseline:
+        # no sample changed: by the rule of three fewer than 3 / n do, with 95 % confidence
+        delta = (-3 / len(records), 3 / len(records)) if set(np.unique(records)) <= {0.0, 1.0} else delta
     return Evaluation(
         metric=task.protocol.metric,
         higher_is_better=task.higher_is_better,
-        compressed=Figure(value=after, low=own_low, high=own_high),
-        baseline=Figure(value=before, low=base_low, high=base_high),
-        delta=Figure(value=after - before, low=low, high=high),
+        compressed=Figure.of(after, bootstrap(task.metric, records, seed) if enough else None),
+        baseline=Figure.of(before, bootstrap(task.metric, baseline, seed) if enough else None),
+        delta=Figure.of(after - before, delta),
         protocol=task.protocol,
         notes=notes,
+        arithmetic=_ARITHMETIC if records is not baseline else "float32",
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ExactWeights", "Method", "choose_method"]
+__all__ = ["FLOAT64_EXACT_BITS", "ExactWeights", "Method", "choose_method"]
 
 Method = str
 Integers = NDArray[np.int32] | NDArray[np.int64]

@@ -2,39 +2,42 @@
 
 import hashlib
 import io
-import os
-import secrets
+import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsefab.errors import StorageError
 from sparsefab.models.evaluate.evaluation import Progress, Records
 from sparsefab.models.evaluate.tasks import Execute, Task
+from sparsefab.storage import make_folder, write_atomic
 
-__all__ = ["RecordCache", "code_version"]
+__all__ = ["RecordCache", "code_version", "records_key"]
 
 STEP = 4  # samples of a text between two writes
 
 
 def code_version() -> str:
-    """Hash of the source that decides what an evaluation gives: another version finds no old records."""
-    root = Path(__file__).resolve().parents[2]
-    core = Path(__file__).resolve().parents[2] / "sparsefab" / "formats"
-    if not core.is_dir():  # installed: the parts lie inside the package
-        core = root / "formats"
-    parts = [
-        core,
-        root / "models" / "compress",
-        root / "models" / "evaluate",
-        root / "models" / "execute",
-        root / "models" / "operators",
-    ]
+    """Hash of the source that decides what an evaluation gives: another version finds no old records.
+
+    That is the formats and all of models: a changed importer or tokenizer changes a result as a changed product does.
+    """
+    models = Path(__file__).resolve().parents[1]
+    root = models.parent
+    formats = root / "sparsefab" / "formats"
+    if not formats.is_dir():  # installed: the parts lie inside the package
+        formats = root / "formats"
     digest = hashlib.sha256()
-    for path in sorted(file for part in parts for file in part.glob("*.py")):
+    for path in sorted([*formats.rglob("*.py"), *models.rglob("*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def records_key(model_sha256: str, what: str, task: Task, version: str) -> str:
+    """Key of the records of one model under one recipe text (or 'baseline') on one task's data."""
+    protocol = task.protocol
+    text = json.dumps([model_sha256, what, version, protocol.data_sha256, protocol.context])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class RecordCache:
@@ -84,16 +87,10 @@ class RecordCache:
         path = self._path(key)
         if path is None:
             return
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         buffer = io.BytesIO()
         np.save(buffer, records, allow_pickle=False)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(buffer.getvalue())
-            os.replace(temporary, path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise StorageError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from error
+        make_folder(path.parent)
+        write_atomic(path, buffer.getvalue())
 
 
 class _Offset:

@@ -21,7 +21,7 @@ from sparsefab.formats import (
     requantize,
 )
 from sparsefab.models.compress import CompressedLayer, CompressedModel
-from sparsefab.models.evaluate.products import ExactWeights
+from sparsefab.models.evaluate.products import FLOAT64_EXACT_BITS, ExactWeights
 
 __all__ = ["BitTrueRunner", "OutputCodes", "largest_activation", "output_codes", "quantize_input", "static_bias"]
 
@@ -40,12 +40,15 @@ class OutputCodes:
 def quantize_input(layer: CompressedLayer, x: Floats) -> ActivationCodes:
     """Quantize float32[tokens, in] as the layer's recipe says.
 
+    A convolution's tokens are the windows of its output pixels, whole images of them: an image has one dynamic scale,
+    so that a pixel has one code in whatever window it is read.
+
     Raises
     ------
     ModelError                      If the layer needs a calibrated scale and has none.
     """
     if layer.dynamic:
-        return quantize_dynamic(x, layer.activations)
+        return quantize_dynamic(x, layer.activations, layer.tokens_per_scale)
     if layer.static is None:
         raise ModelError("a static activation scale is missing; calibrate the compressed model first")
     return quantize_static(x, layer.activations, layer.static)
@@ -83,7 +86,10 @@ def static_bias(layer: CompressedLayer, bias: Floats | None) -> NDArray[np.int64
     if bias is None or layer.static is None:
         return np.zeros(rows, np.int64)
     unit = layer.tensor.accumulator_scale.astype(np.float64) * layer.static.scale
-    return np.rint(bias.astype(np.float64) / unit).astype(np.int64)
+    codes = np.rint(bias.astype(np.float64) / unit)
+    if np.abs(codes).max(initial=0) >= 1 << 62:
+        raise ModelError("a bias is too large for its row's scale: more than 62 bits in units of the accumulator")
+    return codes.astype(np.int64)
 
 
 class BitTrueRunner:
@@ -103,6 +109,7 @@ class BitTrueRunner:
     def __init__(self, compressed: CompressedModel) -> None:
         if missing := compressed.uncalibrated:
             raise ModelError(f"layer {missing[0]} has no activation scale; calibrate the compressed model first")
+        self.compressed = compressed
         self._layers = compressed.layers
         self._output_codes: Mapping[str, OutputCodes] = output_codes(compressed)
         self._plans = {name: _Plan.of(layer, compressed.model.bias(name)) for name, layer in self._layers.items()}
@@ -165,8 +172,11 @@ class _Plan:
             return self.weights.accumulate(integers)
         tokens, groups, columns = integers.shape
         weights = self.layer.tensor.integers().reshape(groups, -1, columns)
+        bound = int(np.abs(weights).max(initial=0)) * largest_activation(self.layer) * columns
+        if bound.bit_length() > FLOAT64_EXACT_BITS:
+            raise ModelError(f"a convolution with groups needs {bound.bit_length()} bits; give it a narrower format")
         sums = np.einsum("tgi,goi->tgo", integers.astype(np.float64), weights.astype(np.float64))
-        return sums.reshape(tokens, -1)
+        return sums.reshape(tokens, -1) + 0.0
 
 
 def largest_activation(layer: CompressedLayer) -> int:

@@ -67,6 +67,9 @@ class Task(Protocol):
     def calibration_feeds(self) -> Iterator[Feeds]:
         """Inputs for calibration, disjoint from the evaluation data unless the protocol's note says otherwise."""
 
+    def check_feed(self) -> Feeds:
+        """A small input on which layers are compared with the reference."""
+
     def records(self, execute: Execute, progress: Callable[[int, int], None] | None = None) -> Records:
         """Run every sample: float64[samples, values]."""
 
@@ -100,6 +103,10 @@ class TextTask:
         """Calibration windows, one at a time."""
         for window in self.calibration:
             yield {"input_ids": window[None]}
+
+    def check_feed(self) -> Feeds:
+        """The start of the first window."""
+        return {"input_ids": self.tokens[:1, :32]}
 
     def records(self, execute: Execute, progress: Callable[[int, int], None] | None = None) -> Records:
         """Mean loss of each window in nats a token, float64[windows, 1]."""
@@ -157,6 +164,10 @@ class ImageTask:
         for start in range(0, len(self.calibration), self.batch):
             yield {self.input_name: self.calibration[start : start + self.batch]}
 
+    def check_feed(self) -> Feeds:
+        """The first image."""
+        return {self.input_name: self.images[:1]}
+
     def records(self, execute: Execute, progress: Callable[[int, int], None] | None = None) -> Records:
         """1 where the largest output is the label, float64[images, 1]."""
         right = np.zeros((len(self.labels), 1))
@@ -200,6 +211,10 @@ class SimilarityTask:
     def calibration_feeds(self) -> Iterator[Feeds]:
         """Calibration documents, one at a time."""
         yield from self.calibration
+
+    def check_feed(self) -> Feeds:
+        """The start of the first document."""
+        return {name: values[:, :32] for name, values in self.feeds[0].items()}
 
     def records(self, execute: Execute, progress: Callable[[int, int], None] | None = None) -> Records:
         """Document number and embedding, float64[documents, 1 + width]."""

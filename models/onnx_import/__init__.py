@@ -16,9 +16,9 @@ from sparsefab.models.onnx_import.describe import describe
 from sparsefab.models.onnx_import.fold import fold
 from sparsefab.models.onnx_import.lift import lift
 from sparsefab.models.onnx_import.probe import probe, probe_feeds
-from sparsefab.models.onnx_import.reader import read_onnx
+from sparsefab.models.onnx_import.reader import external_files, read_onnx
 
-__all__ = ["import_onnx"]
+__all__ = ["external_files", "import_onnx"]
 
 
 def import_onnx(path: Path, input_shapes: Mapping[str, tuple[int, ...]] | None = None) -> Model:

@@ -16,7 +16,7 @@ from sparsefab.models.graph import Attribute, Dimension, Graph, Node, Value
 from sparsefab.models.operators import OPERATORS
 from sparsefab.models.operators.elementwise import CAST_TYPES
 
-__all__ = ["Constants", "nodes_of", "read_onnx"]
+__all__ = ["Constants", "external_files", "nodes_of", "read_onnx"]
 
 Constants = dict[str, NDArray[Any]]
 
@@ -116,6 +116,20 @@ def _check_form(path: Path, name: str, proto: Any, opset: int) -> None:
             f"{path}: node {name!r} is no valid {proto.op_type} of operator set {opset} ({what}); "
             "export the model again"
         )
+
+
+def external_files(path: Path) -> set[Path]:
+    """The files beside an ONNX file that hold its external data; empty if it is no ONNX file."""
+    try:
+        proto = onnx.load_model_from_string(path.read_bytes())
+    except (OSError, DecodeError, ValueError):
+        return set()
+    places = {
+        external_data_helper.ExternalDataInfo(tensor).location
+        for tensor in external_data_helper._get_all_tensors(proto)
+        if external_data_helper.uses_external_data(tensor)
+    }
+    return {path.parent / place for place in places if (path.parent / place).is_file()}
 
 
 def _load(path: Path) -> Any:

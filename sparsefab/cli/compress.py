@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from sparsefab.cli.options import Verbs, add_common, add_data
+from sparsefab.cli.options import Verbs, add_common
 
 __all__ = ["add_parser", "run"]
 
@@ -20,7 +20,7 @@ def add_parser(verbs: Verbs) -> None:
         metavar="DIR",
         help="write weights.safetensors, model.onnx (QDQ), recipe.toml and manifest.json",
     )
-    add_data(parser)
+    parser.add_argument("--data", type=Path, metavar="FILE", help="data of your own to calibrate activations with")
     add_common(parser)
     parser.set_defaults(run=run)
 
@@ -37,6 +37,8 @@ def run(options: argparse.Namespace) -> int:
     with bar("compressing") as report:
         total, done = len(model.weights), iter(range(1, len(model.weights) + 1))
         compressed = session.compress(model, options.recipe, lambda name: report(next(done), total))
+    if options.out is not None:
+        compressed = session.calibrate(compressed, source, options.data)
     layers = []
     for name, layer in compressed.layers.items():
         packed = pack(layer.tensor, storage_layout(layer.tensor.spec))
@@ -52,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
                 "density": layer.tensor.spec.density,
                 "activations": layer.activations.name,
                 "relative_error": layer.relative_error,
+                "scale_loss": layer.scale_loss,
             }
         )
     total_bytes = sum(int(str(layer["nbytes"])) for layer in layers)

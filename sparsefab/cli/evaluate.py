@@ -1,8 +1,12 @@
 """`sparsefab evaluate MODEL --recipe R`: accuracy in the hardware's arithmetic, against the float baseline."""
 
 import argparse
+from typing import TYPE_CHECKING
 
-from sparsefab.cli.options import Verbs, add_common, add_data
+from sparsefab.cli.options import Verbs, add_common, add_data, natural
+
+if TYPE_CHECKING:
+    from sparsefab.models.evaluate import Figure
 
 __all__ = ["add_parser", "run"]
 
@@ -14,7 +18,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--recipe", required=True, metavar="R", help="a built-in recipe or a TOML file")
     parser.add_argument(
         "--check",
-        type=int,
+        type=natural,
         default=2,
         metavar="N",
         help="tokens of each layer that are recomputed by the reference (default: 2, 0: none)",
@@ -59,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         return 1 if mismatches else 0
     protocol = evaluation.protocol
     rows = [
-        [name, f"{figure.value:.4f}", f"{figure.low:.4f} .. {figure.high:.4f}"]
+        [name, f"{figure.value:.4f}", _interval(figure)]
         for name, figure in (
             ("baseline", evaluation.baseline),
             ("compressed", evaluation.compressed),
@@ -76,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         f"{protocol.samples} samples of {protocol.data} (sha256 {protocol.data_sha256[:12]}), context "
         f"{protocol.context or '-'}; {protocol.note}".rstrip("; ")
     )
-    print(evaluation.bit_true)
+    print(evaluation.arithmetic)
     for name, note in evaluation.notes:
         print(f"  {name}: {note}")
     if checked:
@@ -87,3 +91,9 @@ def run(options: argparse.Namespace) -> int:
             f"up to {widest} bits"
         )
     return 1 if mismatches else 0
+
+
+def _interval(figure: "Figure") -> str:
+    if figure.low is None or figure.high is None:
+        return "too few samples"
+    return f"{figure.low:.4f} .. {figure.high:.4f}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsefab.cli.options import Verbs, add_common, add_data, positive
+from sparsefab.workload import DEFAULT_CONTEXT
 
 if TYPE_CHECKING:
     from sparsefab.reports.points import Point
@@ -45,9 +46,9 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--cost-context",
         type=positive,
-        default=512,
+        default=DEFAULT_CONTEXT,
         metavar="N",
-        help="tokens a sequence that costs are for (default: 512)",
+        help="tokens a sequence that costs are for (default: %(default)s)",
     )
     parser.add_argument("--workers", type=positive, default=2, metavar="N", help="processes (default: 2)")
     parser.add_argument(
@@ -175,10 +176,12 @@ def _emit_best(
     device, _ = session.target(point.target)
     chain = accelerator(device, point.arch).chain
     manifest = session.emit(out / "verilog", chain, primitives="vendor")
+    twin = session.emit(out / "verilog", chain, primitives="behavioural")
     result: dict[str, object] = {
         "recipe": point.recipe,
         "target": point.target,
         "verilog": str(manifest.verilog),
+        "simulated": str(twin.verilog),
         "verified": None,
         "layers": {},
         "note": "",
@@ -189,7 +192,9 @@ def _emit_best(
     try:
         with bar("verifying the Verilog") as report:
             report(0, 1)
-            reports = session.verify_model(options.model, recipe_from_text(point.recipe_text), chain, data=options.data)
+            reports = session.verify_model(
+                options.model, recipe_from_text(point.recipe_text), chain, data=options.data, verilog=twin.verilog
+            )
     except MissingToolError as error:
         logging.getLogger(__name__).warning("the Verilog was not simulated: %s", error)
         result["note"] = f"not simulated: {error}"
@@ -197,7 +202,7 @@ def _emit_best(
     result["layers"] = {
         name: {"beats": r.checks, "mismatches": r.mismatches, "cycles": r.cycles} for name, r in reports.items()
     }
-    result["verified"] = all(r.mismatches == 0 for r in reports.values())
+    result["verified"] = bool(reports) and all(r.mismatches == 0 for r in reports.values())
     return result
 
 
@@ -205,11 +210,13 @@ def _print_emitted(emitted: dict[str, object] | None) -> None:
     if emitted is None:
         print("no recipe runs on an FPGA target: no Verilog was emitted")
         return
-    print(f"best FPGA point: {emitted['recipe']} on {emitted['target']}: {emitted['verilog']}")
+    print(f"best FPGA point: {emitted['recipe']} on {emitted['target']}; one chain of its accelerator:")
+    print(f"  {emitted['verilog']}")
     layers = emitted["layers"]
     if isinstance(layers, dict) and layers:
         beats = sum(layer["beats"] for layer in layers.values())
         verdict = "equal to the reference, bit by bit" if emitted["verified"] else "DIFFERS from the reference"
-        print(f"  {', '.join(layers)}: {beats} beats of the model's own weights, {verdict}")
+        print(f"  {', '.join(layers)}: {beats} beats of the model's own weights, {verdict};")
+        print(f"  simulated with behavioural twins of the vendor's primitives: {emitted['simulated']}")
     elif emitted["note"]:
         print(f"  {emitted['note']}")

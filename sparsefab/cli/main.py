@@ -55,11 +55,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except KeyboardInterrupt:
-        print("interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        kept = options.verb in ("evaluate", "explore", "fetch")
+        print(
+            "interrupted" + ("; what was finished is kept, the same command goes on from there" if kept else ""),
+            file=sys.stderr,
+        )
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away: nothing to report to
         return 0
+    except ModuleNotFoundError as error:
+        if options.verbose or (error.name or "").startswith("sparsefab"):
+            raise
+        print(f"sparsefab {options.verb}: package {error.name} is missing; pip install {error.name}", file=sys.stderr)
+        return EXIT_USAGE
     except (SparseFabError, ValueError, TypeError, OSError, MemoryError) as error:
         if options.verbose:
             raise

@@ -1,18 +1,14 @@
 """Options that verbs share, and what they mean."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Verbs", "add_common", "add_data", "default_cache_dir", "positive"]
+from sparsefab.storage import default_cache_dir
+
+__all__ = ["Verbs", "add_common", "add_data", "natural", "positive"]
 
 Verbs = Any  # argparse's sub-parser action, which has no public name
-
-
-def default_cache_dir() -> Path:
-    """The user's cache folder, by the XDG rule."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparsefab"
 
 
 def add_common(parser: argparse.ArgumentParser, *, json: bool = True, seed: bool = False) -> None:
@@ -53,3 +49,8 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be positive, not {value}")
     return value
+
+
+def natural(text: str) -> int:
+    """Read a whole number of 0 or more for argparse."""
+    return 0 if text == "0" else positive(text)

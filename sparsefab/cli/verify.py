@@ -37,6 +37,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--arch", type=Path, metavar="FILE", help="chain parameters in TOML")
     parser.add_argument("--verilog", type=Path, metavar="FILE", help="Verilog under test, instead of a fresh emission")
     parser.add_argument("--simulator", choices=["verilator", "icarus", "both"], default="verilator")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="data of your own, for a model of your own")
     add_common(parser, seed=True)
     parser.set_defaults(run=run)
 
@@ -114,6 +115,7 @@ def _reports(options: argparse.Namespace, simulator: "SimulatorName") -> "Mappin
                 layers=options.layers,
                 beats=options.beats,
                 verilog=options.verilog,
+                data=options.data,
             )
         return {
             f"chain of {arch.dsps} DSPs": session.verify_chain(

@@ -1,6 +1,6 @@
 """Activations as codes: dynamic with one scale a token, or static with one scale and zero point a tensor."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,16 @@ class ActivationCodes:
         """uint16[tokens, in]: what a decode table is indexed with."""
         return self.format.to_pattern(self.codes)
 
+    def rows(self, chosen: NDArray[np.intp]) -> "ActivationCodes":
+        """Some of the tokens."""
+        return replace(
+            self, codes=self.codes[chosen], integers=self.integers[chosen], token_scales=self.token_scales[chosen]
+        )
+
+    def columns(self, part: slice) -> "ActivationCodes":
+        """Some of the inputs."""
+        return replace(self, codes=self.codes[:, part], integers=self.integers[:, part])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaticScale:
@@ -49,19 +59,25 @@ class StaticScale:
         return StaticScale(scale=scale, zero_point=zero_point)
 
 
-def quantize_dynamic(x: NDArray[np.float32], fmt: Format) -> ActivationCodes:
-    """Quantize float32[tokens, in], one scale a token: max|x| takes the format's largest value.
+def quantize_dynamic(x: NDArray[np.float32], fmt: Format, tokens_per_scale: int = 1) -> ActivationCodes:
+    """Quantize float32[tokens, in] with scales found at run time: max|x| takes the format's largest value.
 
     The scale is float32(max|x|) / float32(max value), and a code is the nearest to float32(x / scale), ties to even;
-    a token of zeros has scale 1.
+    where all is zero the scale is 1.
+
+    tokens_per_scale : int          Consecutive tokens that share a scale; a convolution's pixels of one image do.
 
     Raises
     ------
-    ValueError                      If an activation is NaN or infinite.
+    ValueError                      If an activation is NaN or infinite, or the tokens do not divide.
     """
+    if len(x) % tokens_per_scale:
+        raise ValueError(f"{len(x)} tokens do not divide into {tokens_per_scale} a scale")
     peak = np.abs(x).max(axis=1, initial=0.0).astype(np.float32)
     if not np.isfinite(peak).all():
         raise ValueError("an activation is NaN or infinite")
+    if tokens_per_scale > 1:
+        peak = np.repeat(peak.reshape(-1, tokens_per_scale).max(axis=1), tokens_per_scale)
     scales = peak / np.float32(fmt.max_value)
     scales = np.where(scales > 0, scales, np.float32(1)).astype(np.float32)
     quotients = x.astype(np.float32, copy=False) / scales[:, None]

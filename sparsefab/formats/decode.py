@@ -41,11 +41,14 @@ class DecodeTable:
 class FixedPoint:
     """Value of every code as values * 2**exponent, with one exponent for all codes; specials are 0.
 
-    values : int64[2**bits]
+    values : int64[2**bits], read-only: one table serves every tensor of the format
     """
 
     values: NDArray[np.int64]
     exponent: int
+
+    def __post_init__(self) -> None:
+        self.values.flags.writeable = False
 
     @property
     def bits(self) -> int:

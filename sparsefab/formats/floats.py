@@ -9,6 +9,7 @@ NaN; 'none' reserves nothing. Sources: IEEE 754-2019; OCP Microscaling Formats v
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import copysign, inf, isinf, isnan
 from typing import Literal
 
@@ -216,9 +217,7 @@ class FloatFormat:
 
     def decode(self, codes: NDArray[np.integer]) -> NDArray[np.float64]:
         """Return the real numbers that bit patterns stand for; NaN and infinities included."""
-        patterns = np.arange(1 << self.bits)
-        table = np.array([self.decode_scalar(int(code)) for code in patterns], dtype=np.float64)
-        result: NDArray[np.float64] = table[np.asarray(codes, dtype=np.int64)]
+        result: NDArray[np.float64] = _values(self)[np.asarray(codes, dtype=np.int64)]
         return result
 
     def to_pattern(self, codes: NDArray[np.integer]) -> NDArray[np.uint16]:
@@ -243,4 +242,17 @@ class FloatFormat:
 
     def fixed_point(self) -> FixedPoint:
         """Value of every bit pattern on the grid of the smallest subnormal."""
-        return self.decode_table().fixed_point()
+        return _fixed_point(self)
+
+
+@lru_cache(maxsize=256)
+def _values(fmt: FloatFormat) -> NDArray[np.float64]:
+    """The value of every bit pattern, read-only."""
+    values = np.array([fmt.decode_scalar(code) for code in range(1 << fmt.bits)], dtype=np.float64)
+    values.flags.writeable = False
+    return values
+
+
+@lru_cache(maxsize=256)
+def _fixed_point(fmt: FloatFormat) -> FixedPoint:
+    return fmt.decode_table().fixed_point()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import floor
 from typing import Literal
 
@@ -155,4 +156,9 @@ class IntFormat:
 
     def fixed_point(self) -> FixedPoint:
         """Value of every bit pattern on the integer grid."""
-        return FixedPoint(values=self.decode_table().significand, exponent=0)
+        return _fixed_point(self)
+
+
+@lru_cache(maxsize=256)
+def _fixed_point(fmt: IntFormat) -> FixedPoint:
+    return FixedPoint(values=fmt.decode_table().significand, exponent=0)

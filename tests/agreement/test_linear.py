@@ -20,13 +20,14 @@ from sparsefab.formats import (
     requantize_scalar,
 )
 from sparsefab.models.compress import CompressedLayer, Recipe, Rule, compress, magnitude_mask, round_to_nearest
-from sparsefab.models.evaluate import BitTrueRunner, agreement, reference_layer
+from sparsefab.models.evaluate import BitTrueRunner, agreement, calibrate, reference_layer
 from sparsefab.models.evaluate.products import ExactWeights
-from sparsefab.models.evaluate.runner import OutputCodes, quantize_input
+from sparsefab.models.evaluate.runner import OutputCodes, quantize_input, static_bias
+from sparsefab.models.execute import execute
 from sparsefab.models.graph import Graph, Node, Value
 from sparsefab.models.model import Model
 from sparsefab.sim.reference.linear import limbs_to_float32, requantize_codes
-from sparsefab.workload import Linear, Workload
+from sparsefab.workload import Convolution, Linear, Workload
 
 ROWS, COLUMNS, TOKENS = 8, 80, 3
 
@@ -60,10 +61,42 @@ def exact_float32(value: Fraction) -> np.float32:
     return min(around, key=lambda f: (abs(Fraction(float(f)) - value), int(f.view(np.uint32)) & 1))
 
 
+def own_quantization(layer: CompressedLayer, x: np.ndarray) -> tuple[list[list[int]], list[np.float32]]:
+    """Activation integers and scales by the words of the architecture page, in rational arithmetic."""
+    fmt, integers, scales = layer.activations, [], []
+    values = [Fraction(float(v)) for v in fmt.decode(np.arange(1 << fmt.bits)) if np.isfinite(v)]
+    if isinstance(fmt, IntFormat):
+        values = [Fraction(v) for v in range(-fmt.code_max if fmt.signed else 0, fmt.code_max + 1)]
+    grid = fmt.fixed_point().exponent
+    for token in x:
+        if layer.static is None:
+            peak = max(abs(np.float32(v)) for v in token)
+            scale = peak / np.float32(max(values)) if peak > 0 else np.float32(1)
+            zero_point = 0
+        else:
+            scale, zero_point = np.float32(layer.static.scale), layer.static.zero_point
+        row = []
+        for v in token:
+            quotient = Fraction(float(np.float32(v) / scale))
+            if isinstance(fmt, IntFormat):
+                code = min(max(round(quotient) + zero_point, int(min(values))), int(max(values)))
+                row.append(code - zero_point)
+            else:
+                near = min(abs(quotient - value) for value in values)
+                found = [value for value in values if abs(quotient - value) == near]
+                chosen = found[0]
+                if len(set(found)) > 1:  # a tie: the even code
+                    chosen = next(f for f in found if fmt.encode_scalar(float(f)) % 2 == 0)
+                row.append(int(chosen / Fraction(2) ** grid))
+        integers.append(row)
+        scales.append(np.float32(np.ldexp(scale, grid)))
+    return integers, scales
+
+
 def oracle(layer: CompressedLayer, x: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-    """The meaning of a layer in Python integers, one output at a time."""
-    tensor, codes = layer.tensor, quantize_input(layer, x)
-    weights, activations = tensor.integers(), codes.integers
+    """The meaning of a layer in Python integers, one output at a time; it quantizes activations by itself."""
+    tensor = layer.tensor
+    weights, (activations, token_scales) = tensor.integers(), own_quantization(layer, x)
     result = np.empty((len(x), tensor.shape[0]), np.float32)
     for t in range(len(x)):
         for r in range(tensor.shape[0]):
@@ -71,7 +104,7 @@ def oracle(layer: CompressedLayer, x: np.ndarray, bias: np.ndarray | None) -> np
             if layer.static is not None and bias is not None:
                 unit = float(tensor.accumulator_scale[r]) * layer.static.scale
                 acc += round(Fraction(float(np.float64(bias[r]) / unit)))
-            value = exact_float32(Fraction(acc)) * tensor.accumulator_scale[r] * codes.token_scales[t]
+            value = exact_float32(Fraction(acc)) * tensor.accumulator_scale[r] * token_scales[t]
             result[t, r] = value + bias[r] if layer.static is None and bias is not None else value
     return result
 
@@ -191,7 +224,7 @@ def test_codes_out_are_the_requantizers(rng: np.random.Generator) -> None:
     assert isinstance(runner.output_codes["a"], OutputCodes)
     assert set(runner.output_codes) == {"a"}
     assert runner.output_codes["a"].relu
-    results = agreement(compressed, {"x": x}, tokens=50)
+    results = agreement(runner, {"x": x}, tokens=50)
     assert [(r.layer, r.outputs, r.mismatches) for r in results] == [("a", 800, 0), ("b", 200, 0)]
 
 
@@ -207,8 +240,60 @@ def test_a_planted_difference_is_seen(rng: np.random.Generator, monkeypatch: pyt
         return sums
 
     monkeypatch.setattr(ExactWeights, "accumulate_float32", off_by_one)
-    results = agreement(compressed, {"x": rng.normal(0, 1, (TOKENS, COLUMNS)).astype(np.float32)})
+    results = agreement(BitTrueRunner(compressed), {"x": rng.normal(0, 1, (TOKENS, COLUMNS)).astype(np.float32)})
     assert [r.mismatches for r in results] == [1]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("activations", ["int8", "uint8", "e4m3fn", "e2m1"])
+@pytest.mark.parametrize("weights", ["int8", "int4", "e4m3fn"])
+def test_convolutions_with_groups(weights: str, activations: str, groups: int, rng: np.random.Generator) -> None:
+    """Two images of different size of value: each has one dynamic scale, whatever window reads a pixel."""
+    kernel = rng.normal(0, 0.2, (16, 8 // groups * 9)).astype(np.float32)
+    bias = rng.normal(0, 1, 16).astype(np.float32)
+    node = Node(op="Conv", name="c", inputs=("x", "b"), outputs=("y",), layer="c",
+                attributes={"kernel_shape": (3, 3), "pads": (1, 1, 1, 1), "group": groups})  # fmt: skip
+    layer = Convolution(name="c", out_channels=16, in_channels=8, kernel=(3, 3), padding=(1, 1, 1, 1), groups=groups,
+                        out_height=5, out_width=6, bias=True)  # fmt: skip
+    model = Model(
+        name="conv", weights={"c": kernel}, initializers={"b": bias},
+        workload=Workload(name="conv", family="cnn", layers=(layer,)),
+        graph=Graph(nodes=(node,), inputs=(Value(name="x", dtype="float32", shape=("n", 8, 5, 6)),),
+                    outputs=(Value(name="y", dtype="float32", shape=("n", 16, 5, 6)),)),
+    )  # fmt: skip
+    images = rng.normal(0, 1, (2, 8, 5, 6)).astype(np.float32) * np.array([1, 9], np.float32)[:, None, None, None]
+    compressed = compress(model, Recipe(name="r", rules=(Rule(weights=weights, activations=activations),)))
+    if compressed.uncalibrated:
+        static = StaticScale.of_range(float(images.min()), float(images.max()), IntFormat(bits=8, signed=False))
+        compressed = compressed.with_static({"c": static})
+    runner = BitTrueRunner(compressed)
+    [result] = agreement(runner, {"x": images}, tokens=60)
+    assert (result.outputs, result.mismatches) == (60 * 16, 0)
+    # a scale an image: the same image alone gives the same numbers
+    both = execute(model, {"x": images}, runner=runner)["y"]
+    np.testing.assert_array_equal(execute(model, {"x": images[1:]}, runner=runner)["y"], both[1:])
+    if activations == "int8":
+        seen: list[np.ndarray] = []
+        execute(model, {"x": images}, observer=lambda name, x: seen.append(x))
+        codes = quantize_input(compressed.layers["c"], np.concatenate(seen).reshape(60, -1))
+        assert len(np.unique(codes.token_scales)) == 2
+
+
+def test_a_dead_channel_with_a_bias_gets_a_coarser_scale(rng: np.random.Generator) -> None:
+    """Weights of 1e-30 beside a bias of 1: the bias survives, and its codes fit 31 bits."""
+    weights = rng.normal(0, 0.1, (ROWS, COLUMNS)).astype(np.float32)
+    weights[3] *= np.float32(1e-30)
+    bias = np.ones(ROWS, np.float32)
+    compressed = compress(one_layer(weights, bias), Recipe(name="r", rules=(Rule(activations="uint8"),)))
+    x = rng.uniform(0, 1, (TOKENS, COLUMNS)).astype(np.float32)
+    compressed = calibrate(compressed, [{"x": x}])
+    layer = compressed.layers["fc"]
+    assert np.abs(static_bias(layer, bias)).max() <= 1 << 30
+    y = BitTrueRunner(compressed)("fc", x)
+    assert y is not None
+    np.testing.assert_allclose(y[:, 3], 1.0, rtol=1e-6)
+    reference, _ = reference_layer(layer, x, bias)
+    np.testing.assert_array_equal(y, reference)
 
 
 def test_masks_obey_their_patterns(rng: np.random.Generator) -> None:

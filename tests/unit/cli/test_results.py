@@ -10,7 +10,9 @@ import pytest
 
 from sparsefab.cli.main import main
 from sparsefab.formats import CATALOG, IntFormat
-from sparsefab.models.evaluate import Slice
+from sparsefab.models.evaluate import BitTrueRunner, Slice
+from sparsefab.models.execute import execute
+from sparsefab.models.zoo import evaluation_images
 from sparsefab.session import Session
 
 
@@ -69,9 +71,28 @@ def test_compress_writes_what_other_tools_read(tmp_path: Path, capsys: pytest.Ca
     assert set(found["files"]) == {"weights.safetensors", "model.onnx", "recipe.toml", "manifest.json"}
     assert found["nbytes"] == sum(layer["nbytes"] for layer in found["layers"])
     assert all(layer["nbytes"] == sum(layer["sections"].values()) for layer in found["layers"])
-    network = onnxruntime.InferenceSession(found["files"]["model.onnx"])
-    x = np.random.default_rng(0).normal(size=(2, 1, 28, 28)).astype(np.float32)
-    assert network.run(None, {"image": x})[0].shape == (2, 10)
+    manifest = json.loads(Path(found["files"]["manifest.json"]).read_text())
+    assert manifest["onnx_notes"] == []
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")  # compute what the graph says
+    network = onnxruntime.InferenceSession(found["files"]["model.onnx"], options)
+    # the exported graph is the evaluated point: activations quantized, only the sums are in float
+    session = Session()
+    source = session.source("fashion-resnet8")
+    model = source.load()
+    compressed = session.calibrate(session.compress(model, "w8"), source)
+    images = evaluation_images("fashion-resnet8", session.cache_dir, full=False).inputs()[:200]
+    theirs = network.run(None, {"image": images})[0]
+    ours = execute(model, {"image": images}, runner=BitTrueRunner(compressed))["logits"]
+    assert (theirs.argmax(axis=1) == ours.argmax(axis=1)).mean() >= 0.995
+    assert np.abs(theirs - ours).max() < 0.02 * np.abs(ours).max()
+
+
+def test_decoder_export_says_what_stays_float(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = result(capsys, "compress", "char-llama", "--recipe", "w4g32", "-o", str(tmp_path / "out"), "--json")
+    notes = json.loads(Path(found["files"]["manifest.json"]).read_text())["onnx_notes"]
+    assert any("activations stay float32" in note for _, note in notes)
+    assert all(0 < layer["scale_loss"] < 0.5 for layer in found["layers"] if "g32" in layer["format"])
 
 
 def test_emit_is_deterministic_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
