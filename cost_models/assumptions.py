@@ -65,6 +65,13 @@ class FpgaAssumptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """The link over which weights come that are not in the device's memory."""
+
+    link_bytes_per_s: Quantity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
     """A memory efficiency that reproduces one measured decode step: `workload` on `device` at `context`, batch 1."""
 
@@ -86,10 +93,11 @@ class Assumptions:
     economics: Economics
     cpu: CpuAssumptions
     fpga: FpgaAssumptions
+    placement: Placement
     configuration: tuple[Configuration, ...]
 
     def __post_init__(self) -> None:
-        parts = (self.gpu, self.power, self.economics, self.cpu, self.fpga, self.configuration)
+        parts = (self.gpu, self.power, self.economics, self.cpu, self.fpga, self.placement, self.configuration)
         check_sources(parts, self.sources)
 
 

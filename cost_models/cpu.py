@@ -13,17 +13,17 @@ import numpy as np
 from sparsefab.cost_models.assumptions import assumptions
 from sparsefab.cost_models.capability import activation_key, format_key
 from sparsefab.cost_models.cpu_fit import cpu_fits
+from sparsefab.cost_models.kv import cache_bytes
 from sparsefab.cost_models.layers import (
     Options,
+    Priced,
     Shapes,
-    Uses,
-    assemble,
-    cache_values,
     plan_for,
     price_rest,
+    routed,
     shapes_of,
 )
-from sparsefab.cost_models.result import Estimate, Figure, LayerEstimate, LayerPlan, Provenance, Support
+from sparsefab.cost_models.result import Figure, LayerEstimate, LayerPlan, Provenance, Support, Uses
 from sparsefab.errors import TargetError
 from sparsefab.formats.catalog import get_format
 from sparsefab.formats.ints import IntFormat
@@ -33,7 +33,7 @@ from sparsefab.formats.tensors import TensorSpec
 from sparsefab.targets import Device, MeasuredCpu, Quantity
 from sparsefab.workload import Activation, Attention, Embedding, Norm, Phase, Workload
 
-__all__ = ["Route", "estimate_cpu", "route"]
+__all__ = ["Route", "price_cpu", "route"]
 
 ASSUMED = "cost_models/data/assumptions.toml"
 _FLOAT_BYTES = 4.0
@@ -199,10 +199,10 @@ def route(spec: TensorSpec | None, activation: str, rows: int, columns: int) -> 
     )
 
 
-def estimate_cpu(
+def price_cpu(
     workload: Workload, plans: Mapping[str, LayerPlan], device: Device, phase: Phase, options: Options
-) -> Estimate:
-    """Estimate one phase on a CPU.
+) -> Priced:
+    """Price the layers of one phase on a CPU.
 
     Raises
     ------
@@ -229,21 +229,24 @@ def estimate_cpu(
         moved = how.weight_bytes + (1.0 if how.integer else _FLOAT_BYTES) * float(shapes.inputs[index])
         work = _Work(
             kernel=how.kernel, operations=float(operations), moved=moved, share=shares[how.kernel], integer=how.integer,
-            macs=float(macs[index]), support=how.support, note=how.note,
+            macs=float(macs[index]), support=how.support, note=how.note, resident=how.weight_bytes,
         )  # fmt: skip
         kind = "linear" if shapes.copies[index] == 1 else "convolution"
-        layers[layer.name] = _layer(layer.name, kind, work, rates, cached, timed.get(index), fits_cache)
-    kv_bytes = _FLOAT_BYTES if options.kv_format is None else get_format(options.kv_format).bits / 8.0
+        estimate = _layer(layer.name, kind, work, rates, cached, timed.get(index), fits_cache)
+        layers[layer.name] = routed(estimate, layer, float(shapes.visits[index]), options)
 
     def price(layer: Attention | Norm | Activation) -> LayerEstimate:
         share = own.float_of_peak
         if isinstance(layer, Attention):
-            macs = float(layer.macs(phase.tokens, phase.context))
+            context = options.kv.tokens(phase.context) if phase.kind == "decode" else phase.context
             half = 0.5 if layer.causal and phase.kind == "prefill" else 1.0
-            moved = phase.batch * layer.kv_values(phase.context) * kv_bytes
+            extra = options.kv.extra_macs(layer, phase)
+            macs = float(layer.macs(phase.tokens, context))
+            moved = phase.batch * options.kv.bytes_of(layer, phase.context, _FLOAT_BYTES)
             work = _Work(
-                kernel="fp32", operations=2.0 * macs * half, moved=moved, share=share, integer=False, macs=macs
-            )
+                kernel="fp32", operations=2.0 * (macs * half + extra), moved=moved, share=share, integer=False,
+                macs=macs + extra,
+            )  # fmt: skip
             return _layer(layer.name, "attention", work, rates, 1.0)
         values = float(phase.tokens * layer.width)
         moved = 2.0 * _FLOAT_BYTES * values
@@ -251,17 +254,8 @@ def estimate_cpu(
         return _layer(layer.name, "elementwise", work, rates, _CACHE_GAIN)
 
     layers |= price_rest(workload, price)
-    ordered = [layers[layer.name] for layer in workload.layers if layer.name in layers]
     embedding = sum(
         _FLOAT_BYTES * layer.rows * layer.width for layer in workload.layers if isinstance(layer, Embedding)
-    )
-    cache = cache_values(workload, phase) * kv_bytes
-    traffic = sum(layer.memory_bytes for layer in ordered)
-    uses = Uses(
-        memory_s=traffic / rates.bytes_per_s[0],
-        compute_s=sum(layer.terms_s["compute"] for layer in ordered),
-        traffic_bytes=traffic,
-        resident_bytes=weights + embedding + cache,
     )
     if timed:
         notes = [rates.note, "kernels timed here on one thread, scaled by the measured peaks"]
@@ -269,7 +263,12 @@ def estimate_cpu(
     else:
         calibrate = "; `sparsefab bench cpu --calibrate` times the kernels" if options.measured else ""
         notes, sources = [rates.note, f"shares of peak: {ASSUMED}{calibrate}"], ["kernel shares of measured peaks"]
-    return assemble(device, workload, phase, ordered, uses, notes=notes, sources=sources)
+    return Priced(
+        layers=tuple(layers[layer.name] for layer in workload.layers if layer.name in layers),
+        resident_bytes=embedding + cache_bytes(workload, phase, options.kv, _FLOAT_BYTES),
+        sources=tuple(sources),
+        notes=tuple(notes),
+    )
 
 
 def _timed(
@@ -304,6 +303,7 @@ class _Work:
     macs: float = 0.0
     support: Support = Support.NATIVE
     note: str = ""
+    resident: float = 0.0
 
 
 def _layer(
@@ -332,8 +332,14 @@ def _layer(
         value, low, high = (max(compute[end], memory[end]) + call[end] for end in range(3))
     else:
         value, low, high = (max(timed[end], 0.0 if fits_cache else memory[end]) for end in range(3))
+    uses = Uses(
+        memory_s=work.moved / rates.bytes_per_s[0],
+        compute_s=compute[0],
+        traffic_bytes=work.moved,
+        resident_bytes=work.resident,
+    )
     return LayerEstimate(
         name=name, kind=kind, support=work.support, kernel=work.kernel, latency_s=Figure.of(value, low, high),
         terms_s={"compute": compute[0], "dram": memory[0], "launch": call[0]}, memory_bytes=work.moved, macs=work.macs,
-        provenance=rates.tier, note=work.note,
+        provenance=rates.tier, note=work.note, uses=uses,
     )  # fmt: skip

@@ -10,10 +10,11 @@
 
 from collections.abc import Callable, Mapping
 
-from sparsefab.cost_models.cpu import estimate_cpu
-from sparsefab.cost_models.fpga import estimate_fpga
-from sparsefab.cost_models.gpu import estimate_gpu
-from sparsefab.cost_models.layers import Options
+from sparsefab.cost_models.cpu import price_cpu
+from sparsefab.cost_models.fpga import price_fpga
+from sparsefab.cost_models.gpu import price_gpu
+from sparsefab.cost_models.kv import KvCache
+from sparsefab.cost_models.layers import Options, Priced, assemble
 from sparsefab.cost_models.result import Estimate, Figure, LayerEstimate, LayerPlan, Provenance, Support, report_json
 from sparsefab.registry import Registry
 from sparsefab.targets import Device
@@ -23,6 +24,7 @@ __all__ = [
     "MODELS",
     "Estimate",
     "Figure",
+    "KvCache",
     "LayerEstimate",
     "LayerPlan",
     "Options",
@@ -32,12 +34,12 @@ __all__ = [
     "report_json",
 ]
 
-CostModel = Callable[[Workload, Mapping[str, LayerPlan], Device, Phase, Options], Estimate]
+CostModel = Callable[[Workload, Mapping[str, LayerPlan], Device, Phase, Options], Priced]
 
 #: Cost models by kind of device; a plug-in replaces none of these but may add a kind.
 MODELS: Registry[CostModel] = Registry(
     kind="cost model",
-    builtins={"gpu": estimate_gpu, "cpu": estimate_cpu, "fpga": estimate_fpga},
+    builtins={"gpu": price_gpu, "cpu": price_cpu, "fpga": price_fpga},
     group="sparsefab.cost_models",
 )
 
@@ -64,4 +66,5 @@ def estimate(
     strangers = sorted(set(plans) - known)
     if strangers:
         raise ValueError(f"plans must name weight layers of {workload.name}; {strangers[0]!r} is none")
-    return MODELS.get(target.kind)(workload, plans, target, phase, Options() if options is None else options)
+    priced = MODELS.get(target.kind)(workload, plans, target, phase, Options() if options is None else options)
+    return assemble(target, workload, phase, priced)

@@ -16,9 +16,10 @@ from sparsefab.arch import AcceleratorArch
 from sparsefab.cost_models.array import array_cycles
 from sparsefab.cost_models.assumptions import Configuration, assumptions
 from sparsefab.cost_models.capability import activation_key
-from sparsefab.cost_models.layers import Options, Uses, assemble, cache_values, plan_for, price_rest, shapes_of
+from sparsefab.cost_models.kv import KvCache, cache_bytes
+from sparsefab.cost_models.layers import Options, Priced, plan_for, price_rest, routed, shapes_of
 from sparsefab.cost_models.resources import check_fit, largest_arch, resources
-from sparsefab.cost_models.result import Estimate, Figure, LayerEstimate, LayerPlan, Provenance, Support
+from sparsefab.cost_models.result import Figure, LayerEstimate, LayerPlan, Provenance, Support, Uses
 from sparsefab.errors import FormatError, TargetError
 from sparsefab.formats.catalog import Format, get_format
 from sparsefab.formats.ints import IntFormat
@@ -28,13 +29,14 @@ from sparsefab.formats.tensors import TensorSpec
 from sparsefab.targets import Device, FpgaSpec
 from sparsefab.workload import Activation, Attention, Embedding, Norm, Phase, Workload
 
-__all__ = ["chain_slots", "estimate_fpga", "support"]
+__all__ = ["chain_slots", "price_fpga", "support"]
 
 Floats = NDArray[np.float64]
 Bounded = tuple[float, float, float]  # value, and the values at the fast and at the slow end
 
 _URAM_BYTES = 36_864  # 288 Kbit
 _BLOCK = 16
+_PLAIN_BYTES = 1.0  # of a cached value: int8
 
 
 def chain_slots(spec: TensorSpec) -> int:
@@ -78,6 +80,7 @@ class _Machine:
     arch: AcceleratorArch
     clock_hz: Bounded
     bytes_per_s: Bounded
+    peak_bytes_per_s: float
     cross_penalty: float
     special_per_cycle: float
     overhead_cycles: Bounded
@@ -119,6 +122,7 @@ def _machine(device: Device, options: Options, board: FpgaSpec) -> _Machine:
         arch=arch,
         clock_hz=clock,
         bytes_per_s=(channels * efficiency.value, channels * bounds[1], channels * bounds[0]),
+        peak_bytes_per_s=device.memory.bandwidth_bytes_per_s.value,
         cross_penalty=board.same_channel_efficiency.value / board.cross_channel_efficiency.value,
         special_per_cycle=own.special_lanes_per_core.value * arch.cores,
         overhead_cycles=(overhead.value, overhead.bounds[0], overhead.bounds[1]),
@@ -138,10 +142,10 @@ def _configuration(device: Device, calibration: str | Configuration | None) -> C
     return calibration if calibration is not None and calibration.device == device.name else None
 
 
-def estimate_fpga(
+def price_fpga(
     workload: Workload, plans: Mapping[str, LayerPlan], device: Device, phase: Phase, options: Options
-) -> Estimate:
-    """Estimate one phase on an FPGA board with an accelerator of chains.
+) -> Priced:
+    """Price the layers of one phase on an FPGA board with an accelerator of chains.
 
     Raises
     ------
@@ -176,7 +180,7 @@ def estimate_fpga(
     macs = shapes.macs
     layers: dict[str, LayerEstimate] = {}
     for index, layer in enumerate(shapes.layers):
-        layers[layer.name] = _layer(
+        estimate = _layer(
             machine,
             layer.name,
             "linear" if shapes.copies[index] == 1 else "convolution",
@@ -186,39 +190,26 @@ def estimate_fpga(
             0.0,
             labels[index],
             float(macs[index]),
+            float(codes[index] + metadata[index]),
         )
-    kv_bytes = 1.0 if options.kv_format is None else get_format(options.kv_format).bits / 8.0
+        layers[layer.name] = routed(estimate, layer, float(shapes.visits[index]), options)
 
     def price(layer: Attention | Norm | Activation) -> LayerEstimate:
         if isinstance(layer, Attention):
-            return _attention(machine, layer, phase, kv_bytes)
+            return _attention(machine, layer, phase, options.kv)
         passes = assumptions().fpga.two_pass.value if isinstance(layer, Norm) else 1.0
         values = phase.tokens * layer.width * passes
         return _layer(machine, layer.name, "special function", 0.0, 0.0, (0.0, 0.0), values, (Support.NATIVE, ""), 0.0)
 
     layers |= price_rest(workload, price)
-    ordered = [layers[layer.name] for layer in workload.layers if layer.name in layers]
-    traffic = sum(layer.memory_bytes for layer in ordered)
     embedding = sum(1.0 * layer.rows * layer.width for layer in workload.layers if isinstance(layer, Embedding))
-    cache = cache_values(workload, phase) * kv_bytes
-    compute_s = float(macs.sum()) / (machine.arch.macs_per_cycle * machine.clock_hz[0])
-    uses = Uses(
-        memory_s=traffic / device.memory.bandwidth_bytes_per_s.value,
-        compute_s=compute_s,
-        traffic_bytes=traffic,
-        resident_bytes=float(codes.sum() + metadata.sum()) + embedding + cache,
-    )
     arch = machine.arch
     shape = f"{arch.cores} cores of {arch.chains_per_core} chains of {arch.chain.dsps} DSPs"
-    sources = ["array cycles from the chain's dataflow", "block table: cost_models/data/fpga_blocks.toml"]
-    return assemble(
-        device,
-        workload,
-        phase,
-        ordered,
-        uses,
-        sources=sources,
-        notes=[shape, *machine.notes],
+    return Priced(
+        layers=tuple(layers[layer.name] for layer in workload.layers if layer.name in layers),
+        resident_bytes=embedding + cache_bytes(workload, phase, options.kv, _PLAIN_BYTES),
+        sources=("array cycles from the chain's dataflow", "block table: cost_models/data/fpga_blocks.toml"),
+        notes=(shape, *machine.notes),
         resources=resources(arch),
     )
 
@@ -240,6 +231,7 @@ def _layer(
     special: float,
     label: tuple[Support, str],
     macs: float,
+    resident: float = 0.0,
 ) -> LayerEstimate:
     """Time one layer from its cycles and bytes; `special` counts values through the special-function lanes.
 
@@ -271,17 +263,29 @@ def _layer(
         macs=macs,
         provenance=machine.tier,
         note=label[1],
+        uses=Uses(
+            memory_s=(moved[0] + moved[1]) / machine.peak_bytes_per_s,
+            # attention is left out: board power is set by the weight layers' share of the peak
+            compute_s=macs / (machine.arch.macs_per_cycle * clock) if kind != "attention" else 0.0,
+            traffic_bytes=moved[0] + moved[1],
+            resident_bytes=resident,
+        ),
     )
 
 
-def _attention(machine: _Machine, layer: Attention, phase: Phase, kv_bytes: float) -> LayerEstimate:
-    """QK and PV on the array as dense products with the cache as weights, softmax in two passes on its lanes."""
+def _attention(machine: _Machine, layer: Attention, phase: Phase, kv: KvCache) -> LayerEstimate:
+    """QK and PV on the array as dense products with the cache as weights, softmax in two passes on its lanes.
+
+    Extra work of the cache's compression runs on the array at its peak.
+    """
+    context = kv.tokens(phase.context) if phase.kind == "decode" else phase.context
+    extra = kv.extra_macs(layer, phase)
     shared = layer.heads // layer.kv_heads
     queries = 1 if phase.kind == "decode" else phase.context
     causal = 0.5 if layer.causal and phase.kind == "prefill" else 1.0
     copies = np.full(2, float(phase.batch * layer.kv_heads))
-    rows = np.array([phase.context * causal, float(layer.head_dim)])
-    columns = np.array([float(layer.head_dim), phase.context * causal])
+    rows = np.array([context * causal, float(layer.head_dim)])
+    columns = np.array([float(layer.head_dim), context * causal])
     cycles = array_cycles(
         machine.arch,
         np.ceil(rows),
@@ -290,16 +294,16 @@ def _attention(machine: _Machine, layer: Attention, phase: Phase, kv_bytes: floa
         np.full(2, float(queries * shared)),
         copies,
     )
-    moved = (phase.batch * layer.kv_values(phase.context) * kv_bytes, 0.0)
-    softmax = assumptions().fpga.two_pass.value * phase.batch * layer.heads * queries * phase.context * causal
+    moved = (phase.batch * kv.bytes_of(layer, phase.context, _PLAIN_BYTES), 0.0)
+    softmax = assumptions().fpga.two_pass.value * phase.batch * layer.heads * queries * context * causal
     return _layer(
         machine,
         layer.name,
         "attention",
-        float(cycles.beats.sum()),
+        float(cycles.beats.sum()) + extra / machine.arch.macs_per_cycle,
         float(cycles.fill.sum()),
         moved,
         softmax,
         (Support.NATIVE, ""),
-        float(layer.macs(phase.tokens, phase.context)),
+        float(layer.macs(phase.tokens, context)) + extra,
     )

@@ -13,25 +13,27 @@ from numpy.typing import NDArray
 from sparsefab.cost_models.anchors import load_attention, load_gemm
 from sparsefab.cost_models.assumptions import assumptions
 from sparsefab.cost_models.attention import cache_times
-from sparsefab.cost_models.capability import Choice, activation_key, choose_kernel
+from sparsefab.cost_models.capability import Choice, choose_kernel
 from sparsefab.cost_models.gemm import GemmFit
-from sparsefab.cost_models.layers import Options, Uses, assemble, cache_values, plan_for, price_rest, shapes_of
-from sparsefab.cost_models.result import Estimate, Figure, LayerEstimate, LayerPlan, Provenance, Support
+from sparsefab.cost_models.kv import KvCache, cache_bytes
+from sparsefab.cost_models.layers import Options, Priced, plan_for, price_rest, routed, shapes_of
+from sparsefab.cost_models.result import Figure, LayerEstimate, LayerPlan, Provenance, Support, Uses
 from sparsefab.cost_models.roofline import OUTPUT_BYTES, data_sheet_times, kernel_named
 from sparsefab.errors import TargetError
-from sparsefab.formats.catalog import get_format
 from sparsefab.targets import Device, GpuSpec, load_device
 from sparsefab.workload import Activation, Attention, Embedding, Norm, Phase, Workload
 
-__all__ = ["donors", "estimate_gpu", "product_seconds"]
+__all__ = ["donors", "price_gpu", "product_seconds"]
 
 Floats = NDArray[np.float64]
 
+_PLAIN_BYTES = 2.0  # of a cached value: fp16
 
-def estimate_gpu(
+
+def price_gpu(
     workload: Workload, plans: Mapping[str, LayerPlan], device: Device, phase: Phase, options: Options
-) -> Estimate:
-    """Estimate one phase on one GPU.
+) -> Priced:
+    """Price the layers of one phase on one GPU.
 
     Raises
     ------
@@ -56,62 +58,51 @@ def estimate_gpu(
     macs = shapes.macs
     n, k = _tensor_core_shapes(shapes.n, shapes.k, shapes.copies)
     layers: dict[str, LayerEstimate] = {}
-    memory_s = compute_s = 0.0
     for name in dict.fromkeys(names.tolist()):
         rows = np.flatnonzero(names == name)
         table = np.stack([shapes.m[rows], n[rows], k[rows], weight_bytes[rows]], axis=1)
         distinct, place = np.unique(table, axis=0, return_inverse=True)  # blocks repeat: each shape is priced once
         times, terms, tier, why = product_seconds(device, name, *distinct.T)
-        memory_s, compute_s = memory_s + float(terms[0][place].sum()), compute_s + float(terms[1][place].sum())
+        bandwidth = device.memory.bandwidth_bytes_per_s.value
         for position, row in zip(place, rows, strict=True):
             layer, choice = shapes.layers[row], choices[row]
             value, low, high = (float(part[position]) for part in times)
-            layers[layer.name] = LayerEstimate(
+            stream_s, compute_s = float(terms[0][position]), float(terms[1][position])
+            estimate = LayerEstimate(
                 name=layer.name,
                 kind="linear" if shapes.copies[row] == 1 else "convolution",
                 support=choice.support,
                 kernel=name,
                 latency_s=Figure.of(value, low, high),
-                terms_s={
-                    "hbm": float(terms[0][position]),
-                    "compute": float(terms[1][position]),
-                    "launch": float(terms[2]),
-                },
+                terms_s={"hbm": stream_s, "compute": compute_s, "launch": float(terms[2])},
                 memory_bytes=float(weight_bytes[row]),
                 macs=float(macs[row]),
                 provenance=tier,
                 note="; ".join(part for part in (choice.note, why) if part),
+                uses=Uses(
+                    memory_s=stream_s,
+                    compute_s=compute_s,
+                    traffic_bytes=stream_s * bandwidth,
+                    resident_bytes=float(weight_bytes[row]),
+                ),
             )
-    kv_bytes = _kv_bytes(options.kv_format)
+            layers[layer.name] = routed(estimate, layer, float(shapes.visits[row]), options)
 
     def price(layer: Attention | Norm | Activation) -> LayerEstimate:
         if isinstance(layer, Attention):
-            return _attention(device, layer, phase, kv_bytes)
+            return _attention(device, layer, phase, options.kv)
         return _elementwise(device, layer, phase)
 
     layers |= price_rest(workload, price)
-    ordered = [layers[layer.name] for layer in workload.layers if layer.name in layers]
     embedding = sum(2.0 * layer.rows * layer.width for layer in workload.layers if isinstance(layer, Embedding))
-    cache = cache_values(workload, phase) * kv_bytes
-    extra = sum(layer.terms_s.get("hbm", 0.0) for layer in ordered if layer.kind not in ("linear", "convolution"))
-    notes = [
-        "framework and scheduling time between kernels is not included",
-        "kernel times are those of TensorRT-LLM where calibrated",
-    ]
-    uses = Uses(
-        memory_s=memory_s + extra,
-        compute_s=compute_s,
-        traffic_bytes=(memory_s + extra) * device.memory.bandwidth_bytes_per_s.value,
-        resident_bytes=float(weight_bytes.sum()) + embedding + cache,
-    )
-    return assemble(
-        device,
-        workload,
-        phase,
-        ordered,
-        uses,
-        notes=notes,
-        sources=[load_gemm().citation, load_attention().citation],
+    return Priced(
+        layers=tuple(layers[layer.name] for layer in workload.layers if layer.name in layers),
+        resident_bytes=embedding + cache_bytes(workload, phase, options.kv, _PLAIN_BYTES),
+        notes=(
+            "framework and scheduling time between kernels is not included",
+            "kernel times are those of TensorRT-LLM where calibrated",
+        ),
+        sources=(load_gemm().citation, load_attention().citation),
     )
 
 
@@ -203,26 +194,22 @@ def product_seconds(
     return (value, value / spread, value * spread), (memory_s, compute_s, launch), Provenance.MODELLED, f"from {names}"
 
 
-def _kv_bytes(kv_format: str | None) -> float:
-    key = "fp16" if kv_format is None else activation_key(kv_format)
-    return 2.0 if key == "fp16" or kv_format is None else get_format(kv_format).bits / 8.0
-
-
-def _attention(device: Device, layer: Attention, phase: Phase, kv_bytes: float) -> LayerEstimate:
-    macs = float(layer.macs(phase.tokens, phase.context))
-    bandwidth = device.memory.bandwidth_bytes_per_s.value
-    assert device.gpu is not None  # estimate_gpu is called for GPUs only
-    compute = (
-        2.0 * macs * (0.5 if layer.causal and phase.kind == "prefill" else 1.0) / device.gpu.peak_op_per_s["fp16"].value
-    )
-    cache_bytes = phase.batch * layer.kv_values(phase.context) * kv_bytes
+def _attention(device: Device, layer: Attention, phase: Phase, kv: KvCache) -> LayerEstimate:
+    assert device.gpu is not None  # price_gpu is called for GPUs only
+    bandwidth, peak = device.memory.bandwidth_bytes_per_s.value, device.gpu.peak_op_per_s["fp16"].value
     constants = assumptions().gpu
+    extra = kv.extra_macs(layer, phase)
+    share, launch = constants.prefill_attention_efficiency, constants.elementwise_launch_s
     if phase.kind == "decode":
-        figure, tier, note = _decode_attention(device, layer, phase, kv_bytes)
-        moved = cache_bytes
+        macs = float(layer.macs(phase.tokens, kv.tokens(phase.context)))
+        compute = 2.0 * macs / peak
+        moved = phase.batch * kv.bytes_of(layer, phase.context, _PLAIN_BYTES)
+        figure, tier, note = _decode_attention(device, layer, phase, kv)
     else:
-        moved = cache_bytes + 2.0 * OUTPUT_BYTES * phase.tokens * layer.heads * layer.head_dim
-        share, launch = constants.prefill_attention_efficiency, constants.elementwise_launch_s
+        macs = float(layer.macs(phase.tokens, phase.context))
+        compute = 2.0 * macs * (0.5 if layer.causal else 1.0) / peak
+        stored = phase.batch * kv.bytes_of(layer, phase.context, _PLAIN_BYTES)
+        moved = stored + 2.0 * OUTPUT_BYTES * phase.tokens * layer.heads * layer.head_dim
         floor = moved / bandwidth / constants.elementwise_efficiency.value
         figure = Figure.of(
             max(compute / share.value, floor) + launch.value,
@@ -230,6 +217,12 @@ def _attention(device: Device, layer: Attention, phase: Phase, kv_bytes: float) 
             max(compute / share.bounds[0], floor) + launch.bounds[1],
         )
         tier, note = Provenance.ASSUMED, "fused attention at an assumed share of the fp16 peak"
+    if extra:
+        seconds = 2.0 * extra / peak
+        ends = zip((share.value, *reversed(share.bounds)), (launch.value, *launch.bounds), strict=True)
+        figure = figure.plus(Figure.of(*(seconds / part + call for part, call in ends)))
+        compute, macs, tier = compute + seconds, macs + extra, Provenance.ASSUMED
+        note = "; ".join(part for part in (note, "extra work of the cache's compression at an assumed share") if part)
     return LayerEstimate(
         name=layer.name,
         kind="attention",
@@ -241,22 +234,22 @@ def _attention(device: Device, layer: Attention, phase: Phase, kv_bytes: float) 
         macs=macs,
         provenance=tier,
         note=note,
+        uses=Uses(memory_s=moved / bandwidth, traffic_bytes=moved),
     )
 
 
-def _decode_attention(
-    device: Device, layer: Attention, phase: Phase, kv_bytes: float
-) -> tuple[Figure, Provenance, str]:
+def _decode_attention(device: Device, layer: Attention, phase: Phase, kv: KvCache) -> tuple[Figure, Provenance, str]:
     """Time the reading of the cache: the device's own fit, or the measured ones at this device's bandwidth."""
-    fits = load_attention().attention
-    row = [phase.batch, phase.context, 0, layer.heads, layer.kv_heads, layer.head_dim, kv_bytes]
+    fits, tokens = load_attention().attention, kv.tokens(phase.context)
+    value_bytes = kv.bytes_of(layer, phase.context, _PLAIN_BYTES) / layer.kv_values(tokens)
+    row = [phase.batch, tokens, 0, layer.heads, layer.kv_heads, layer.head_dim, value_bytes]
     table = np.array([row], np.float64)
     memory_s, compute_s = cache_times(device, table)
     own = None if device.gpu is None else device.gpu.calibration
     chosen = [fits[own]] if own in fits else list(fits.values())
     times = [fit.seconds(table, memory_s, compute_s) for fit in chosen]
     value, low, high = (float(np.exp(np.mean([np.log(time[part][0]) for time in times]))) for part in range(3))
-    narrow = "" if kv_bytes in (1.0, 2.0) else "; no measured kernel reads this cache format"
+    narrow = "" if value_bytes in (1.0, 2.0) else "; no measured kernel reads this cache format"
     if own in fits:
         tier = Provenance.CALIBRATED if not narrow else Provenance.ASSUMED
         return Figure.of(value, low, high), tier, narrow.removeprefix("; ")
@@ -284,4 +277,5 @@ def _elementwise(device: Device, layer: Norm | Activation, phase: Phase) -> Laye
         memory_bytes=moved,
         macs=0.0,
         provenance=Provenance.ASSUMED,
+        uses=Uses(memory_s=stream, traffic_bytes=moved),
     )

@@ -1,7 +1,7 @@
 """What an estimate is: figures with bounds, terms kept apart, provenance, sources; the same for every target."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from sparsefab.workload import Phase
 if TYPE_CHECKING:
     from sparsefab.formats.tensors import TensorSpec
 
-__all__ = ["Estimate", "Figure", "LayerEstimate", "LayerPlan", "Provenance", "Support", "report_json"]
+__all__ = ["Estimate", "Figure", "LayerEstimate", "LayerPlan", "Provenance", "Support", "Uses", "report_json"]
 
 
 class Provenance(StrEnum):
@@ -105,10 +105,21 @@ class LayerPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Uses:
+    """Busy seconds at data-sheet bandwidth and peak, bytes moved in a pass, bytes of weights resident."""
+
+    memory_s: float = 0.0
+    compute_s: float = 0.0
+    traffic_bytes: float = 0.0
+    resident_bytes: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerEstimate:
     """One layer of an estimate. Terms are busy times of overlapping units: the latency is not their sum.
 
     terms_s : compute, one term a memory level ('hbm', 'dram'), launch, fill, special functions; what applies.
+    uses : what the layer adds to the board's power and memory.
     """
 
     name: str
@@ -121,6 +132,7 @@ class LayerEstimate:
     macs: float
     provenance: Provenance
     note: str = ""
+    uses: Uses = field(default_factory=Uses)
 
     @property
     def bound(self) -> str:
@@ -129,11 +141,39 @@ class LayerEstimate:
 
     def renamed(self, name: str) -> "LayerEstimate":
         """Return the same estimate for an equal layer."""
-        return LayerEstimate(
-            name=name, kind=self.kind, support=self.support, kernel=self.kernel, latency_s=self.latency_s,
-            terms_s=self.terms_s, memory_bytes=self.memory_bytes, macs=self.macs, provenance=self.provenance,
-            note=self.note,
-        )  # fmt: skip
+        return replace(self, name=name)
+
+    def visited(self, share: float, resident: float, link_bytes_per_s: "Figure") -> "LayerEstimate":
+        """Return the expected cost of a routed expert.
+
+        Parameters
+        ----------
+        share : float                   Of the passes in which a token reaches it; the rest costs nothing.
+        resident : float                Probability that its weights are in the device's memory; else they are fetched.
+        link_bytes_per_s : Figure       Rate at which they come from the host.
+        """
+        fetched = share * (1.0 - resident) * self.uses.resident_bytes
+        link = Figure(
+            value=fetched / link_bytes_per_s.value,
+            low=fetched / link_bytes_per_s.high,
+            high=fetched / link_bytes_per_s.low,
+        )
+        terms = {name: seconds * share for name, seconds in self.terms_s.items()}
+        uses = Uses(
+            memory_s=self.uses.memory_s * share,
+            compute_s=self.uses.compute_s * share,
+            traffic_bytes=self.uses.traffic_bytes * share,
+            resident_bytes=self.uses.resident_bytes * resident,
+        )
+        return replace(
+            self,
+            latency_s=self.latency_s.times(share).plus(link),
+            terms_s=terms | ({"link": link.value} if fetched else {}),
+            memory_bytes=self.memory_bytes * share,
+            macs=self.macs * share,
+            note="; ".join(part for part in (self.note, f"routed: reached in {share:.0%} of passes") if part),
+            uses=uses,
+        )
 
     def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""

@@ -18,6 +18,7 @@ _NAMES = (
     "llama2-70b",
     "opt-6.7b",
     "mistral-7b",
+    "mixtral-8x7b",
     "smollm2-135m",
     "bert-base",
     "bert-large",

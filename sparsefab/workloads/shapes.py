@@ -4,7 +4,7 @@ Layer names of transformers follow the usual checkpoint names (layers.0.self_att
 written for an imported model fit the shape-only one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sparsefab.workload import Activation, Attention, Convolution, Embedding, Layer, Linear, Norm, Workload
@@ -177,7 +177,14 @@ def _block(model: TransformerShape, name: str) -> list[Layer]:
         return layers + _feed_forward(model, f"{name}.mlp")
     layers.append(linear(f"{name}.router", model.experts.count, hidden))
     for expert in range(model.experts.count):
-        layers += _feed_forward(model, f"{name}.experts.{expert}")
+        share = model.experts.active / model.experts.count
+        layers += [
+            replace(layer, active=share)
+            for layer in _feed_forward(model, f"{name}.experts.{expert}")
+            if isinstance(layer, Linear)
+        ]
+    wide = model.intermediate * model.experts.active  # each token passes so many experts, whichever
+    layers.append(Activation(name=f"{name}.experts.act", width=wide, kind=model.activation))
     return layers
 
 
