@@ -22,6 +22,7 @@ __all__ = [
     "Fidelity",
     "Interval",
     "Job",
+    "LayerError",
     "Phase",
     "Point",
     "Provenance",
@@ -308,6 +309,16 @@ class Point:
         if self.delta is None:
             return None
         return self.delta if self.better == "lower" else -self.delta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerError:
+    """One layer under one recipe: ||W - W'|| / ||W||, and what it takes."""
+
+    recipe: str
+    layer: str
+    relative_error: float
+    bits_per_weight: float
 
 
 def _check_json(name: str, value: Mapping[str, object]) -> None:

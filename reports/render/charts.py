@@ -11,12 +11,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from sparsefab.reports.pareto import Standing, hypervolume
-from sparsefab.reports.points import Point
+from sparsefab.reports.points import LayerError, Point
 from sparsefab.reports.render.figures import STYLE
 from sparsefab.reports.render.palette import look
 from sparsefab.reports.render.quantities import number, tick
 from sparsefab.reports.render.view import Setting, View
-from sparsefab.reports.sweep import LayerError
 
 __all__ = ["breakdown_figure", "hypervolume_figure", "roofline_figure", "sensitivity_figure"]
 
@@ -196,7 +195,7 @@ def course(view: View, setting: Setting, phase: str, target: str) -> tuple[NDArr
         usable = standing.rank not in ("none", "outside")
         rows.append([cost.value if cost is not None and usable else np.nan for cost in costs])
     values = np.array(rows, np.float64)
-    for column in values.T:
+    for column in values.T if not np.isnan(values).all() else ():
         low, high = np.nanmin(column), np.nanmax(column)
         if low > 0.0 and high > 10.0 * low:
             column[:] = np.log(column)

@@ -76,6 +76,7 @@ def _save(figure: Figure, **options: Any) -> bytes:
     sink = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(sink, **options)
+    figure.set_layout_engine("none")  # laid out once is enough for every format
     return sink.getvalue()
 
 

@@ -158,7 +158,7 @@ def _data(
 
 
 def _json(terms: Mapping[str, object]) -> str:
-    return json.dumps(terms, allow_nan=False)
+    return json.dumps(terms, allow_nan=False, sort_keys=True)
 
 
 def _split(terms: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from sparsefab import config
 from sparsefab.errors import StorageError
-from sparsefab.reports.points import Point
+from sparsefab.reports.points import LayerError, Point
 from sparsefab.reports.render.charts import (
     breakdown_figure,
     hypervolume_figure,
@@ -25,7 +25,6 @@ from sparsefab.reports.render.run_info import RunInfo
 from sparsefab.reports.render.summary import summary
 from sparsefab.reports.render.view import View
 from sparsefab.reports.schema import POINT_COLUMNS, decode_points, encode_points, row
-from sparsefab.reports.sweep import LayerError
 from sparsefab.storage import make_folder, write_atomic
 
 __all__ = ["compare_reports", "rebuild_report", "write_report"]

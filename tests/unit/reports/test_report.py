@@ -68,6 +68,8 @@ def test_every_file_is_there_and_nothing_else(report: dict[str, Path]) -> None:
             "report.html",
             "pareto.svg",
             "pareto.png",
+            "hypervolume.svg",
+            "hypervolume.png",
             "pareto-u280.svg",
             "pareto-a100.svg",
             "pareto-xeon-8375c.svg",
