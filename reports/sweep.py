@@ -1,7 +1,6 @@
 """Explore a model: recipes judged bit-true in worker processes, priced on targets, fronts refined."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -10,7 +9,7 @@ from typing import Literal
 
 from sparsefab.arch import AcceleratorArch
 from sparsefab.cost_models.estimate import Estimate, Figure, Options, estimate
-from sparsefab.errors import TargetError
+from sparsefab.errors import TargetError, VerificationError
 from sparsefab.formats import pack, storage_layout
 from sparsefab.models.compress import CompressedModel, Recipe, compress
 from sparsefab.models.compress.recipe import recipe_from_text
@@ -18,10 +17,12 @@ from sparsefab.models.evaluate import (
     BitTrueRunner,
     RecordCache,
     Slice,
+    agreement,
     calibrate,
     code_version,
     executor,
     judge,
+    records_key,
     task_for,
 )
 from sparsefab.models.evaluate.evaluation import Progress
@@ -75,8 +76,10 @@ class RecipeEvaluator:
         baseline = kept.records(self._key(job, "baseline", task), task, executor(model))
         records = baseline
         if compressed.layers:
-            run = executor(model, BitTrueRunner(compressed))
-            records = kept.records(self._key(job, job.recipe_text, task), task, run)
+            runner = BitTrueRunner(compressed)
+            if differing := [a.layer for a in agreement(runner, task.check_feed(), tokens=1) if a.mismatches]:
+                raise VerificationError(f"layer {differing[0]} differs from the reference; the figures would be wrong")
+            records = kept.records(self._key(job, job.recipe_text, task), task, executor(model, runner))
         result = judge(task, baseline, records, compressed.notes, self.seed)
         packed = packed_bytes(compressed)
         stored = sum(packed.values())
@@ -86,7 +89,7 @@ class RecipeEvaluator:
             accuracy=_interval(result.compressed),
             baseline=result.baseline.value,
             delta=_interval(result.delta),
-            protocol=f"{result.protocol.text}; {result.bit_true}",
+            protocol=f"{result.protocol.text}; {result.arithmetic}",
             weight_bytes=stored,
             bits_per_weight=stored * 8 / model.workload.parameters,
             float_layers=tuple(name for name in model.weights if name not in compressed.layers),
@@ -113,9 +116,7 @@ class RecipeEvaluator:
         return task_for(self.source, model, self.cache_dir, part, self.data)
 
     def _key(self, job: Job, what: str, task: Task) -> str:
-        protocol = task.protocol
-        text = json.dumps([job.model_hash, what, job.evaluator, protocol.data_sha256, protocol.context, self.seed])
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        return records_key(job.model_hash, what, task, job.evaluator)
 
 
 @lru_cache(maxsize=1)
@@ -242,9 +243,9 @@ def _peaks(device: Device, options: Options) -> dict[str, float]:
 
 
 def _interval(figure: "Figure | object") -> Interval:
-    value, low, high = (float(getattr(figure, part)) for part in ("value", "low", "high"))
-    # a percentile interval of a resample may miss its own estimate by a hair
-    return Interval(value=value, low=min(low, value), high=max(high, value))
+    value, low, high = (getattr(figure, part) for part in ("value", "low", "high"))
+    # too few samples for an interval: the figure stands alone
+    return Interval(value=value, low=value if low is None else low, high=value if high is None else high)
 
 
 def jobs_for(evaluator: RecipeEvaluator, recipes: Sequence[Recipe], model_hash: str, data_hash: str) -> list[Job]:
@@ -314,10 +315,16 @@ def _cost_hash(device: str, options: str) -> str:
 
 @lru_cache(maxsize=1)
 def _cost_version() -> str:
+    import sparsefab.arch
     import sparsefab.cost_models
+    import sparsefab.formats
+    import sparsefab.workload
+    import sparsefab.workloads
 
-    folder = Path(str(sparsefab.cost_models.__file__)).parent
+    parts = (sparsefab.cost_models, sparsefab.formats, sparsefab.workloads)
+    folders = [Path(str(part.__file__)).parent for part in parts]
+    files = [file for folder in folders for file in folder.rglob("*") if file.is_file() and file.suffix != ".pyc"]
     digest = hashlib.sha256()
-    for path in sorted(file for file in folder.rglob("*") if file.is_file() and file.suffix != ".pyc"):
+    for path in sorted([*files, Path(str(sparsefab.arch.__file__)), Path(str(sparsefab.workload.__file__))]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
