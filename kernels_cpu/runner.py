@@ -23,6 +23,7 @@ from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product, Reals
 from sparsefab.kernels_cpu.threads import check_threads
 from sparsefab.models.compress import CompressedLayer, CompressedModel
 from sparsefab.models.evaluate.runner import BitTrueRunner, OutputCodes, output_codes, quantize_input, static_bias
+from sparsefab.models.operators.attributes import integer
 
 __all__ = ["KernelRunner", "block_weights"]
 
@@ -70,10 +71,13 @@ class KernelRunner:
         self._exact = BitTrueRunner(compressed)
         self._threads = threads
         codes = output_codes(compressed)
+        nodes = compressed.model.graph.layer_nodes()
         self._plans: dict[str, _BlockPlan | _NibblePlan] = {}
         self._kernels: dict[str, str] = {}
         for name, layer in compressed.layers.items():
             try:
+                if integer(nodes[name].attributes, "group", 1) > 1:
+                    raise LayoutError("a convolution with groups is no one product")
                 plan = _plan(layer, compressed.model.bias(name), codes.get(name))
             except LayoutError as error:
                 self._kernels[name] = f"none: {error}"
@@ -93,7 +97,7 @@ class KernelRunner:
 
     def __call__(self, layer: str, x: Floats, /) -> Floats | None:
         plan = self._plans.get(layer)
-        if plan is None or x.ndim != 2:
+        if plan is None:
             return self._exact(layer, x)
         return plan.run(x, self._threads)
 

@@ -36,8 +36,10 @@ from sparsefab.models.evaluate import (
     task_for,
 )
 from sparsefab.models.evaluate.evaluation import Progress
+from sparsefab.models.evaluate.tasks import ImageTask, TextTask
 from sparsefab.models.model import Model
 from sparsefab.models.source import Source, resolve
+from sparsefab.models.tokenize import load_tokenizer
 from sparsefab.models.zoo import get
 from sparsefab.reports.plans import shape_plans
 from sparsefab.storage import default_cache_dir, write_atomic
@@ -48,18 +50,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sparsefab.hw.emit import EmitManifest
+    from sparsefab.kernels_cpu.inference import Report
     from sparsefab.reports.points import Point
     from sparsefab.reports.render.run_info import RunInfo
     from sparsefab.reports.space import Space
     from sparsefab.reports.study import Studied
     from sparsefab.sim.run import SimulatorName, VerifyReport
 
-__all__ = ["Evaluated", "Explored", "Session"]
+__all__ = ["Evaluated", "Explored", "Ran", "Session"]
 
 log = logging.getLogger(__name__)
 
 HOST = "host"
 DEFAULT_TARGETS = ("u280", HOST, "h200")
+_PROMPT_TOKENS = 32  # of the evaluation data, where a text model is run without a prompt
 _MOST_CHAINS = 4  # accelerators of one exploration whose Verilog is written
 
 
@@ -70,6 +74,24 @@ class Evaluated:
     compressed: CompressedModel
     evaluation: Evaluation
     agreement: tuple[LayerAgreement, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ran:
+    """A compressed model run on this machine's kernels.
+
+    unit : str                  What was counted: token, image or embedding.
+    prompt, text : str          Of a language model: what it was given, and what it added.
+    metric, value               Of every other model, over the samples that ran.
+    """
+
+    compressed: CompressedModel
+    unit: str
+    report: "Report"
+    prompt: str = ""
+    text: str = ""
+    metric: str = ""
+    value: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -173,6 +195,61 @@ class Session:
             compressed=compressed,
             evaluation=judge(task, baseline, records, compressed.notes, self.seed),
             agreement=checked,
+        )
+
+    def run(
+        self,
+        model: str,
+        recipe: str | Recipe = "w8",
+        *,
+        prompt: str | None = None,
+        tokens: int = 64,
+        samples: int | None = None,
+        data: Path | None = None,
+        threads: int = 1,
+        check: bool = False,
+        progress: Progress | None = None,
+    ) -> Ran:
+        """Run a compressed model on the CPU kernels: greedy text, or a metric over images or documents.
+
+        Parameters
+        ----------
+        prompt : str | None         Text to continue; None takes the beginning of the evaluation data.
+        tokens : int                Of text to add.
+        samples : int | None        Images or documents; None takes all.
+        data : Path | None          Samples of the user's own, as in `evaluate`.
+        check : bool                Compare every output with the bit-true runner's.
+
+        Raises
+        ------
+        ModelError                  If there is no data for a model that needs it.
+        """
+        from sparsefab.kernels_cpu.inference import Engine, generate
+
+        source = self.source(model)
+        loaded = source.load()
+        text = loaded.workload.family == "decoder"
+        compressed = self.compress(loaded, recipe)
+        task = None
+        if not text or prompt is None or compressed.uncalibrated:
+            task = task_for(source, loaded, self.cache_dir, Slice(samples=None if text else samples), data)
+        if task is not None and compressed.uncalibrated:
+            compressed = calibrate(compressed, task.calibration_feeds())
+        engine = Engine(compressed, threads=threads, check=check)
+        if task is not None and not text:
+            value = task.metric(task.records(engine, progress))
+            unit = "image" if isinstance(task, ImageTask) else "embedding"
+            return Ran(
+                compressed=compressed, unit=unit, report=engine.report(), metric=task.protocol.metric, value=value
+            )
+        tokenizer = load_tokenizer(source.file)
+        if isinstance(task, TextTask) and prompt is None:
+            prompt = tokenizer.decode([int(code) for code in task.tokens[0, :_PROMPT_TOKENS]])
+        given = prompt or ""
+        context = int(loaded.metadata.get("context", DEFAULT_CONTEXT))
+        added = generate(engine, tokenizer.encode(given), tokens=tokens, context=context, progress=progress)
+        return Ran(
+            compressed=compressed, unit="token", report=engine.report(), prompt=given, text=tokenizer.decode(added)
         )
 
     def export(self, compressed: CompressedModel, source: Source, out: Path) -> dict[str, Path]:

@@ -17,6 +17,7 @@ VERBS = (
     "fetch",
     "compress",
     "evaluate",
+    "run",
     "emit",
     "verify",
     "estimate",

@@ -63,9 +63,8 @@ def write_vnni4x4(tensor: QuantTensor, layout: Vnni4x4) -> Sections:
     margin = ((0, 4 * groups - rows), (0, 4 * lines - columns))
     grid = (groups, 4, lines, 4)
     blocks = np.pad(centred_s8(tensor, layout), margin).reshape(grid).transpose(0, 2, 1, 3)
-    kept = np.ones((groups, lines), np.bool_)
-    if layout.drops_blocks(tensor.pattern):
-        kept = tensor.stored_mask.reshape(grid).any(axis=(1, 3))
+    stored = tensor.stored_mask.reshape(grid) if layout.drops_blocks(tensor.pattern) else np.ones(grid, np.bool_)
+    kept = np.logical_or.reduce(stored, axis=(1, 3))
     return {
         "values": blocks[kept].view(np.uint8).reshape(-1),
         "offsets": (VNNI_LINE_BYTES * np.nonzero(kept)[1]).astype(np.int32).view(np.uint8),
@@ -84,11 +83,12 @@ def read_vnni4x4(packed: PackedTensor, layout: Vnni4x4, zero_points: NDArray[np.
     blocks = np.zeros((groups, lines, 4, 4), np.int8)
     mask = np.zeros(blocks.shape, np.bool_)
     blocks[group, line], mask[group, line] = stored, True
-    values, mask = (
-        part.transpose(0, 2, 1, 3).reshape(4 * groups, 4 * lines)[: spec.rows, : spec.columns]
-        for part in (blocks, mask)
-    )
-    return codes_of_centred(spec, values, zero_points), mask if layout.drops_blocks(spec.pattern) else None
+    shape = (4 * groups, 4 * lines)
+    values = blocks.transpose(0, 2, 1, 3).reshape(shape)[: spec.rows, : spec.columns]
+    codes = codes_of_centred(spec, values, zero_points)
+    if not layout.drops_blocks(spec.pattern):
+        return codes, None
+    return codes, mask.transpose(0, 2, 1, 3).reshape(shape)[: spec.rows, : spec.columns]
 
 
 def _check_rows(tensor: QuantTensor, layout: Vnni4x1 | Vnni4x4) -> None:

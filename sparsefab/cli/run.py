@@ -1,0 +1,105 @@
+"""`sparsefab run MODEL --on cpu`: a compressed model on this machine's kernels, what it says and how fast."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparsefab.cli.options import Verbs, add_common, positive
+
+if TYPE_CHECKING:
+    from sparsefab.session import Ran
+
+__all__ = ["add_parser", "run"]
+
+_HOW = (
+    "activations are quantized, and every float operator between the layers runs, in NumPy",
+    "each token evaluates its whole window anew: there is no cache of keys and values",
+)
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser("run", help="run a compressed model on this machine", description=__doc__)
+    parser.add_argument("model", metavar="MODEL", help="a name that `sparsefab models` lists, or a file")
+    parser.add_argument("--on", choices=["cpu"], default="cpu", help="where to run (default: cpu)")
+    parser.add_argument("--recipe", default="w8", metavar="R", help="a built-in recipe or a TOML file (default: w8)")
+    parser.add_argument(
+        "--prompt", metavar="TEXT", help="text to continue (default: the beginning of the evaluation data)"
+    )
+    parser.add_argument("--tokens", type=positive, default=64, metavar="N", help="tokens to add (default: 64)")
+    parser.add_argument("--samples", type=positive, metavar="N", help="images or documents (default: all)")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="your own data, as `sparsefab evaluate` takes it")
+    parser.add_argument("--threads", type=positive, default=1, metavar="T", help="of the kernels (default: 1)")
+    parser.add_argument(
+        "--check", action="store_true", help="compare every output with the bit-true runner; 1 if one differs"
+    )
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the text or the metric, the speed, and which kernel serves each layer; 1 if a compared output differs."""
+    from sparsefab.cli.output import bar, print_json
+    from sparsefab.session import Session
+
+    with bar("running") as report:
+        ran = Session(options.cache_dir).run(
+            options.model, options.recipe, prompt=options.prompt, tokens=options.tokens, samples=options.samples,
+            data=options.data, threads=options.threads, check=options.check, progress=report,
+        )  # fmt: skip
+    if options.json:
+        print_json(_as_json(options.model, options.threads, ran))
+    else:
+        _print(options.model, options.threads, ran)
+    return 1 if ran.report.differing else 0
+
+
+def _kernels(ran: "Ran") -> dict[str, str]:
+    """The kernel of every weight layer, those that the recipe leaves alone included."""
+    served = ran.report.kernels
+    return {name: served.get(name, "none: the recipe leaves it in float32") for name in ran.compressed.model.weights}
+
+
+def _as_json(model: str, threads: int, ran: "Ran") -> dict[str, object]:
+    report = ran.report
+    return {
+        "model": model,
+        "recipe": ran.compressed.recipe.name,
+        "unit": ran.unit,
+        "items": report.items,
+        "items_per_s": 1 / report.seconds_per_item,
+        "threads": threads,
+        "layers_share": report.layers_share,
+        "prompt": ran.prompt,
+        "text": ran.text,
+        "metric": ran.metric,
+        "value": ran.value,
+        "compared": report.compared,
+        "differing": report.differing,
+        "agrees": not report.differing if report.compared else None,
+        "how": list(_HOW if ran.unit == "token" else _HOW[:1]),
+        "kernels": _kernels(ran),
+    }
+
+
+def _print(model: str, threads: int, ran: "Ran") -> None:
+    from sparsefab.cli.output import print_table, si
+
+    report, layers = ran.report, ran.compressed.layers
+    if ran.unit == "token":
+        print(f"{ran.prompt}|{ran.text}")
+    rows = []
+    for name, kernel in _kernels(ran).items():
+        spec = layers[name].tensor.spec if name in layers else None
+        rows.append([name, "x".join(map(str, ran.compressed.model.weights[name].shape)),
+                     "float32" if spec is None else spec.name, kernel])  # fmt: skip
+    print_table(f"{model}, recipe {ran.compressed.recipe.name}: which kernel runs each layer",
+                ["layer", "shape", "weights", "kernel"], rows, right=["shape"])  # fmt: skip
+    if ran.value is not None:
+        print(f"{ran.metric} {ran.value:.4f} over {report.items} samples")
+    print(f"{1 / report.seconds_per_item:.3g} {ran.unit}s/s ({si(report.seconds_per_item, 's')} each, median over "
+          f"{report.items}), {threads} thread(s); {report.layers_share:.0%} of the time in weight layers")  # fmt: skip
+    for line in _HOW if ran.unit == "token" else _HOW[:1]:
+        print(f"  {line}")
+    if report.compared:
+        print(f"against the bit-true runner: {report.compared} outputs, {report.differing} differ")
