@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsefab.arch import AcceleratorArch, ChainArch
-from sparsefab.cost_models.estimate import Estimate, LayerPlan, Options, estimate
+from sparsefab.cost_models.estimate import Estimate, KvCache, LayerPlan, Options, estimate
+from sparsefab.cost_models.user_anchors import load_user_anchors
 from sparsefab.errors import ModelError, VerificationError
 from sparsefab.models.compress import BUILTIN, PUBLISHED, CompressedModel, Recipe, compress, find_recipe
 from sparsefab.models.evaluate import (
@@ -358,18 +359,31 @@ class Session:
         batch: int = 1,
         context: int = 128,
         arch: AcceleratorArch | None = None,
+        kv: str | KvCache | None = None,
+        resident_experts: float = 1.0,
+        measured: Path | None = None,
     ) -> tuple[Estimate | None, Estimate]:
         """Estimate decode (None for models without it) and prefill of a model on a target, from shapes alone.
+
+        Parameters
+        ----------
+        kv : str | KvCache | None   Format and compression of the key/value cache, as in 'int4,group=64' or 'gear'.
+        resident_experts : float    Share of routed experts in the device's memory.
+        measured : Path | None      The user's measured products, for GPUs.
 
         Raises
         ------
         TargetError                 If the target has no kernel for the recipe's formats.
+        ConfigError                 If the measurements cannot be used.
         """
         workload = self.workload(model)
         chosen = recipe if isinstance(recipe, Recipe) or recipe is None else find_recipe(recipe)
         plans: dict[str, LayerPlan] = {} if chosen is None else shape_plans(workload, chosen)
         published = chosen.name if chosen is not None and chosen.name in PUBLISHED else None
         device, options = self.target(target, arch, published)
+        cache = KvCache() if kv is None else KvCache.from_text(kv) if isinstance(kv, str) else kv
+        anchors = None if measured is None else load_user_anchors(measured)
+        options = replace(options, kv=cache, resident_experts=resident_experts, anchors=anchors)
         context = 1 if workload.family == "cnn" else context  # an image is what a CNN's phase counts
         prefill = estimate(workload, plans, device, Phase(kind="prefill", batch=batch, context=context), options)
         if workload.family != "decoder":
@@ -516,12 +530,32 @@ class Session:
     # hardware
 
     def emit(
-        self, out: Path, arch: ChainArch | None = None, primitives: str = "vendor", command: Sequence[str] | None = None
+        self,
+        out: Path,
+        arch: ChainArch | None = None,
+        primitives: str = "vendor",
+        *,
+        axis: bool = False,
+        part: str | None = None,
+        clock_hz: float = 225e6,
+        command: Sequence[str] | None = None,
     ) -> "EmitManifest":
-        """Write the Verilog of a chain (default: 64 DSPs) and its manifest under `out`."""
+        """Write the Verilog of a chain (default: 64 DSPs) and its manifest under `out`.
+
+        axis : AXI4-Stream ports.   part, clock_hz : also write Tcl and XDC for out-of-context synthesis in Vivado.
+        """
         from sparsefab.hw.emit import emit
 
-        return emit(arch or ChainArch(dsps=64), out, primitives=primitives, seed=self.seed, command=command)
+        return emit(
+            arch or ChainArch(dsps=64),
+            out,
+            primitives=primitives,
+            axis=axis,
+            part=part,
+            clock_hz=clock_hz,
+            seed=self.seed,
+            command=command,
+        )
 
     def verify_chain(
         self,
@@ -530,8 +564,13 @@ class Session:
         simulator: "SimulatorName" = "verilator",
         beats: int = 500,
         verilog: Path | None = None,
+        axis: bool = False,
+        unisim: Path | None = None,
     ) -> "VerifyReport":
-        """Run random beats that reach the corners, every N of N:16, through a chain's Verilog."""
+        """Run random beats that reach the corners, every N of N:16, through a chain's Verilog.
+
+        unisim : a copy of AMD's simulation library: the vendor's primitives are simulated, in Icarus.
+        """
         from sparsefab.sim.run import verify_chain
 
         return verify_chain(
@@ -541,7 +580,15 @@ class Session:
             seeds=(self.seed,),
             beats=beats,
             modules=_modules(verilog),
+            axis=axis,
+            unisim=unisim,
         )
+
+    def verify_requantizer(self, *, simulator: "SimulatorName" = "verilator", beats: int = 500) -> "VerifyReport":
+        """Run random accumulators and constants through the requantizer's Verilog."""
+        from sparsefab.sim.run import verify_requantize
+
+        return verify_requantize(build_dir=self.cache_dir / "sim", simulator=simulator, seed=self.seed, beats=beats)
 
     def verify_model(
         self,

@@ -1,7 +1,12 @@
-"""`sparsefab bench cpu`: the CPU kernels against this machine's peaks and against other libraries, in one run."""
+"""`sparsefab bench cpu`: the CPU kernels against this machine's peaks and against other libraries, in one run.
+
+`bench cpu --calibrate` times them for the cost models' target 'host'; `bench gpu` times a CUDA device's products into
+an anchor file for `estimate --measured` and `validate --measured`.
+"""
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 
 from sparsefab.cli.options import Verbs, add_common, positive
 
@@ -10,8 +15,8 @@ __all__ = ["add_parser", "run"]
 
 def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("bench", help="time the CPU kernels", description=__doc__)
-    parser.add_argument("device", choices=["cpu"], help="what to time")
+    parser = verbs.add_parser("bench", help="time the CPU kernels, or a GPU's products", description=__doc__)
+    parser.add_argument("device", choices=["cpu", "gpu"], help="what to time")
     parser.add_argument("--shape", action="append", type=_shape, metavar="OUTxIN", help="repeat for more")
     parser.add_argument("--density", action="append", type=float, metavar="D", help="stored share; repeat for more")
     parser.add_argument("--tokens", action="append", type=positive, metavar="N", help="repeat for more (default: 128)")
@@ -21,6 +26,11 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--rounds", type=positive, default=31, metavar="N", help="turns of each (default: 31)")
     parser.add_argument("--calibrate", action="store_true", help="time the kernels for the cost models' target 'host'")
     parser.add_argument("--seconds", type=positive, default=20, metavar="S", help="to spend on it (default: 20)")
+    parser.add_argument("--target", metavar="T", help="gpu: its device or TOML file (default: by the name it gives)")
+    parser.add_argument(
+        "--sides", type=positive, default=60, metavar="N", help="gpu: pairs (n, k) to time (default: 60)"
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="gpu: the anchor file (default: DEVICE.json)")
     add_common(parser, seed=True)
     parser.set_defaults(run=run)
 
@@ -34,7 +44,42 @@ def _shape(text: str) -> tuple[int, int]:
 
 def run(options: argparse.Namespace) -> int:
     """Time what was asked for."""
+    if options.device == "gpu":
+        return _gpu(options)
     return _calibrate(options) if options.calibrate else _table(options)
+
+
+def _gpu(options: argparse.Namespace) -> int:
+    """Time this machine's CUDA device, fit, and write the anchor file."""
+    from datetime import UTC, datetime
+
+    from sparsefab.cli.output import bar, print_json
+    from sparsefab.cost_models.measure_gpu import guess_device, measure_products, open_cuda, plan_products
+    from sparsefab.cost_models.validate import validate
+    from sparsefab.errors import TargetError
+    from sparsefab.targets import load_device
+
+    cuda = open_cuda()
+    try:
+        from sparsefab.cost_models.calibrate import write_products
+    except ImportError as error:
+        raise TargetError("bench gpu fits with SciPy, which is not installed: pip install scipy") from error
+    import pandas as pd
+
+    device = guess_device(cuda.name) if options.target is None else load_device(options.target)
+    with bar(f"timing {cuda.name}") as report:
+        rows = measure_products(cuda, device, plan_products(options.sides, options.seed), report)
+    path = options.output or Path(f"{device.name}.json")
+    write_products(pd.DataFrame(rows), path, source=f"measured on {cuda.name}, {cuda.versions}",
+                   licence="the user's own", date=datetime.now(UTC).date().isoformat())  # fmt: skip
+    judged = validate(measured=path)
+    if options.json:
+        print_json({"file": str(path), "samples": len(rows), "rows": [row.to_json() for row in judged]})
+        return 0
+    print(f"{len(rows)} products timed on {cuda.name} into {path}")
+    for row in judged:
+        print(f"  {row.name}: {row.metric} on {row.samples} held-out products: {row.value:.3g}")
+    return 0
 
 
 def _calibrate(options: argparse.Namespace) -> int:

@@ -20,6 +20,9 @@ def add_parser(verbs: Verbs) -> None:
         action="store_true",
         help="behavioural primitives for any simulator, instead of the vendor's for synthesis",
     )
+    parser.add_argument("--axis", action="store_true", help="AXI4-Stream ports: aclk, aresetn, tdata, tlast")
+    parser.add_argument("--part", metavar="PART", help="also write synth.tcl and clock.xdc for this Vivado part")
+    parser.add_argument("--clock-mhz", type=float, default=225.0, metavar="F", help="of clock.xdc (default: 225)")
     parser.add_argument("--resources", action="store_true", help="map with Yosys and count LUT, FF, DSP")
     parser.add_argument("-o", "--out", type=Path, default=Path("build"), metavar="DIR", help="default: build")
     add_common(parser, seed=True)
@@ -44,7 +47,9 @@ def run(options: argparse.Namespace) -> int:
 
     arch = chain_arch(options)
     primitives = "behavioural" if options.behavioural else "vendor"
-    manifest = Session(options.cache_dir, options.seed).emit(options.out, arch, primitives)
+    manifest = Session(options.cache_dir, options.seed).emit(
+        options.out, arch, primitives, axis=options.axis, part=options.part, clock_hz=options.clock_mhz * 1e6
+    )
     result: dict[str, object] = {
         "path": str(manifest.path),
         "verilog": str(manifest.verilog),

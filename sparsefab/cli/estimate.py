@@ -17,9 +17,28 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--batch", type=positive, default=1, metavar="N", help="sequences (default: 1)")
     parser.add_argument("--context", type=positive, default=128, metavar="N", help="tokens a sequence (default: 128)")
     parser.add_argument("--arch", type=Path, metavar="FILE", help="accelerator parameters in TOML, for FPGAs")
+    parser.add_argument(
+        "--kv",
+        metavar="K",
+        help="key/value cache: a format or gear, cskv, kvmerger, ems; with changes, as kvmerger,keep=0.35",
+    )
+    parser.add_argument("--resident-experts", type=_share, default=1.0, metavar="S",
+                        help="share of routed experts in the device's memory (default: 1)")  # fmt: skip
+    parser.add_argument("--measured", type=Path, metavar="FILE",
+                        help="your own measured GPU products: an anchor file of `bench gpu`, or a table")  # fmt: skip
     parser.add_argument("--layers", action="store_true", help="show every layer")
     add_common(parser)
     parser.set_defaults(run=run)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"must lie in 0 to 1, not {text}")
+    return value
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,8 +51,9 @@ def run(options: argparse.Namespace) -> int:
 
     arch = None if options.arch is None else config.load(options.arch, AcceleratorArch)
     decode, prefill = Session(options.cache_dir).estimate(
-        options.model, options.recipe, options.target, batch=options.batch, context=options.context, arch=arch
-    )
+        options.model, options.recipe, options.target, batch=options.batch, context=options.context, arch=arch,
+        kv=options.kv, resident_experts=options.resident_experts, measured=options.measured,
+    )  # fmt: skip
     if options.json:
         print_json(report_json(decode, prefill, layers=options.layers))
         return 0

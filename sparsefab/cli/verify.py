@@ -24,9 +24,9 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "block",
         nargs="?",
-        choices=["chain", "dsp48e2"],
+        choices=["chain", "requantize", "dsp48e2"],
         default="chain",
-        help="chain (default), or dsp48e2 with --vectors",
+        help="chain (default), requantize, or dsp48e2 with --vectors",
     )
     parser.add_argument("--vectors", type=Path, metavar="FILE", help="an .npz of DSP48E2 stimuli and outputs to replay")
     parser.add_argument("--model", metavar="MODEL", help="use this model's weights; needs --recipe")
@@ -36,6 +36,13 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--dsps", type=positive, metavar="L", help="DSPs in the chain (default: 64)")
     parser.add_argument("--arch", type=Path, metavar="FILE", help="chain parameters in TOML")
     parser.add_argument("--verilog", type=Path, metavar="FILE", help="Verilog under test, instead of a fresh emission")
+    parser.add_argument("--axis", action="store_true", help="the chain with AXI4-Stream ports")
+    parser.add_argument(
+        "--unisim",
+        type=Path,
+        metavar="DIR",
+        help="your copy of AMD's simulation library: simulate the vendor's primitives, in Icarus",
+    )
     parser.add_argument("--simulator", choices=["verilator", "icarus", "both"], default="verilator")
     parser.add_argument("--data", type=Path, metavar="FILE", help="data of your own, for a model of your own")
     add_common(parser, seed=True)
@@ -48,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.block == "dsp48e2":
         return _replay(options)
+    if options.unisim is not None:
+        options.simulator = "icarus"  # the only one that takes the vendor's models
     if (options.model is None) != (options.recipe is None):
         raise ValueError("--model and --recipe go together")
     rows = []
@@ -117,9 +126,16 @@ def _reports(options: argparse.Namespace, simulator: "SimulatorName") -> "Mappin
                 verilog=options.verilog,
                 data=options.data,
             )
+        if options.block == "requantize":
+            return {"requantizer": session.verify_requantizer(simulator=simulator, beats=options.beats)}
         return {
             f"chain of {arch.dsps} DSPs": session.verify_chain(
-                arch, simulator=simulator, beats=options.beats, verilog=options.verilog
+                arch,
+                simulator=simulator,
+                beats=options.beats,
+                verilog=options.verilog,
+                axis=options.axis,
+                unisim=options.unisim,
             )
         }
 

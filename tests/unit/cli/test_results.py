@@ -37,13 +37,13 @@ def test_evaluate_agrees_with_the_reference_for_every_format(
         f'name = "{name}"\n[[rules]]\nweights = "{name}"\nactivations = "{activations}"\n'
         f'[[rules]]\nlayers = ["*down_proj"]\nweights = "{name}"\ngroup_size = 32\npattern = "2:4"\n'
     )
-    found = result(capsys, "evaluate", "char-llama", "--recipe", str(recipe), "--windows", "2", "--context", "48",
+    found = result(capsys, "evaluate", "char-llama", "--recipe", str(recipe), "--windows", "8", "--context", "24",
                    "--json", "--check", "1")  # fmt: skip
     assert found["agrees"] is True
     assert len(found["agreement"]) == 29
     assert all(layer["outputs"] > 0 and layer["mismatches"] == 0 for layer in found["agreement"])
     assert all(is_figure(found[part]) for part in ("compressed", "baseline", "delta", "loss"))
-    assert found["protocol"]["context"] == 48
+    assert found["protocol"]["context"] == 24
     assert len(found["protocol"]["data_sha256"]) == 64
     assert any(layer == "lm_head" for layer, _ in found["notes"])
 
