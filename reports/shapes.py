@@ -21,7 +21,7 @@ from sparsefab.workload import Workload
 
 __all__ = ["ShapeEvaluator", "ShapeExplorer", "shape_jobs"]
 
-_CHUNK = 120  # points priced together and stored in one file
+_CHUNK = 600  # points priced together and stored in one file
 _FEW = 400  # points that are priced here, sooner than workers start
 _FLOAT_BYTES = 2
 
@@ -93,7 +93,7 @@ class ShapeExplorer:
         workers: Workers,
         progress: ProgressFunction | None = None,
     ) -> None:
-        self._step = _Step(evaluate, cost)
+        self._step = _Step(evaluate, cost, store)
         self._store, self._workers, self._report = store, workers, progress
         self._known: dict[str, Point] | None = None
 
@@ -133,7 +133,6 @@ class ShapeExplorer:
                 raise result
             if isinstance(result, BaseException):
                 result = self._step.failed(part, reason_of(result))
-            self._store.put_points(result)
             found |= {point.key: point for point in result}
             if self._report is not None:
                 self._report("price", len(found), total)
@@ -142,10 +141,11 @@ class ShapeExplorer:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """In a worker: evaluate and price a few designs."""
+    """In a worker: evaluate and price a few designs, and store the points."""
 
     evaluate: EvaluateFunction
     cost: CostFunction
+    store: Store
 
     def __call__(self, designs: Sequence[Design]) -> list[Point]:
         points = []
@@ -155,6 +155,7 @@ class _Step:
             except (SparseFabError, ValueError) as error:  # a recipe that does not fit the shapes
                 evaluation = Evaluation(job=job, accuracy=None, reason=reason_of(error))
             points += [price(evaluation, case, self.cost) for case in cases]
+        self.store.put_points(points)
         return points
 
     def failed(self, designs: Sequence[Design], reason: str) -> list[Point]:

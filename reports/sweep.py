@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from sparsefab.arch import AcceleratorArch
-from sparsefab.cost_models.estimate import Estimate, Figure, Options, estimate
+from sparsefab.cost_models.batch import PriceSheet
+from sparsefab.cost_models.estimate import Estimate, Figure, Options
 from sparsefab.errors import TargetError, VerificationError
 from sparsefab.formats import pack, storage_layout
 from sparsefab.models.compress import CompressedModel, Recipe, compress
@@ -35,7 +35,7 @@ from sparsefab.reports.shapes import ShapeEvaluator
 from sparsefab.reports.space import accelerator
 from sparsefab.reports.store import Store
 from sparsefab.targets import Device
-from sparsefab.workload import Phase, Workload
+from sparsefab.workload import Attention, Convolution, Linear, Phase, Workload
 
 __all__ = [
     "Pricer",
@@ -161,22 +161,18 @@ class Pricer:
     workload: Workload
     targets: Mapping[str, tuple[Device, Options]]
     shapes: ShapeEvaluator | None = None
-    _accelerators: dict[tuple[str, str], AcceleratorArch] = field(default_factory=dict, compare=False, repr=False)
+    _sheets: dict[tuple[object, ...], tuple[PriceSheet, float]] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, evaluation: Evaluation, case: Case) -> Cost:
         """Price a recipe; what the target has no kernel for, or does not fit it, is 'absent' with the reason."""
         if evaluation.accuracy is None:
             raise ValueError("an evaluation without accuracy has no plans to price")
-        device, options = self.targets[case.target]
-        phase = Phase(kind=case.phase, batch=case.batch, context=case.context)
         details = evaluation.accuracy.details
         plans = plans_of(details) if self.shapes is None else self.shapes.plans(evaluation.job)
-        if details.get("calibration") is not None:
-            options = replace(options, calibration=str(details["calibration"]))
+        calibration = details.get("calibration")
         try:
-            if device.kind == "fpga" and options.arch is None:
-                options = replace(options, arch=self._accelerator(device, case))
-            result = estimate(self.workload, plans, device, phase, options)
+            sheet, macs = self._sheet(case, None if calibration is None else str(calibration))
+            return _cost(sheet.estimate(plans), sheet, sheet.support(plans).value, macs)
         except TargetError as error:
             return Cost(status="absent", reason=str(error), support="absent", item=_item(self.workload))
         except ValueError as error:
@@ -184,27 +180,32 @@ class Pricer:
                 raise
             reason = f"no such accelerator: {error}"
             return Cost(status="absent", reason=reason, support="absent", item=_item(self.workload))
-        return _cost(result, self.workload, device, options)
 
-    def _accelerator(self, device: Device, case: Case) -> AcceleratorArch:
-        key = (case.target, case.arch)
-        if key not in self._accelerators:
-            self._accelerators[key] = accelerator(device, case.arch)
-        return self._accelerators[key]
+    def _sheet(self, case: Case, calibration: str | None) -> tuple[PriceSheet, float]:
+        """Prices of the layers in a case, and its multiplications; kept from recipe to recipe."""
+        key = (case.target, case.arch, case.phase, case.batch, case.context, calibration)
+        if key not in self._sheets:
+            device, options = self.targets[case.target]
+            if calibration is not None:
+                options = replace(options, calibration=calibration)
+            if device.kind == "fpga" and options.arch is None:
+                options = replace(options, arch=accelerator(device, case.arch))
+            phase = Phase(kind=case.phase, batch=case.batch, context=case.context)
+            self._sheets[key] = PriceSheet(self.workload, device, phase, options), _macs(self.workload, phase)
+        return self._sheets[key]
 
 
-def _cost(result: Estimate, workload: Workload, device: Device, options: Options) -> Cost:
+def _cost(result: Estimate, sheet: PriceSheet, support: Support, macs: float) -> Cost:
+    workload, device = sheet.workload, sheet.device
     price = result.price_per_million_tokens_usd
     blocks = {name: _interval(figure) for name, figure in result.resources.items()}
     bram36 = result.resources.get("bram36")  # one is two of 18 Kbit
-    supports = {layer.support.value for layer in result.layers}
-    order: list[Support] = ["emulated", "dequantized", "native"]
     provenance: Provenance = result.provenance.value
     terms: dict[str, object] = {"terms_s": dict(result.terms_s), "notes": list(result.notes)}
     terms["sources"] = list(result.sources)
-    terms["operations"] = 2.0 * sum(layer.macs for layer in result.layers)
+    terms["operations"] = 2.0 * macs
     terms["traffic_bytes"] = float(result.traffic_bytes)
-    terms["peak_op_per_s"] = _peaks(device, options)
+    terms["peak_op_per_s"] = _peaks(device, sheet.options)
     terms["bandwidth_bytes_per_s"] = device.memory.bandwidth_bytes_per_s.value
     terms["memory_capacity_bytes"] = device.memory.capacity_bytes.value
     return Cost(
@@ -220,10 +221,23 @@ def _cost(result: Estimate, workload: Workload, device: Device, options: Options
         dsp=blocks.get("dsp"),
         bram18=None if bram36 is None else _interval(bram36.times(2.0)),
         uram=blocks.get("uram"),
-        support=next((name for name in order if name in supports), "native"),
+        support=support,
         provenance=provenance,
         terms=terms,
     )
+
+
+def _macs(workload: Workload, phase: Phase) -> float:
+    """Multiplications of a phase, dense; the output projection is read at the last position of a sequence only."""
+    total = 0.0
+    for layer in workload.layers:
+        if isinstance(layer, Linear | Convolution):
+            last = isinstance(layer, Linear) and layer.head and workload.family == "decoder"
+            total += layer.macs(phase.batch if last else phase.tokens)
+        elif isinstance(layer, Attention):
+            seen = 0.5 if layer.causal and phase.kind == "prefill" else 1.0
+            total += layer.macs(phase.tokens, phase.context) * seen
+    return total
 
 
 def _item(workload: Workload) -> str:

@@ -49,7 +49,7 @@ def test_a_sweep_by_shape_prices_as_estimate_does(tmp_path: Path) -> None:
 
 def test_a_second_sweep_prices_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = explored(tmp_path, recipes=["w8"], targets=["a100"])
-    monkeypatch.setattr("sparsefab.reports.sweep.estimate", None)
+    monkeypatch.setattr("sparsefab.reports.sweep.PriceSheet", None)
     again = explored(tmp_path, recipes=["w8"], targets=["a100"])
     assert again.points == first.points
     assert {point.status for point in again.points} == {"ok"}
