@@ -13,6 +13,7 @@ import argparse
 import json
 import logging
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,19 +21,28 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sparsefab.cost_models.anchors import ATTENTION_FILE, GEMM_FILE
+from sparsefab.cost_models.anchors import ATTENTION_FILE, GEMM_FILE, Calibration, load_gemm
 from sparsefab.cost_models.attention import ATTENTION_REGIMES, attention_coordinates, attention_regime, cache_times
 from sparsefab.cost_models.fitting import Fitted, fit_rows, folds_of
 from sparsefab.cost_models.gemm import REGIMES, Curve, classify, coordinates
-from sparsefab.cost_models.measured_tables import DEVICES, KERNELS
+from sparsefab.cost_models.measured_tables import DEVICES, KERNELS, read_products
 from sparsefab.cost_models.roofline import data_sheet_times
+from sparsefab.errors import ConfigError
 from sparsefab.targets import load_device
 
-__all__ = ["attention_columns", "main"]
+__all__ = ["attention_columns", "fit_products", "main", "write_products"]
 
 log = logging.getLogger(__name__)
 
 HELD_OUT_ONE_IN, HELD_OUT_ROWS, ATTENTION_HELD_OUT_ROWS, ATTENTION_ANCHORS = 8, 160, 400, 500
+#: Of one device and kernel, below which nothing is fitted.
+LEAST_PRODUCTS, LEAST_SIDES = 48, 16
+
+_SIDES = {"gemm": "m, n, k", "attention": "batch, context, window, heads, kv heads, head size, bytes a value"}
+_COLUMNS = {
+    part: f"anchors: {names}, log residual; held_out: {names}, seconds; its groups are in no fit"
+    for part, names in _SIDES.items()
+}
 
 
 def _entry(device: str, kernel: str, rows: pd.DataFrame, fit: Fitted, regimes: Sequence[str]) -> dict[str, object]:
@@ -137,6 +147,48 @@ def _attention_device(rows: pd.DataFrame, device: str) -> dict[str, object]:
     return {**_entry(device, "attention", rows, fit, ATTENTION_REGIMES), "anchors": anchors, "held_out": held_out}
 
 
+def write_products(table: pd.DataFrame, path: Path, *, source: str, licence: str, date: str) -> None:
+    """Fit measured products and write the anchor file, in the form that ships.
+
+    Parameters
+    ----------
+    table : DataFrame           Columns gpu, dtype, m, n, k, latency_ms, source.
+
+    Raises
+    ------
+    ConfigError                 If a pair of device and kernel has fewer than LEAST_PRODUCTS rows or LEAST_SIDES (n, k).
+    """
+    pairs = []
+    for key, rows in table.groupby(["gpu", "dtype"]):
+        gpu, dtype = (str(part) for part in key)
+        sides = len(rows[["n", "k"]].drop_duplicates())
+        if len(rows) < LEAST_PRODUCTS or sides < LEAST_SIDES:
+            raise ConfigError(
+                f"{gpu} {dtype}: {len(rows)} products of {sides} (n, k) are too few to fit; "
+                f"{LEAST_PRODUCTS} of {LEAST_SIDES} are needed"
+            )
+        pairs.append(_gemm_pair(rows.reset_index(drop=True), DEVICES.get(gpu, gpu), KERNELS.get(dtype, dtype)))
+    _write(path, {"source": source, "licence": licence, "date": date, "columns": _COLUMNS["gemm"]}, pairs)
+
+
+def fit_products(path: Path) -> Calibration:
+    """Fit a user's table of products; see `measured_tables.read_products` for its form.
+
+    Raises
+    ------
+    ConfigError                 If the table cannot be used, or holds too few products.
+    """
+    rows = [
+        pd.DataFrame({"gpu": table.device, "dtype": table.kernel, "m": table.m, "n": table.n, "k": table.k,
+                      "latency_ms": table.seconds * 1e3, "source": path.name})
+        for table in read_products(path)
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        fitted = Path(folder) / "fitted.json"
+        write_products(pd.concat(rows), fitted, source=str(path), licence="the user's own", date="not dated")
+        return load_gemm(fitted)
+
+
 def _write(path: Path, head: dict[str, str], pairs: Sequence[dict[str, object]]) -> None:
     lines = [json.dumps(pair, separators=(",", ":")) for pair in pairs]
     path.write_text(json.dumps(head)[:-1] + ', "pairs": [\n' + ",\n".join(lines) + "\n]}\n", encoding="utf-8")
@@ -162,14 +214,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pairs.append(
             fit(rows.reset_index(drop=True), DEVICES.get(gpu, gpu), *(KERNELS.get(name, name) for name in dtype))
         )
-    columns = (
-        "m, n, k" if options.part == "gemm" else "batch, context, window, heads, kv heads, head size, bytes a value"
-    )
     head = {
         "source": options.source,
         "licence": options.licence,
         "date": options.date,
-        "columns": f"anchors: {columns}, log residual; held_out: {columns}, seconds; its groups are in no fit",
+        "columns": _COLUMNS[options.part],
     }
     _write(options.output or (GEMM_FILE if options.part == "gemm" else ATTENTION_FILE), head, pairs)
     return 0

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsefab.cost_models.anchors import load_attention, load_gemm
+from sparsefab.cost_models.anchors import Calibration, load_attention, load_gemm
 from sparsefab.cost_models.assumptions import assumptions
 from sparsefab.cost_models.attention import cache_times
 from sparsefab.cost_models.capability import Choice, choose_kernel
@@ -62,7 +62,10 @@ def price_gpu(
         rows = np.flatnonzero(names == name)
         table = np.stack([shapes.m[rows], n[rows], k[rows], weight_bytes[rows]], axis=1)
         distinct, place = np.unique(table, axis=0, return_inverse=True)  # blocks repeat: each shape is priced once
-        times, terms, tier, why = product_seconds(device, name, *distinct.T)
+        times, terms, tier, why = product_seconds(
+            device, name, m=distinct[:, 0], n=distinct[:, 1], k=distinct[:, 2], weight_bytes=distinct[:, 3],
+            anchors=options.anchors,
+        )  # fmt: skip
         bandwidth = device.memory.bandwidth_bytes_per_s.value
         for position, row in zip(place, rows, strict=True):
             layer, choice = shapes.layers[row], choices[row]
@@ -95,6 +98,7 @@ def price_gpu(
 
     layers |= price_rest(workload, price)
     embedding = sum(2.0 * layer.rows * layer.width for layer in workload.layers if isinstance(layer, Embedding))
+    user = () if options.anchors is None else (options.anchors.citation,)
     return Priced(
         layers=tuple(layers[layer.name] for layer in workload.layers if layer.name in layers),
         resident_bytes=embedding + cache_bytes(workload, phase, options.kv, _PLAIN_BYTES),
@@ -102,7 +106,7 @@ def price_gpu(
             "framework and scheduling time between kernels is not included",
             "kernel times are those of TensorRT-LLM where calibrated",
         ),
-        sources=(load_gemm().citation, load_attention().citation),
+        sources=(*user, load_gemm().citation, load_attention().citation),
     )
 
 
@@ -147,6 +151,7 @@ def product_seconds(
     k: Floats,
     weight_bytes: Floats | None = None,
     exclude: str | None = None,
+    anchors: Calibration | None = None,
 ) -> tuple[tuple[Floats, Floats, Floats], tuple[Floats, Floats, float], Provenance, str]:
     """Return the times of products [m, k] x [k, n] on one GPU kernel family.
 
@@ -155,6 +160,7 @@ def product_seconds(
     m, n, k : float64[shapes]
     weight_bytes : float64[shapes] | None       As stored; None: the family's usual bits.
     exclude : str | None                        Leave this device's calibration out (validation).
+    anchors : Calibration | None                The user's own, by the device's name; they go first.
 
     Returns
     -------
@@ -163,7 +169,8 @@ def product_seconds(
     Provenance, str                             Tier, and a note when it is not the device's own calibration.
     """
     memory_s, compute_s = data_sheet_times(device, kernel, m, n, k, weight_bytes)
-    available = donors(device, kernel, exclude)
+    own = None if anchors is None else anchors.gemm.get((device.name, kernel))
+    available = donors(device, kernel, exclude) if own is None else [(own, 1.0)]
     constants = assumptions().gpu
     if not available:
         assert device.gpu is not None  # data_sheet_times has checked it
@@ -172,7 +179,7 @@ def product_seconds(
         spread = constants.light_spread.value
         note = f"no measurement of {kernel} on any device: data-sheet roofline at 0.85"
         return (value, value / spread, value * spread), (memory_s, compute_s, launch), Provenance.ASSUMED, note
-    if (
+    if own is not None or (
         len(available) == 1
         and available[0][0].device == (device.gpu.calibration if device.gpu else None)
         and available[0][0].kernel == kernel
@@ -182,7 +189,7 @@ def product_seconds(
             fit.seconds(m, n, k, memory_s, compute_s),
             (memory_s, compute_s, fit.curve.launch_s),
             Provenance.CALIBRATED,
-            "",
+            "" if own is None else "fitted to the user's own measurements",
         )
     total = sum(weight for _, weight in available)
     logs = np.zeros(len(m))

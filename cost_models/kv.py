@@ -10,7 +10,7 @@ Extra work is counted in multiply-adds of the algorithms as published, not measu
 from dataclasses import dataclass, fields, replace
 from math import ceil
 
-from sparsefab.errors import TargetError
+from sparsefab.errors import FormatError, TargetError
 from sparsefab.formats.catalog import get_format
 from sparsefab.workload import Attention, Phase, Workload
 
@@ -76,8 +76,8 @@ class KvCache:
             cache = KvCache(format=name)
             try:
                 cache.value_bytes(1.0)
-            except (ValueError, LookupError) as error:
-                raise TargetError(f"kv {name!r} is no format and none of {', '.join(SCHEMES)}: {error}") from error
+            except FormatError as error:
+                raise TargetError(f"kv: {error} (or a scheme: {', '.join(SCHEMES)})") from error
         kinds = {field.name: str(field.type) for field in fields(KvCache)}
         changes: dict[str, object] = {}
         for part in parts:
@@ -91,7 +91,7 @@ class KvCache:
         try:
             result = replace(cache, **changes)  # type: ignore[arg-type]
             result.value_bytes(1.0)
-        except (ValueError, LookupError) as error:
+        except ValueError as error:
             raise TargetError(str(error)) from error
         return result
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.arch import AcceleratorArch
+from sparsefab.cost_models.anchors import Calibration
 from sparsefab.cost_models.assumptions import Configuration, assumptions
 from sparsefab.cost_models.energy import power, price_per_million_tokens
 from sparsefab.cost_models.kv import KvCache
@@ -29,6 +30,7 @@ class Options:
     calibration : str | Configuration | None    A configuration fitted to a published point, by name ('flightllm').
     resident_experts : float            Share of the routed experts in the device's memory; others are fetched from the
                                         host when a token reaches them.
+    anchors : Calibration | None        Products measured by the user; they go before the shipped ones.
     """
 
     kv: KvCache = field(default_factory=KvCache)
@@ -36,6 +38,7 @@ class Options:
     measured: MeasuredCpu | None = None
     calibration: str | Configuration | None = None
     resident_experts: float = 1.0
+    anchors: Calibration | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.resident_experts <= 1.0:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsefab.arch import ChainArch
-from sparsefab.cost_models.anchors import load_attention, load_gemm
+from sparsefab.cost_models.anchors import Calibration, load_attention, load_gemm
 from sparsefab.cost_models.array import chain_cycles
 from sparsefab.cost_models.assumptions import Configuration, assumptions
 from sparsefab.cost_models.attention import cache_times
@@ -23,6 +23,7 @@ from sparsefab.cost_models.measured_tables import ProductTable, read_products
 from sparsefab.cost_models.published import published, rtl_counts
 from sparsefab.cost_models.resources import chain_resources
 from sparsefab.cost_models.roofline import data_sheet_times
+from sparsefab.cost_models.user_anchors import load_user_anchors
 from sparsefab.formats.catalog import get_format
 from sparsefab.formats.sparsity import NM, Dense
 from sparsefab.formats.tensors import TensorSpec
@@ -37,6 +38,7 @@ __all__ = [
     "fit_memory_efficiency",
     "flightllm_plans",
     "validate",
+    "validate_anchors",
     "validate_attention",
     "validate_chain",
     "validate_cpu",
@@ -97,6 +99,20 @@ def _judge(
             at_most=metric != "coverage")
         for metric, figure in figures.items()
     ]  # fmt: skip
+
+
+def validate_anchors(calibration: Calibration) -> list[Row]:
+    """Judge a user's fitted anchor file on the products that its fit has not seen."""
+    rows = []
+    for (name, kernel), table in calibration.held_out.items():
+        if len(table):
+            times = product_seconds(
+                load_device(name), kernel, table[:, 0], table[:, 1], table[:, 2], anchors=calibration
+            )[0]
+            rows += _judge(
+                "own products", f"{name} {kernel}", times, table[:, 3], {"mean error": 0.10, "coverage": 0.80}
+            )
+    return rows
 
 
 def validate_products(tables: Sequence[ProductTable] | None = None) -> list[Row]:
@@ -300,7 +316,8 @@ PARTS = {
 
 
 def validate(part: str | None = None, measured: Path | None = None, host: MeasuredCpu | None = None) -> list[Row]:
-    """Return the rows of one part, or of all; `measured` judges the products on a user's table instead.
+    """Return the rows of one part, or of all; `measured` judges the products on a user's table, or a user's
+    anchor file on what its fit has not seen, instead.
 
     `host` is what was measured on this machine, for the part 'cpu'.
 
@@ -311,6 +328,8 @@ def validate(part: str | None = None, measured: Path | None = None, host: Measur
     """
     if part is not None and part not in (*PARTS, "cpu"):
         raise ValueError(f"part must be one of {', '.join(PARTS)}, cpu, not {part!r}")
+    if measured is not None and measured.suffix == ".json":
+        return validate_anchors(load_user_anchors(measured))
     if measured is not None:
         return validate_products(read_products(measured))
     rows = [row for name, judge in PARTS.items() if part in (None, name) for row in judge()]

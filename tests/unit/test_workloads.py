@@ -28,11 +28,19 @@ def all_parameters(workload: Workload, *, tied: bool, layer_norm_bias: bool) -> 
     ("llama2-13b", 13_015_864_320, False, False),
     ("llama2-70b", 68_976_648_192, False, False),
     ("mistral-7b", 7_241_732_096, False, False),
+    ("mixtral-8x7b", 46_702_792_704, False, False),
     ("smollm2-135m", 134_515_008, True, False),
     ("opt-6.7b", 6_658_473_984, True, True),
 ])  # fmt: skip
 def test_decoders_have_the_published_size(name: str, count: int, tied: bool, layer_norm: bool) -> None:
     assert all_parameters(load_workload(name), tied=tied, layer_norm_bias=layer_norm) == count
+
+
+def test_mixtral_s_active_parameters() -> None:
+    # 12.9 G of 46.7 G parameters run for a token (Mixtral of Experts, arXiv 2401.04088)
+    model = load_workload("mixtral-8x7b")
+    active = sum(layer.macs(1) for layer in model.weight_layers()) + 32000 * 4096
+    assert active == pytest.approx(12.9e9, rel=0.005)
 
 
 def test_encoders_have_the_published_matrices() -> None:

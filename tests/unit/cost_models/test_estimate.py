@@ -285,3 +285,29 @@ def test_earlier_calls_leave_nothing_behind() -> None:
     first = cost("h200").to_json()
     cost("a10", "int4", "float", group=128)
     assert cost("h200").to_json() == first
+
+
+def test_routed_experts_cost_their_share() -> None:
+    model = load_workload("mixtral-8x7b")
+
+    def run(tokens: int, target: str = "h200", resident: float = 1.0) -> Estimate:
+        phase = Phase(kind="decode", batch=tokens, context=1)
+        own = plans(model, "int8", "int8")
+        return estimate(model, own, load_device(target), phase, Options(resident_experts=resident))
+
+    one, many = run(1), run(64)
+    expert = 3 * 4096 * 14336
+    # a token reads two of eight experts; 64 tokens read all but 0.75^64 of them: bytes of a block's experts
+    for cost, read in ((one, 2.0), (many, 8 * (1 - 0.75**64))):
+        moved = sum(layer.memory_bytes for layer in cost.layers if ".experts." in layer.name and layer.macs)
+        assert moved == pytest.approx(32 * read * expert, rel=0.001)  # int8 with a multiplier a row
+        macs = sum(layer.macs for layer in cost.layers if ".experts." in layer.name)
+        assert macs == pytest.approx(cost.phase.batch * 2 * 32 * expert)
+    # all 46.7 G parameters stay in memory, whichever are read
+    assert one.memory_bytes.value == pytest.approx(46.7e9, rel=0.01)
+    assert run(1, resident=0.5).memory_bytes.value == pytest.approx(46.7e9 - 0.5 * 32 * 8 * expert, rel=0.01)
+    for target in ("h200", "u280", "epyc_9654"):
+        all_here, half = run(1, target), run(1, target, resident=0.5)
+        link = 0.5 * 32 * 2 * expert / 25e9
+        assert half.latency_s.value - all_here.latency_s.value == pytest.approx(link, rel=0.001)
+        assert half.terms_s["link"] == pytest.approx(link, rel=0.001)
