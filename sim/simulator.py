@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 import subprocess
 import tempfile
@@ -87,6 +88,7 @@ def build(
     else:
         raise ValueError(f"simulator must be 'verilator' or 'icarus', not {simulator!r}")
     path = build_dir.resolve() / f"{simulator}-{digest(tool, top, *arguments, *files.values())}"
+    runner.log.setLevel(logging.getLogger(__name__).getEffectiveLevel())  # the runner tells every command otherwise
     # what runner.build() would leave behind when the build is there already
     runner.build_dir, runner.hdl_toplevel, runner.waves = path, top, False
     with locked(path):
