@@ -46,6 +46,8 @@ class DaskWorkers:
             import distributed
         except ImportError as error:
             raise MissingToolError("--scheduler needs Dask; install sparsefab[dask]") from error
+        if "://" not in address:
+            raise SchedulerLost(f"the address of a Dask scheduler is like tcp://host:8786, not {address!r}")
         self.address, self._patience_s = address, patience_s
         try:
             # reconnecting would not bring back what the scheduler knew

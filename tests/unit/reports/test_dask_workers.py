@@ -72,3 +72,5 @@ def test_a_scheduler_that_vanishes_is_named_and_nothing_finished_is_lost(tmp_pat
 def test_an_address_without_a_scheduler_is_an_error() -> None:
     with pytest.raises(SchedulerLost, match=r"no Dask scheduler answers at tcp://127.0.0.1:1"):
         DaskWorkers("tcp://127.0.0.1:1", patience_s=0.5)
+    with pytest.raises(SchedulerLost, match="like tcp://host:8786, not 'nonsense'"):
+        DaskWorkers("nonsense")
