@@ -152,7 +152,7 @@ def wait_until_gone(session: int) -> None:
     raise AssertionError(f"processes of session {session} outlived their driver")
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_run_loses_and_repeats_no_finished_point(tmp_path: Path, seed: int) -> None:
     """Workers and drivers are killed at random moments of a sweep of 204 points."""
     kill_at_random(tmp_path, random.Random(seed), rounds=3)
