@@ -31,7 +31,10 @@ __all__ = [
 LEAST_MATRICES = 8
 #: Samples of one kernel that a fit takes, the first ones: more cost time at every start and say little more.
 MOST_SAMPLES = 360
-_FOLDS, _NOMINAL = 5, 0.90
+_FOLDS = 5
+#: Matrices that a bound leaves outside, on its side: the errors of one matrix go together, so whole ones are counted.
+_TAIL = 0.10
+_NORMAL = 1.645  # deviations that hold 90 % of a normal spread: no bound is nearer, whatever the few left-out ones say
 _CANDIDATES, _ROUNDS, _SUBSET = 400, 8, 120
 _STARTS = np.log(np.array([3e-6, 1.0, 0.7, 2.0]))
 _AXES = 5
@@ -130,23 +133,26 @@ def cpu_fits(measured: MeasuredCpu) -> dict[str, CpuFit]:
 
 
 def fit_samples(kernel: str, table: Floats, peaks: CpuPeaks) -> CpuFit:
-    """Fit float64[samples, 5]; bounds hold 90 % of the errors on matrices left out, a fifth of them at a time."""
+    """Fit float64[samples, 5]; bounds from the errors on matrices left out, a fifth of them at a time."""
     matrix, points = matrices_of(table), _coordinates(kernel, table)
     memory_s, compute_s = _times(kernel, table, peaks)
     curve = _curve(memory_s, compute_s, table[:, SECONDS])
     errors = np.log(table[:, SECONDS] / curve.seconds(memory_s, compute_s))
     smoothness = _smoothness(points, errors)
     fold = np.random.default_rng(0).permutation(int(matrix.max()) + 1)[matrix] % _FOLDS
-    ratios = []
+    ratios = np.zeros(len(table))
     for index in range(_FOLDS):
         kept, left = fold != index, fold == index
-        shift, deviation = _residual(points[kept], errors[kept], *smoothness).predict(points[left])
-        ratios.append((errors[left] - shift) / deviation)
-    tail = (1.0 - _NOMINAL) / 2.0
-    low, high = np.quantile(np.concatenate(ratios), [tail, 1.0 - tail])
+        own = _curve(memory_s[kept], compute_s[kept], table[kept, SECONDS])
+        rest = np.log(table[:, SECONDS] / own.seconds(memory_s, compute_s))
+        shift, deviation = _residual(points[kept], rest[kept], *smoothness).predict(points[left])
+        ratios[left] = (rest[left] - shift) / deviation
+    least = [ratios[matrix == number].min() for number in range(int(matrix.max()) + 1)]
+    most = [ratios[matrix == number].max() for number in range(int(matrix.max()) + 1)]
+    low, high = np.quantile(least, _TAIL), np.quantile(most, 1.0 - _TAIL)
     return CpuFit(
         kernel=kernel, curve=curve, residual=_residual(points, errors, *smoothness), lowest=points.min(0),
-        highest=points.max(0), bounds=(min(float(low), -0.1), max(float(high), 0.1)), threads=peaks.threads,
+        highest=points.max(0), bounds=(min(float(low), -_NORMAL), max(float(high), _NORMAL)), threads=peaks.threads,
     )  # fmt: skip
 
 

@@ -19,7 +19,13 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser("validate", help="error and coverage of the cost models", description=__doc__)
     parser.add_argument("part", nargs="?", metavar="PART", help="products, attention, marlin, fpga, cpu (default: all)")
-    parser.add_argument("--measured", type=Path, metavar="FILE", help="your own measured products")
+    parser.add_argument(
+        "--measured",
+        type=Path,
+        metavar="FILE",
+        help="your own measured products: a table, or an anchor file of `bench gpu`",
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="write pictures there, as SVG and PNG")
     add_common(parser)
     parser.set_defaults(run=run)
 
@@ -31,9 +37,15 @@ def run(options: argparse.Namespace) -> int:
     from sparsefab.session import Session
 
     rows = validate(options.part, options.measured, Session(options.cache_dir).measured_host())
+    pictures = []
+    if options.output is not None:
+        from sparsefab.cost_models.pictures import write_pictures
+
+        pictures = write_pictures(rows, options.output)
     missed = [row for row in rows if not row.passed]
     if options.json:
-        print_json({"rows": [row.to_json() for row in rows], "passed": not missed})
+        print_json({"rows": [row.to_json() for row in rows], "passed": not missed,
+                    "pictures": [str(path) for path in pictures]})  # fmt: skip
         return 1 if missed else 0
     table = [
         [row.part, row.name, row.metric, "-" if row.value is None else f"{row.value:.3g}",
@@ -43,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
     columns = ["part", "what", "metric", "value", "goal", "samples", ""]
     print_table("Cost models against measurements", columns, table, right=["value", "goal", "samples"])
     print(f"{len(rows)} figures, {len(missed)} goals missed")
+    for path in pictures:
+        print(f"  {path}")
     return 1 if missed else 0
 
 
