@@ -15,7 +15,7 @@ from sparsefab.models.model import Model
 
 __all__ = ["Evaluation", "Figure", "Progress", "Records", "executor", "judge"]
 
-_ARITHMETIC = "linear layers and convolutions bit-true, the operators between them in float32"
+_ARITHMETIC = "linear layers bit-true where compressed, convolutions too; all else in float32"
 MIN_SAMPLES = 8  # below this a resample says nothing about the spread
 
 Progress = Callable[[int, int], None]
@@ -98,5 +98,4 @@ def judge(
         delta=Figure.of(after - before, delta),
         protocol=task.protocol,
         notes=notes,
-        arithmetic=_ARITHMETIC if records is not baseline else "float32",
     )
