@@ -31,6 +31,8 @@ Floats = NDArray[np.float32]
 
 # Above this share of inputs that any of four rows keeps, whole 4x4 blocks without a shuffle are the faster ones.
 _GATHER_DENSITY = 0.7
+# Products of fewer multiplications, some 0.1 ms, are done before a team of threads has met.
+_THREADED_MACS = 1 << 24
 
 
 def block_weights(tensor: QuantTensor) -> BlockWeights:
@@ -57,7 +59,7 @@ class KernelRunner:
     Parameters
     ----------
     compressed : CompressedModel              Calibrated where activations are static.
-    threads : int                             At most `available_threads()`.
+    threads : int                             At most `available_threads()`; small products take one.
 
     Raises
     ------
@@ -77,7 +79,7 @@ class KernelRunner:
         for name, layer in compressed.layers.items():
             try:
                 if integer(nodes[name].attributes, "group", 1) > 1:
-                    raise LayoutError("a convolution with groups is no one product")
+                    raise LayoutError("no kernel for convolutions with groups")
                 plan = _plan(layer, compressed.model.bias(name), codes.get(name))
             except LayoutError as error:
                 self._kernels[name] = f"none: {error}"
@@ -99,7 +101,8 @@ class KernelRunner:
         plan = self._plans.get(layer)
         if plan is None:
             return self._exact(layer, x)
-        return plan.run(x, self._threads)
+        rows, columns = plan.layer.tensor.shape
+        return plan.run(x, self._threads if rows * columns * len(x) >= _THREADED_MACS else 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 _HOW = (
-    "activations are quantized, and every float operator between the layers runs, in NumPy",
+    "activations are quantized in NumPy, where the float operators and the layers without a kernel run too",
     "each token evaluates its whole window anew: there is no cache of keys and values",
 )
 
@@ -29,7 +29,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--tokens", type=positive, default=64, metavar="N", help="tokens to add (default: 64)")
     parser.add_argument("--samples", type=positive, metavar="N", help="images or documents (default: all)")
     parser.add_argument("--data", type=Path, metavar="FILE", help="your own data, as `sparsefab evaluate` takes it")
-    parser.add_argument("--threads", type=positive, default=1, metavar="T", help="of the kernels (default: 1)")
+    parser.add_argument("--threads", type=positive, default=1, metavar="T", help="for large products (default: 1)")
     parser.add_argument(
         "--check", action="store_true", help="compare every output with the bit-true runner; 1 if one differs"
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sparsefab.kernels_cpu.runner import KernelRunner, block_weights
+from sparsefab.kernels_cpu.threads import available_threads
 from sparsefab.models.compress import compress, find_recipe
 from sparsefab.models.evaluate.calibrate import calibrate
 from sparsefab.models.evaluate.runner import BitTrueRunner
@@ -49,6 +50,18 @@ def test_a_model_on_kernels_gives_the_same_bits(name, recipe, served):
         result = execute(model, feeds, runner=runner)
         for output in expected:
             np.testing.assert_array_equal(result[output].view(np.uint32), expected[output].view(np.uint32))
+
+
+@pytest.mark.skipif(available_threads() < 2, reason="one processor")
+@pytest.mark.parametrize("recipe", ["w8", "w8-4x1-70", "w4g32"])
+def test_two_threads_give_the_same_bits(recipe):
+    compressed = compress(resolve("char-llama", Path("unused")).load(), find_recipe(recipe))
+    feeds = feeds_of("char-llama", 2, 200)  # 512 x 192 x 200 multiplications are worth a second thread
+    one, two = (
+        execute(compressed.model, feeds, runner=KernelRunner(compressed, threads=threads))["logits"]
+        for threads in (1, 2)
+    )
+    np.testing.assert_array_equal(two.view(np.uint32), one.view(np.uint32))
 
 
 @pytest.mark.parametrize(("recipe", "aligned"), [("w8", True), ("w8-2of4", True), ("w8-4x1-50", False)])
