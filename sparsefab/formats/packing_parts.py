@@ -1,4 +1,8 @@
-"""What the writers and readers of layouts share: sections, scales, centred values, slots."""
+"""What the writers and readers of layouts share: sections, scales, centred values, slots.
+
+A writer takes a tensor and its layout and returns sections without the scales; a reader takes the packed tensor, its
+layout and the zero points [out, groups], and returns codes and mask. Both raise LayoutError for what does not fit.
+"""
 
 from typing import Any
 

@@ -11,7 +11,10 @@ from sparsefab.models.compress import compress, find_recipe
 from sparsefab.models.evaluate.calibrate import calibrate
 from sparsefab.models.evaluate.runner import BitTrueRunner
 from sparsefab.models.execute import execute
+from sparsefab.models.graph import Graph, Node, Value
+from sparsefab.models.model import Model
 from sparsefab.models.source import resolve
+from sparsefab.workload import Convolution, Workload
 
 
 def feeds_of(name, seed, count):
@@ -50,6 +53,32 @@ def test_a_model_on_kernels_gives_the_same_bits(name, recipe, served):
         result = execute(model, feeds, runner=runner)
         for output in expected:
             np.testing.assert_array_equal(result[output].view(np.uint32), expected[output].view(np.uint32))
+
+
+def test_a_convolution_with_groups_is_left_to_the_bit_true_runner():
+    layer = Convolution(
+        name="depthwise", out_channels=8, in_channels=8, kernel=(3, 3), groups=8, out_height=4, out_width=4
+    )
+    node = Node(op="Conv", name="depthwise", inputs=("image",), outputs=("y",), layer="depthwise",
+                attributes={"group": 8, "kernel_shape": (3, 3)})  # fmt: skip
+    random = np.random.default_rng(4)
+    model = Model(
+        name="grouped",
+        workload=Workload(name="grouped", family="cnn", layers=(layer,)),
+        graph=Graph(
+            nodes=(node,),
+            inputs=(Value(name="image", dtype="float32", shape=("batch", 8, 6, 6)),),
+            outputs=(Value(name="y", dtype="float32", shape=("batch", 8, 4, 4)),),
+        ),
+        weights={"depthwise": random.normal(size=(8, 9)).astype(np.float32)},
+        initializers={},
+    )
+    feeds = {"image": random.normal(size=(3, 8, 6, 6)).astype(np.float32)}
+    compressed = calibrate(compress(model, find_recipe("w8")), [feeds])
+    runner = KernelRunner(compressed)
+    assert runner.kernels == {"depthwise": "none: no kernel for convolutions with groups"}
+    expected = execute(model, feeds, runner=BitTrueRunner(compressed))["y"]
+    np.testing.assert_array_equal(execute(model, feeds, runner=runner)["y"], expected)
 
 
 @pytest.mark.skipif(available_threads() < 2, reason="one processor")
