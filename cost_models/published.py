@@ -47,11 +47,31 @@ class SparseMarlin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Simulator:
+    """An accelerator's published simulation: (context, seconds) a pass, and the configuration behind it.
+
+    `channel_share` is the part of the memory's channels that weights and caches come from.
+    """
+
+    source: str
+    workload: str
+    device: str
+    correction_factor: float
+    clock_hz: float
+    decode_macs_per_cycle: int
+    prefill_macs_per_cycle: int
+    channel_share: float
+    decode_s: tuple[tuple[int, float], ...]
+    prefill_s: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
     """The whole file."""
 
     marlin: Marlin
     sparse_marlin: SparseMarlin
+    flightllm_simulator: Simulator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

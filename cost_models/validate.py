@@ -7,10 +7,11 @@ Each function returns rows with the figure reached and the goal it is held to. T
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from sparsefab.arch import ChainArch
+from sparsefab.arch import AcceleratorArch, ChainArch
 from sparsefab.cost_models.anchors import Calibration, load_attention, load_gemm
 from sparsefab.cost_models.array import chain_cycles
 from sparsefab.cost_models.assumptions import Configuration, assumptions
@@ -46,8 +47,10 @@ __all__ = [
     "validate_fpga",
     "validate_marlin",
     "validate_products",
+    "validate_simulator",
 ]
 
+_CHAIN_DSPS = 64
 _DECODE_ROWS, _DECODE_SIDE = 64, 2048
 
 
@@ -264,6 +267,37 @@ def validate_flightllm() -> list[Row]:
     ]  # fmt: skip
 
 
+def validate_simulator() -> list[Row]:
+    """Compare with FlightLLM's simulation of a VHK158, on chains with as many multipliers as each of its modes has.
+
+    Its unexplained correction factor enters as a factor of the clock and of the channels; nothing is fitted. Shown, not
+    judged: what is compared with is a simulation, and its time grows three times faster with the context.
+    """
+    published_run = published().flightllm_simulator
+    device, model = load_device(published_run.device), load_workload(published_run.workload)
+    factor, rows = published_run.correction_factor, []
+    points: tuple[tuple[Literal["decode", "prefill"], int, int, tuple[tuple[int, float], ...]], ...] = (
+        ("decode", published_run.decode_macs_per_cycle, 1, published_run.decode_s),
+        ("prefill", published_run.prefill_macs_per_cycle, 2, published_run.prefill_s),
+    )
+    for kind, macs, lanes, table in points:
+        arch = AcceleratorArch(
+            cores=1,
+            chains_per_core=macs // lanes // _CHAIN_DSPS,
+            chain=ChainArch(dsps=_CHAIN_DSPS),
+            clock_hz=published_run.clock_hz * factor,
+            hbm_channels=int(published_run.channel_share * factor * device.memory.channels),
+        )
+        for context, seconds in table:
+            phase = Phase(kind=kind, context=context)
+            cost = estimate(model, flightllm_plans(), device, phase, Options(arch=arch))
+            error = abs(cost.latency_s.value / seconds - 1.0)
+            rows.append(Row(part="fpga", name=f"FlightLLM's simulator, {device.name}, {kind} {context}", metric="error",
+                            value=error, goal=None, samples=1,
+                            note=f"simulated elsewhere; correction_factor {factor:g}"))  # fmt: skip
+    return rows
+
+
 def validate_chain() -> list[Row]:
     """Compare cycles with the simulated Verilog, resources with its synthesis."""
     counts = rtl_counts()
@@ -285,7 +319,7 @@ def validate_chain() -> list[Row]:
 
 def validate_fpga() -> list[Row]:
     """Judge the chain's cycles and resources, and the fitted board configuration."""
-    return [*validate_chain(), *validate_flightllm()]
+    return [*validate_chain(), *validate_flightllm(), *validate_simulator()]
 
 
 def validate_cpu(measured: MeasuredCpu | None = None) -> list[Row]:

@@ -130,3 +130,19 @@ def test_a_damaged_calibration_names_itself(tmp_path: Path) -> None:
     path.write_text(GEMM_FILE.read_text()[:5000])
     with pytest.raises(ConfigError, match=r"gpu\.json: not a calibration file"):
         load_gemm(path)
+
+
+def test_flightllm_s_simulation_by_hand() -> None:
+    # the matrix-vector unit does 1,024 products a cycle at 225 MHz, all times over 3.2, and is busy 95 % of 9.28 ms
+    run = published().flightllm_simulator
+    kept = sum(
+        rows * columns * (11 / 16 if name in ("q_proj", "k_proj") else 1.0)
+        for name, rows, columns in [(side, 4096, 4096) for side in ("q_proj", "k_proj", "v_proj", "o_proj")] * 32
+        + [("mlp", 11008, 4096)] * 96
+        + [("lm_head", 32000, 4096)]
+    )
+    cached = 2 * 32 * 4096 * 144
+    busy = (kept + cached) / (run.decode_macs_per_cycle * run.clock_hz * run.correction_factor)
+    context, seconds = run.decode_s[0]
+    assert context == 144
+    assert busy == pytest.approx(0.95 * seconds, rel=0.05)
