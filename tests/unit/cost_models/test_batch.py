@@ -1,5 +1,6 @@
 """Batched prices against one estimate a point: the same numbers, far faster."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -112,3 +113,14 @@ def test_bad_choices() -> None:
         sheet.totals([{}], np.ones((1, len(sheet.layers)), np.intp))
     with pytest.raises(ValueError, match="'nowhere' is none"):
         sheet.estimate({"nowhere": LayerPlan()})
+
+
+def test_a_core_prices_fifty_thousand_layers_a_second() -> None:
+    # some two million are usual; the sheet's own prices are counted in
+    model = load_workload("llama2-7b")
+    recipes = [recipe(model, *row) for row in RECIPES]
+    choices = np.random.default_rng(0).integers(0, len(recipes), (500, len(list(model.weight_layers()))))
+    begin = time.process_time()
+    totals = PriceSheet(model, load_device("u280"), Phase(kind="decode")).totals(recipes, choices)
+    assert choices.size / (time.process_time() - begin) > 50_000
+    assert np.isfinite(totals.latency_s).all()

@@ -111,6 +111,17 @@ def test_estimates_take_the_users_file(anchors: Path, tmp_path: Path, capsys: py
     assert value["own"]["latency_s"]["value"] == pytest.approx(own, rel=0.15)
 
 
+def test_a_table_is_fitted_on_the_way(tmp_path: Path) -> None:
+    rows = measure_products(fake_cuda(), L4, plan_products(20))
+    pd.DataFrame(rows).drop(columns="source").to_csv(tmp_path / "mine.csv", index=False)
+    fit = load_user_anchors(tmp_path / "mine.csv").gemm["l4", "fp16"]
+    product = Product(m=64, n=4096, k=4096)
+    shape = [np.array([float(side)]) for side in (product.m, product.n, product.k)]
+    assert fit.seconds(*shape, *data_sheet_times(L4, "fp16", *shape))[0][0] == pytest.approx(
+        true_seconds(product), rel=0.1
+    )
+
+
 def test_too_few_products_are_refused(tmp_path: Path) -> None:
     table = pd.DataFrame(measure_products(fake_cuda(), L4, plan_products(2)))
     table.to_csv(tmp_path / "few.csv", index=False)
