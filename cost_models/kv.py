@@ -89,7 +89,7 @@ class KvCache:
             except ValueError as error:
                 raise TargetError(f"kv: {key}: {error}") from error
         try:
-            result = replace(cache, **changes)  # type: ignore[arg-type]
+            result = replace(cache, **changes)  # type: ignore[arg-type]  # read by the fields' kinds just above
             result.value_bytes(1.0)
         except ValueError as error:
             raise TargetError(str(error)) from error

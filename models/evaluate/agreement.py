@@ -116,20 +116,32 @@ def agreement(
     The layer's real input is used, quantized once as the evaluation does, so that what is compared is what the
     evaluation computed. A convolution with groups is compared group by group.
     """
-    compressed = runner.compressed
-    results: list[LayerAgreement] = []
+    checked = _Checked(runner, tokens, progress)
+    execute(runner.compressed.model, feeds, runner=checked)
+    return checked.results
 
-    def checked(name: str, x: Floats, /) -> Floats | None:
-        y = runner(name, x)
+
+class _Checked:
+    """A runner that computes as another does and recomputes some tokens of each layer by the reference."""
+
+    adds_bias = True
+
+    def __init__(self, runner: BitTrueRunner, tokens: int, progress: Callable[[str], None] | None) -> None:
+        self._runner, self._tokens, self._progress = runner, tokens, progress
+        self.results: list[LayerAgreement] = []
+
+    def __call__(self, name: str, x: Floats, /) -> Floats | None:
+        y = self._runner(name, x)
         if y is None:
             return None
-        if progress is not None:
-            progress(name)
-        rows = np.unique(np.linspace(0, len(x) - 1, min(tokens, len(x))).astype(np.intp))
-        layer, bias, codes_out = compressed.layers[name], compressed.model.bias(name), runner.output_codes.get(name)
-        expected, bits = _reference_rows(layer, x, rows, bias, codes_out)
+        if self._progress is not None:
+            self._progress(name)
+        rows = np.unique(np.linspace(0, len(x) - 1, min(self._tokens, len(x))).astype(np.intp))
+        compressed = self._runner.compressed
+        layer, bias = compressed.layers[name], compressed.model.bias(name)
+        expected, bits = _reference_rows(layer, x, rows, bias, self._runner.output_codes.get(name))
         same = expected.view(np.uint32) == y[rows].view(np.uint32)
-        results.append(
+        self.results.append(
             LayerAgreement(
                 layer=name,
                 layout=storage_layout(layer.tensor.spec).name,
@@ -139,10 +151,6 @@ def agreement(
             )
         )
         return y
-
-    checked.adds_bias = True  # type: ignore[attr-defined]
-    execute(compressed.model, feeds, runner=checked)
-    return results
 
 
 def _reference_rows(

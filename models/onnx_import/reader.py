@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf has no types
 from numpy.typing import NDArray
 from onnx import external_data_helper, inliner, numpy_helper
 

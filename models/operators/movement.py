@@ -123,7 +123,7 @@ def _pad(inputs: Inputs, attributes: Attributes) -> Array:
         return np.pad(x, grown, constant_values=0 if fill is None or not fill.size else fill.reshape(-1)[0])
     if mode not in _PAD_MODES:
         raise ValueError(f"attribute mode {mode!r} is not supported")
-    return np.pad(x, grown, mode=mode)  # type: ignore[call-overload]
+    return np.pad(x, grown, mode=mode)  # type: ignore[call-overload]  # one of _PAD_MODES, checked above
 
 
 def _range(inputs: Inputs, attributes: Attributes) -> Array:

@@ -31,6 +31,6 @@ def run(options: argparse.Namespace) -> int:
     print(folder)
     files = manifest.get("files")
     if isinstance(files, dict):
-        for name, digest in sorted(files.items()):
-            print(f"  {digest}  {name}")
+        for name, facts in sorted(files.items()):
+            print(f"  {facts['sha256']}  {name}")
     return 0

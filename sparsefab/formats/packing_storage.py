@@ -121,4 +121,5 @@ def read_block_rows(packed: PackedTensor, layout: BlockRows, zero_points: NDArra
     decoded = spec.format.from_pattern(stored).astype(np.int16)
     codes[block_rows, block_columns] = decoded.reshape(-1, pattern.rows, pattern.columns)
     mask[block_rows, block_columns] = True
-    return tuple(a.transpose(0, 2, 1, 3).reshape(spec.rows, spec.columns) for a in (codes, mask))  # type: ignore[return-value]
+    shape = (spec.rows, spec.columns)
+    return codes.transpose(0, 2, 1, 3).reshape(shape), mask.transpose(0, 2, 1, 3).reshape(shape)

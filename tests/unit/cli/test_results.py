@@ -113,6 +113,18 @@ def test_models_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(check["found"] or (check["disables"] and check["remedy"]) for check in checks)
 
 
+def test_fetch_prints_a_hash_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest of a fetched model, a line a file, as sha256sum writes it."""
+    digest = "ab" * 32
+    manifest = {"files": {"model.gguf": {"sha256": digest, "size_bytes": 3}}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr("sparsefab.models.zoo.fetch.fetch", lambda *_, **__: tmp_path)
+    assert main(["fetch", "smollm2-135m"]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path), f"  {digest}  model.gguf"]
+
+
 def test_explore_in_python_gives_a_frame_and_a_report(tmp_path: Path) -> None:
     session = Session(tmp_path / "cache")
     part = Slice(samples=100)

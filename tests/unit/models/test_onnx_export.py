@@ -57,7 +57,6 @@ def test_bert_runs_in_onnx_runtime(bert_folder: Path, tmp_path: Path) -> None:
     assert load_model(path).workload.layers == model.workload.layers
 
 
-@pytest.mark.skipif(not CNN.is_file(), reason="the embedded CNN is not there")
 def test_cnn_runs_in_onnx_runtime(tmp_path: Path) -> None:
     model, path = load_model(CNN), tmp_path / "cnn.onnx"
     export_onnx(model, path)
@@ -104,7 +103,6 @@ def test_quantized_weights_run_in_onnx_runtime_and_come_back(
     compare(rounded, path, {"input_ids": IDS})
 
 
-@pytest.mark.skipif(not CNN.is_file(), reason="the embedded CNN is not there")
 @pytest.mark.parametrize("group_size", [None, 9])
 def test_quantized_convolutions(group_size: int | None, tmp_path: Path) -> None:
     model, path = load_model(CNN), tmp_path / "q.onnx"
@@ -116,7 +114,6 @@ def test_quantized_convolutions(group_size: int | None, tmp_path: Path) -> None:
         assert path.stat().st_size < 0.4 * CNN.stat().st_size
 
 
-@pytest.mark.skipif(not CNN.is_file(), reason="the embedded CNN is not there")
 def test_calibrated_activations_pass_through_codes(tmp_path: Path) -> None:
     model, path = load_model(CNN), tmp_path / "q.onnx"
     feeds = {"image": np.random.default_rng(0).random((40, 1, 28, 28), np.float32)}
