@@ -3,9 +3,10 @@
 The cluster's workers must see the folders of the run under the same paths: they read the model and write the store.
 """
 
+import contextlib
 import logging
 import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
 from sparsefab.errors import MissingToolError, SparseFabError
@@ -63,7 +64,25 @@ class DaskWorkers:
     def run(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[Task, Result | BaseException]]:
-        """As `Workers.run`; raises SchedulerLost when the scheduler vanishes: what was stored stays."""
+        """As `Workers.run`; raises SchedulerLost when the scheduler vanishes: what was stored stays.
+
+        Dask blames a worker's death on every task that was given to it, also on those that only waited there: a task
+        whose workers died is tried again alone, when the others are done.
+        """
+        suspects = []
+        with contextlib.closing(self._collect(function, tasks)) as results:
+            for task, result in results:
+                if isinstance(result, WorkerLost):
+                    suspects.append(task)
+                else:
+                    yield task, result
+        for task in suspects:
+            yield from self._collect(function, [task])
+
+    def _collect(
+        self, function: Callable[[Task], Result], tasks: Sequence[Task]
+    ) -> Generator[tuple[Task, Result | BaseException], None, None]:
+        """Results in the order in which they come; WorkerLost for a task whose workers died."""
         from distributed import CancelledError, KilledWorker
 
         done: queue.SimpleQueue[Any] = queue.SimpleQueue()
