@@ -108,7 +108,10 @@ class SparseChain(wiring.Component):
             acts.ready.eq(_remains(m, "free", up=freed, down=filled, start=arch.banks)),
         ]
 
-        # segments: side by side, no skew between them
+        # segments: side by side, no skew between them; their parts of the beat are cut from its bits, because a view
+        # of an array of thousands of elements costs its whole length at each access
+        beat_bits, segment_weights = Value.cast(weights.payload), arch.segment * arch.weight_bits
+        segment_indices, first_index = arch.segment * arch.index_bits, arch.dsps * arch.weight_bits
         for s in range(arch.segments):
             segment = self.placer.place(
                 m,
@@ -116,10 +119,9 @@ class SparseChain(wiring.Component):
                 "sparsefab_chain_segment",
                 lambda: ChainSegment(arch=arch, body=self.body, placer=self.placer),
             )
-            here = slice(s * arch.segment, (s + 1) * arch.segment)
             m.d.comb += [
-                segment.weights.eq(Cat(weights.payload.weights[d] for d in range(here.start, here.stop))),
-                segment.indices.eq(Cat(weights.payload.indices[d] for d in range(here.start, here.stop))),
+                segment.weights.eq(beat_bits.word_select(s, segment_weights)),
+                segment.indices.eq(beat_bits[first_index:].word_select(s, segment_indices)),
                 segment.read_bank.eq(read_bank),
                 segment.write_enable.eq(write & acts.payload.segments[s]),
                 segment.write_index.eq(acts.payload.index),

@@ -1,6 +1,8 @@
 """Emission: reproducible, atomic, and the same netlist with either kind of primitive."""
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,11 @@ def test_axi_stream_wrapper_and_scripts(tmp_path: Path) -> None:
         in (manifest.path / "synth.tcl").read_text()
     )
     assert "create_clock -name aclk -period 4.000" in (manifest.path / "clock.xdc").read_text()
+
+
+def test_a_thousand_dsps_are_less_than_a_megabyte(record_property: Callable[[str, object], None]) -> None:
+    started = time.process_time()
+    text = "".join(chain_verilog(ChainArch(dsps=1024)).values())
+    record_property("cpu_s", round(time.process_time() - started, 1))  # goal 10 s, shown; 3 s seen
+    assert text.count("sparsefab_chain_segment segment") == 128
+    assert len(text) <= 1_000_000
