@@ -1,4 +1,4 @@
-"""Write a chain as Verilog with a manifest, deterministically and never half."""
+"""Write a block as Verilog with a manifest, deterministically and never half."""
 
 import hashlib
 import json
@@ -7,11 +7,11 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import sparsefab
 from sparsefab.arch import ChainArch
@@ -23,9 +23,49 @@ from sparsefab.hw.primitives.dsp48e2 import BODIES
 from sparsefab.hw.requantize import RequantizeUnit
 from sparsefab.hw.vivado import vivado_files
 
-__all__ = ["TOP", "EmitManifest", "chain_verilog", "emit", "requantize_verilog"]
+__all__ = ["TOP", "Block", "EmitManifest", "chain_verilog", "emit", "requantize_verilog"]
 
 TOP: Final = "top"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A block that can be emitted by name; `hw.blocks` lists them.
+
+    Parameters
+    ----------
+    name, description : str
+    default : dataclass        Its parameters where the user gives none; their type is what a TOML file of them holds.
+    verilog : (parameters, primitives) -> {module: text}
+                               The block is `top`; primitives as for `chain_verilog`.
+    axis : the same | None     With AXI4-Stream ports around it, as `axis_top`; None where there is no such wrapper.
+    label : parameters -> str  Names the folder of an emission.
+    """
+
+    name: str
+    description: str
+    default: Any
+    verilog: Callable[[Any, str], dict[str, str]]
+    axis: Callable[[Any, str], dict[str, str]] | None = None
+    label: Callable[[Any], str]
+
+    def modules(self, parameters: object, *, primitives: str = "vendor", axis: bool = False) -> dict[str, str]:
+        """Convert the block to Verilog, {module: text}.
+
+        Raises
+        ------
+        TypeError                  If the parameters are another block's.
+        ValueError                 If the block has no AXI4-Stream wrapper and one is asked for.
+        """
+        if not isinstance(parameters, type(self.default)):
+            raise TypeError(f"block {self.name!r} takes {type(self.default).__name__}, not {type(parameters).__name__}")
+        if primitives not in BODIES:
+            raise ValueError(f"primitives must be one of {BODIES}, not {primitives!r}")
+        if not axis:
+            return self.verilog(parameters, primitives)
+        if self.axis is None:
+            raise ValueError(f"axis: block {self.name!r} has no AXI4-Stream wrapper")
+        return self.axis(parameters, primitives)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,26 +119,30 @@ def requantize_verilog(*, accumulator_bits: int, lanes: int = 2, primitives: str
 
 
 def emit(
-    arch: ChainArch,
+    block: Block,
+    parameters: Any,
     out_dir: Path,
     *,
     primitives: str = "vendor",
     axis: bool = False,
     part: str | None = None,
     clock_hz: float = 225e6,
+    files: Mapping[str, str] | None = None,
     seed: int = 0,
     command: Sequence[str] | None = None,
 ) -> EmitManifest:
-    """Write <out_dir>/chain-<dsps>-<hash8>/{top.v, manifest.json}.
+    """Write <out_dir>/<label>-<hash8>/{top.v, manifest.json}.
 
     Parameters
     ----------
-    arch : ChainArch
+    block : Block
+    parameters : dataclass     Of the block's own kind.
     out_dir : Path             Created when missing; equal designs land in the same folder.
     primitives : 'vendor' | 'behavioural'
-    axis : bool                Put AXI4-Stream ports around the chain.
+    axis : bool                Put AXI4-Stream ports around the block.
     part : str | None          A device: write synth.tcl and clock.xdc for it, too.
     clock_hz : float           Clock that clock.xdc asks for.
+    files : {name: text}       Written beside it, such as a testbench.
     seed : int                 Recorded for whoever chose the design by a search.
     command : sequence of str  What the user typed; None records this process's arguments.
 
@@ -106,18 +150,18 @@ def emit(
     ------
     StorageError               If the folder cannot be written; nothing half-written is left behind.
     """
-    modules = chain_verilog(arch, primitives=primitives, axis=axis)
-    scripts: dict[str, str] = {}
+    modules = block.modules(parameters, primitives=primitives, axis=axis)
+    extra = dict(files or {})
     if part is not None:
         top, clock = (AXIS_TOP, "aclk") if axis else (TOP, "clk")
-        scripts = vivado_files(top=top, clock=clock, part=part, clock_hz=clock_hz)
+        extra |= vivado_files(top=top, clock=clock, part=part, clock_hz=clock_hz)
     text = "\n".join(modules.values())
     digest = hashlib.sha256(text.encode()).hexdigest()
-    path = Path(out_dir) / f"chain-{arch.dsps}-{digest[:8]}"
+    path = Path(out_dir) / f"{block.label(parameters)}-{digest[:8]}"
     manifest = EmitManifest(
         path=path,
-        block="chain, AXI4-Stream" if axis else "chain",
-        config=asdict(arch),
+        block=f"{block.name}, AXI4-Stream" if axis else block.name,
+        config=asdict(parameters),
         primitives=primitives,
         modules=tuple(modules),
         sha256=digest,
@@ -127,7 +171,7 @@ def emit(
         versions=_versions(),
     )
     record = {name: value for name, value in asdict(manifest).items() if name != "path"}
-    _write_folder(path, {"top.v": text, **scripts, "manifest.json": json.dumps(record, indent=2) + "\n"})
+    _write_folder(path, {"top.v": text, **extra, "manifest.json": json.dumps(record, indent=2) + "\n"})
     return manifest
 
 

@@ -1,5 +1,6 @@
 """The requantizer: accumulators to codes, one DSP a lane. Its definition is `sparsefab.formats.requantize`."""
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
@@ -11,7 +12,7 @@ from sparsefab.hw.fifo import CreditFifo
 from sparsefab.hw.modules import Inline, Placer
 from sparsefab.hw.primitives.dsp48e2 import DSP48E2, OPMODE_MULTIPLY_ADD_C
 
-__all__ = ["CODE_BITS", "RequantizeUnit", "requantize_layout"]
+__all__ = ["CODE_BITS", "RequantizeArch", "RequantizeUnit", "requantize_layout"]
 
 CODE_BITS: Final = 9  # holds s8 and u8
 SHIFT_BITS: Final = 7
@@ -22,6 +23,24 @@ _X_BITS: Final = 16
 _LEFT: Final = _X_BITS + 1  # the accumulator enters the shifter this far left, so that every shift is to the right
 _SHIFTER_STEPS: Final = (1, 4, 16)  # a level moves by 0 to 3 of its step: a 4:1 multiplexer, one LUT6 a bit
 _LATENCY: Final = 13
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequantizeArch:
+    """Parameters of a requantizer.
+
+    accumulator_bits : int     17 to 46.
+    lanes : int                Accumulators of one row a beat.
+    """
+
+    accumulator_bits: int = 32
+    lanes: int = 2
+
+    def __post_init__(self) -> None:
+        if not _LEFT <= self.accumulator_bits <= 46:
+            raise ValueError(f"accumulator_bits must be {_LEFT} to 46, not {self.accumulator_bits}")
+        if self.lanes < 1:
+            raise ValueError(f"lanes must be positive, not {self.lanes}")
 
 
 def requantize_layout(accumulator_bits: int, lanes: int) -> StructLayout:
@@ -64,10 +83,7 @@ class RequantizeUnit(wiring.Component):
     def __init__(
         self, *, accumulator_bits: int, lanes: int = 2, body: str = "behavioural", placer: Placer | None = None
     ) -> None:
-        if not _LEFT <= accumulator_bits <= 46:
-            raise ValueError(f"accumulator_bits must be {_LEFT} to 46, not {accumulator_bits}")
-        if lanes < 1:
-            raise ValueError(f"lanes must be positive, not {lanes}")
+        RequantizeArch(accumulator_bits=accumulator_bits, lanes=lanes)
         self.accumulator_bits, self.lanes, self.body = accumulator_bits, lanes, body
         self.placer = placer if placer is not None else Inline()
         super().__init__(

@@ -13,6 +13,7 @@ from sparsefab.formats import PackedTensor
 from sparsefab.formats.requantize import Requantizer, requantize
 from sparsefab.hw.axis import AXIS_TOP
 from sparsefab.hw.emit import TOP, chain_verilog, requantize_verilog
+from sparsefab.hw.requantize import RequantizeArch
 from sparsefab.sim.simulator import GSR_CYCLES, SimulatorName, build, run_bench, simulators
 from sparsefab.sim.stimuli import ChainStimuli, packed_stimuli, random_stimuli, requantize_stimuli, steady_stimuli
 
@@ -129,9 +130,9 @@ def verify_chain(
 
 
 def verify_requantize(
+    arch: RequantizeArch | None = None,
     *,
     build_dir: Path,
-    accumulator_bits: int = 32,
     zero_point: int = 0,
     code_min: int = -128,
     code_max: int = 127,
@@ -144,11 +145,13 @@ def verify_requantize(
 
     Parameters
     ----------
+    arch : RequantizeArch | None
     zero_point, code_min, code_max : int
                                      Of the output codes, -256 to 255.
     build_dir, simulator, modules    As for `verify_chain`.
     """
-    lanes = 2
+    arch = RequantizeArch() if arch is None else arch
+    accumulator_bits, lanes = arch.accumulator_bits, arch.lanes
     texts = modules
     if texts is None:
         texts = requantize_verilog(accumulator_bits=accumulator_bits, lanes=lanes, primitives="behavioural")
@@ -164,7 +167,7 @@ def verify_requantize(
     runs = [{"name": mode, "seed": seed, "idle": idle, "stall": stall} for mode, (idle, stall) in MODES.items()]
     plan = {
         "i": [f"{payload:x}" for payload in stimuli.payloads(accumulator_bits)],
-        "o": [f"{int(row[0]) | int(row[1]) << 9:x}" for row in codes],
+        "o": [f"{sum(int(code) << 9 * lane for lane, code in enumerate(row)):x}" for row in codes],
         "constants": {"zero_point": zero_point & 0x1FF, "code_min": code_min & 0x1FF, "code_max": code_max & 0x1FF},
         "runs": runs,
     }

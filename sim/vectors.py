@@ -18,9 +18,18 @@ from numpy.typing import NDArray
 from sparsefab.errors import VerificationError
 from sparsefab.hw.primitives.dsp48e2 import DSP48E2
 from sparsefab.sim.reference.dsp48e2 import simulate
-from sparsefab.sim.reference.dsp48e2_ports import INPUTS, OUTPUTS
+from sparsefab.sim.reference.dsp48e2_ports import ATTRIBUTES, INPUTS, OUTPUTS
 
-__all__ = ["ConfigurationReport", "VectorReport", "Vectors", "load_vectors", "simulate_twin", "verify_vectors"]
+__all__ = [
+    "ConfigurationReport",
+    "VectorReport",
+    "Vectors",
+    "load_vectors",
+    "random_attributes",
+    "random_inputs",
+    "simulate_twin",
+    "verify_vectors",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +132,32 @@ def verify_vectors(path: Path) -> VectorReport:
             )
         )
     return VectorReport(path=path.name, configurations=tuple(reports))
+
+
+def random_attributes(random: np.random.Generator) -> dict[str, int | str]:
+    """Draw a configuration that UG579 allows."""
+    attributes: dict[str, int | str] = {
+        name: choices[random.integers(len(choices))] if choices else int(random.integers(1 << 48))
+        for name, (_, choices) in ATTRIBUTES.items()
+    }
+    attributes["PREG"] = 1  # feedback of P without its register is a combinational loop
+    for letter in "AB":
+        attributes[f"{letter}CASCREG"] = min(int(attributes[f"{letter}REG"]), 1)
+    return attributes
+
+
+def random_inputs(random: np.random.Generator, cycles: int) -> NDArray[np.int64]:
+    """Draw int64[cycles, inputs]: enables mostly on, resets seldom, one cycle in three with small operands."""
+    inputs = np.stack([random.integers(1 << width, size=cycles) for width in INPUTS.values()], axis=1)
+    small = random.random(cycles) < 0.3  # small sums reach the pattern detector
+    for column, name in enumerate(INPUTS):
+        if name.startswith("CE"):
+            inputs[:, column] = random.random(cycles) < 0.85
+        if name.startswith("RST"):
+            inputs[:, column] = random.random(cycles) < 0.05
+        if name in ("A", "B", "C", "D", "PCIN"):
+            inputs[small, column] &= 3
+    return inputs
 
 
 def simulate_twin(attributes: dict[str, int | str], inputs: NDArray[np.int64]) -> NDArray[np.int64]:

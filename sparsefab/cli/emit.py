@@ -1,20 +1,23 @@
-"""`sparsefab emit`: write the Verilog of a sparse DSP chain, with a manifest and, if asked, its resources."""
+"""`sparsefab emit`: write the Verilog of a block, with a manifest and, if asked, its resources."""
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from sparsefab.arch import ChainArch
 from sparsefab.cli.options import Verbs, add_common, positive
 
-__all__ = ["add_parser", "chain_arch", "run"]
+if TYPE_CHECKING:
+    from sparsefab.hw.emit import Block
+
+__all__ = ["add_parameters", "add_parser", "block_parameters", "run"]
 
 
 def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser("emit", help="write Verilog", description=__doc__)
-    parser.add_argument("block", nargs="?", choices=["chain"], default="chain", help="what to emit (default: chain)")
-    parser.add_argument("--dsps", type=positive, metavar="L", help="DSPs in the chain (default: 64)")
-    parser.add_argument("--arch", type=Path, metavar="FILE", help="chain parameters in TOML (arch.py: ChainArch)")
+    parser.add_argument("block", nargs="?", default="chain", help="what to emit (default: chain); see --list")
+    parser.add_argument("--list", action="store_true", help="list the blocks with their parameters")
+    add_parameters(parser)
     parser.add_argument(
         "--behavioural",
         action="store_true",
@@ -29,28 +32,62 @@ def add_parser(verbs: Verbs) -> None:
     parser.set_defaults(run=run)
 
 
-def chain_arch(options: argparse.Namespace) -> ChainArch:
-    """Read the chain's parameters from --arch or --dsps."""
+def add_parameters(parser: argparse.ArgumentParser) -> None:
+    """Add what gives a block its parameters."""
+    parser.add_argument("--dsps", type=positive, metavar="L", help="DSPs in the chain (default: 64)")
+    parser.add_argument("--arch", type=Path, metavar="FILE", help="the block's parameters in TOML")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="one parameter, after --arch; repeatable"
+    )
+
+
+def block_parameters(options: argparse.Namespace, block: "Block") -> Any:
+    """Read a block's parameters: its defaults or --arch, then --dsps and --set."""
+    import tomllib
+    from dataclasses import fields
+
     from sparsefab import config
 
+    kind = type(block.default)
+    given = block.default if options.arch is None else config.load(options.arch, kind)
     if options.arch is not None and options.dsps is not None:
         raise ValueError("give --arch or --dsps, not both")
-    if options.arch is not None:
-        return config.load(options.arch, ChainArch)
-    return ChainArch(dsps=options.dsps or 64)
+    settings = ([] if options.dsps is None else [f"dsps={options.dsps}"]) + options.set
+    if not settings:
+        return given
+    values: dict[str, object] = {field.name: getattr(given, field.name) for field in fields(kind)}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes NAME=VALUE, not {setting!r}")
+        try:
+            values[name.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[name.strip()] = text  # a word needs no quotes
+    return config.build(values, kind, source=f"parameters of {block.name}")
 
 
 def run(options: argparse.Namespace) -> int:
     """Emit, and print where and how large."""
     from sparsefab.cli.output import print_json, si
+    from sparsefab.hw.blocks import BLOCKS
     from sparsefab.session import Session
 
-    arch = chain_arch(options)
-    primitives = "behavioural" if options.behavioural else "vendor"
+    if options.list:
+        return _list(options)
+    block = BLOCKS.get(options.block)
+    parameters = block_parameters(options, block)
     manifest = Session(options.cache_dir, options.seed).emit(
-        options.out, arch, primitives, axis=options.axis, part=options.part, clock_hz=options.clock_mhz * 1e6
+        options.out,
+        parameters,
+        "behavioural" if options.behavioural else "vendor",
+        block=options.block,
+        axis=options.axis,
+        part=options.part,
+        clock_hz=options.clock_mhz * 1e6,
     )
     result: dict[str, object] = {
+        "block": block.name,
         "path": str(manifest.path),
         "verilog": str(manifest.verilog),
         "sha256": manifest.sha256,
@@ -61,11 +98,11 @@ def run(options: argparse.Namespace) -> int:
     if options.resources:
         from dataclasses import asdict
 
-        from sparsefab.hw.emit import chain_verilog
         from sparsefab.hw.synthesize import synthesize
 
-        counted = synthesize(chain_verilog(arch, primitives="vendor"))
-        result["resources"] = {**asdict(counted), "lut": counted.lut, "lut_per_dsp": counted.lut_per_dsp}
+        counted = synthesize(block.modules(parameters))
+        per_dsp = counted.lut_per_dsp if counted.dsp else None
+        result["resources"] = {**asdict(counted), "lut": counted.lut, "lut_per_dsp": per_dsp}
     if options.json:
         print_json(result)
         return 0
@@ -73,8 +110,29 @@ def run(options: argparse.Namespace) -> int:
     print(f"  {si(float(manifest.verilog_bytes), 'B')}, {len(manifest.modules)} modules, sha256 {manifest.sha256[:16]}")
     resources = result.get("resources")
     if isinstance(resources, dict):
+        share = f" ({resources['lut_per_dsp']:.1f} a DSP)" if resources["dsp"] else ""
         print(
-            f"  {resources['dsp']} DSP48E2, {resources['lut']} LUT sites ({resources['lut_per_dsp']:.1f} a DSP), "
+            f"  {resources['dsp']} DSP48E2, {resources['lut']} LUT sites{share}, "
             f"{resources['ff']} FF, {resources['carry4']} CARRY4; {resources['tool']}, an upper bound, not placed"
         )
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from sparsefab import config
+    from sparsefab.cli.output import print_json, print_table
+    from sparsefab.hw.blocks import BLOCKS
+
+    blocks = [BLOCKS.get(name) for name in BLOCKS]
+    if options.json:
+        print_json([{"block": b.name, "description": b.description, "axis": b.axis is not None} for b in blocks])
+        return 0
+    print_table(
+        "Blocks",
+        ["block", "what", "AXI4-Stream", "parameters (defaults)"],
+        [
+            [b.name, b.description, "yes" if b.axis else "no", config.dumps(b.default).strip().replace("\n", ", ")]
+            for b in blocks
+        ],
+    )
     return 0

@@ -1,7 +1,9 @@
-"""`sparsefab verify`: hold emitted Verilog to the bit-exact reference, in simulation.
+"""`sparsefab verify`: hold the hardware library to its reference, by simulation, proof and lint.
 
-Without MODEL: random beats that reach the corners, every N of N:16. With MODEL and --recipe: the model's own packed
-weights and activations. Every set runs plain, with idles, with back-pressure, with both.
+`verify` runs the checks of every block, `verify BLOCK` those of one, with a row each. An option that says what is to be
+simulated (--dsps, --arch, --verilog, --axis, --unisim, --simulator, --beats, --model) simulates that alone and prints a
+row a run: random beats that reach the corners, every N of N:16, or with --model and --recipe the model's own packed
+weights and activations; plain, with idles, with back-pressure, with both.
 """
 
 import argparse
@@ -9,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsefab.cli.emit import chain_arch
+from sparsefab.cli.emit import add_parameters, block_parameters
 from sparsefab.cli.options import Verbs, add_common, positive
 
 if TYPE_CHECKING:
@@ -24,17 +26,15 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "block",
         nargs="?",
-        choices=["chain", "requantize", "dsp48e2"],
-        default="chain",
-        help="chain (default), requantize, or dsp48e2 with --vectors",
+        help="a block or primitive (default: all of them); see --list",
     )
+    parser.add_argument("--list", action="store_true", help="list blocks and their checks")
     parser.add_argument("--vectors", type=Path, metavar="FILE", help="an .npz of DSP48E2 stimuli and outputs to replay")
     parser.add_argument("--model", metavar="MODEL", help="use this model's weights; needs --recipe")
     parser.add_argument("--recipe", metavar="R", help="a built-in recipe or a TOML file")
     parser.add_argument("--layers", type=positive, default=2, metavar="N", help="layers of the model (default: 2)")
-    parser.add_argument("--beats", type=positive, default=500, metavar="N", help="weight beats a set (default: 500)")
-    parser.add_argument("--dsps", type=positive, metavar="L", help="DSPs in the chain (default: 64)")
-    parser.add_argument("--arch", type=Path, metavar="FILE", help="chain parameters in TOML")
+    parser.add_argument("--beats", type=positive, metavar="N", help="beats a set (default: 500)")
+    add_parameters(parser)
     parser.add_argument("--verilog", type=Path, metavar="FILE", help="Verilog under test, instead of a fresh emission")
     parser.add_argument("--axis", action="store_true", help="the chain with AXI4-Stream ports")
     parser.add_argument(
@@ -43,20 +43,82 @@ def add_parser(verbs: Verbs) -> None:
         metavar="DIR",
         help="your copy of AMD's simulation library: simulate the vendor's primitives, in Icarus",
     )
-    parser.add_argument("--simulator", choices=["verilator", "icarus", "both"], default="verilator")
+    parser.add_argument("--simulator", choices=["verilator", "icarus", "both"], help="default: verilator")
     parser.add_argument("--data", type=Path, metavar="FILE", help="data of your own, for a model of your own")
     add_common(parser, seed=True)
     parser.set_defaults(run=run)
 
 
+_DESIGN = ("dsps", "arch", "set", "verilog", "axis", "unisim", "simulator", "beats", "model", "recipe")
+
+
 def run(options: argparse.Namespace) -> int:
-    """Simulate and print a row a run; 1 on a mismatch."""
+    """Check and print a row a check or a run; 1 on a mismatch."""
+    if options.list:
+        return _list(options)
+    if options.vectors is not None:
+        if options.block not in (None, "dsp48e2"):
+            raise ValueError(f"--vectors replays a file on dsp48e2, not on {options.block}")
+        return _replay(options)
+    if any(getattr(options, name) for name in _DESIGN):
+        return _simulate(options)
+    return _check(options)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from sparsefab.cli.output import print_json, print_table
+    from sparsefab.sim.checks import checks_of, subjects
+
+    rows = {name: [check.name for check in checks_of(name)] for name in subjects()}
+    if options.json:
+        print_json(rows)
+    else:
+        print_table("Checks", ["block", "checks"], [[name, "; ".join(checks)] for name, checks in rows.items()])
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Run the registered checks and print their summary."""
+    from dataclasses import asdict
+
+    from sparsefab.cli.output import bar, print_json, print_table
+    from sparsefab.session import Session
+
+    with bar("checking") as report:
+        results = Session(options.cache_dir, options.seed).verify(
+            options.block, progress=lambda done, total, _: report(done, total)
+        )
+    failed = [result for result in results if result.failures]
+    if options.json:
+        checks = [{**asdict(result), "result": result.result} for result in results]
+        print_json({"checks": checks, "failed": len(failed), "passed": not failed})
+        return 1 if failed else 0
+    print_table(
+        "Checks",
+        ["block", "check", "cases", "result", "seconds"],
+        [[r.block, r.check, f"{r.cases:,}", r.result, f"{r.seconds:.1f}"] for r in results],
+        right=["cases", "seconds"],
+    )
+    skipped = [result for result in results if result.skipped]
+    share = f"{len(results) - len(skipped)} of {len(results)} checks ran, {sum(r.seconds for r in results):.0f} s"
+    print(f"FAILED: {len(failed)} ({share})" if failed else f"passed: {share}")
+    for result in failed:
+        print(f"  {result.block}, {result.check}: {result.failures:,} of {result.cases:,} differ, first {result.first}")
+    for reason in sorted({result.skipped for result in skipped}):
+        print(f"  skipped: {reason}")
+    return 1 if failed else 0
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    """Simulate the design that the options describe and print a row a run."""
     from sparsefab.cli.output import print_json, print_table
 
-    if options.block == "dsp48e2":
-        return _replay(options)
+    options.block = options.block or "chain"
+    if options.block not in ("chain", "requantize"):
+        raise ValueError(f"{options.block}: `sparsefab verify {options.block}` takes no options on what to simulate")
     if options.unisim is not None:
         options.simulator = "icarus"  # the only one that takes the vendor's models
+    options.simulator, options.beats = options.simulator or "verilator", options.beats or 500
     if (options.model is None) != (options.recipe is None):
         raise ValueError("--model and --recipe go together")
     rows = []
@@ -109,9 +171,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _reports(options: argparse.Namespace, simulator: "SimulatorName") -> "Mapping[str, VerifyReport]":
     from sparsefab.cli.output import bar
+    from sparsefab.hw.blocks import BLOCKS
     from sparsefab.session import Session
 
-    arch = chain_arch(options)
+    arch = block_parameters(options, BLOCKS.get(options.block))
     session = Session(options.cache_dir, options.seed)
     with bar(f"{simulator}: building and running") as report:
         report(0, 1)
@@ -127,7 +190,8 @@ def _reports(options: argparse.Namespace, simulator: "SimulatorName") -> "Mappin
                 data=options.data,
             )
         if options.block == "requantize":
-            return {"requantizer": session.verify_requantizer(simulator=simulator, beats=options.beats)}
+            name = f"requantizer of {arch.accumulator_bits} bits"
+            return {name: session.verify_requantizer(arch, simulator=simulator, beats=options.beats)}
         return {
             f"chain of {arch.dsps} DSPs": session.verify_chain(
                 arch,
@@ -144,8 +208,6 @@ def _replay(options: argparse.Namespace) -> int:
     from sparsefab.cli.output import print_json, print_table
     from sparsefab.sim.vectors import verify_vectors
 
-    if options.vectors is None:
-        raise ValueError("verify dsp48e2 needs --vectors FILE")
     report = verify_vectors(options.vectors)
     rows = [
         {

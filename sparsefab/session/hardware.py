@@ -1,4 +1,4 @@
-"""Verilog of a chain, and the same Verilog against the reference: `Session.emit` and `Session.verify_*`."""
+"""Verilog of a chain, and the same Verilog against the reference: `Session.emit`, `Session.verify*`."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,31 +12,42 @@ from sparsefab.models.evaluate import Slice, calibrate, task_for
 
 if TYPE_CHECKING:
     from sparsefab.hw.emit import EmitManifest
+    from sparsefab.hw.requantize import RequantizeArch
     from sparsefab.session.session import Session
+    from sparsefab.sim.checks import CheckResult
     from sparsefab.sim.run import SimulatorName, VerifyReport
 
-__all__ = ["emit", "verify_chain", "verify_model", "verify_requantizer"]
+__all__ = ["emit", "verify", "verify_chain", "verify_model", "verify_requantizer"]
 
 
 def emit(
     self: "Session",
     out: Path,
-    arch: ChainArch | None = None,
+    parameters: object = None,
     primitives: str = "vendor",
     *,
+    block: str = "chain",
     axis: bool = False,
     part: str | None = None,
     clock_hz: float = 225e6,
     command: Sequence[str] | None = None,
 ) -> "EmitManifest":
-    """Write the Verilog of a chain (default: 64 DSPs) and its manifest under `out`.
+    """Write the Verilog of a block and its manifest under `out`.
 
-    axis : AXI4-Stream ports.   part, clock_hz : also write Tcl and XDC for out-of-context synthesis in Vivado.
+    Parameters
+    ----------
+    parameters : dataclass      Of the block's kind (a ChainArch for the chain); None takes its defaults.
+    block : str                 A name of `hw.blocks.BLOCKS`.
+    axis : bool                 AXI4-Stream ports.
+    part, clock_hz              Also write Tcl and XDC for out-of-context synthesis in Vivado.
     """
+    from sparsefab.hw.blocks import BLOCKS
     from sparsefab.hw.emit import emit
 
+    found = BLOCKS.get(block)
     return emit(
-        arch or ChainArch(dsps=64),
+        found,
+        found.default if parameters is None else parameters,
         out,
         primitives=primitives,
         axis=axis,
@@ -44,6 +55,26 @@ def emit(
         clock_hz=clock_hz,
         seed=self.seed,
         command=command,
+    )
+
+
+def verify(
+    self: "Session", block: str | None = None, *, progress: Callable[[int, int, str], None] | None = None
+) -> "tuple[CheckResult, ...]":
+    """Run the checks of a block or primitive, or of all of them.
+
+    Parameters
+    ----------
+    block : str | None          A name of `sim.checks.subjects()`; None takes all.
+    progress : (done, total, check) -> None
+    """
+    from sparsefab.sim.checks import run_checks, subjects
+
+    return run_checks(
+        subjects() if block is None else (block,),
+        build_dir=self.cache_dir / "sim",
+        seed=self.seed,
+        progress=progress,
     )
 
 
@@ -76,12 +107,16 @@ def verify_chain(
 
 
 def verify_requantizer(
-    self: "Session", *, simulator: "SimulatorName" = "verilator", beats: int = 500
+    self: "Session",
+    arch: "RequantizeArch | None" = None,
+    *,
+    simulator: "SimulatorName" = "verilator",
+    beats: int = 500,
 ) -> "VerifyReport":
     """Run random accumulators and constants through the requantizer's Verilog."""
     from sparsefab.sim.run import verify_requantize
 
-    return verify_requantize(build_dir=self.cache_dir / "sim", simulator=simulator, seed=self.seed, beats=beats)
+    return verify_requantize(arch, build_dir=self.cache_dir / "sim", simulator=simulator, seed=self.seed, beats=beats)
 
 
 def verify_model(

@@ -33,7 +33,7 @@ from sparsefab.models.source import Source, resolve
 from sparsefab.models.tokenize import load_tokenizer
 from sparsefab.reports.plans import shape_plans
 from sparsefab.session.exploration import HOST, explore
-from sparsefab.session.hardware import emit, verify_chain, verify_model, verify_requantizer
+from sparsefab.session.hardware import emit, verify, verify_chain, verify_model, verify_requantizer
 from sparsefab.session.versions import installed
 from sparsefab.storage import default_cache_dir, write_atomic
 from sparsefab.targets import Device, MeasuredCpu, load_cpu_measurements, load_device, measured_device
@@ -89,6 +89,7 @@ class Session:
 
     explore = explore
     emit = emit
+    verify = verify
     verify_chain = verify_chain
     verify_requantizer = verify_requantizer
     verify_model = verify_model

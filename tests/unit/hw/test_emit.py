@@ -10,27 +10,30 @@ import pytest
 from sparsefab.arch import ChainArch
 from sparsefab.errors import StorageError
 from sparsefab.hw import emit as module
+from sparsefab.hw.blocks import BLOCKS, CHAIN
 from sparsefab.hw.emit import chain_verilog, emit
+from sparsefab.hw.primitives import is_wrapper
 
-_WRAPPERS = {"sparsefab_dsp48e2", "sparsefab_ram32m16", "sparsefab_ram32m"}
 
-
-def test_only_the_wrappers_differ() -> None:
-    arch = ChainArch(dsps=16)
-    vendor, twin = (chain_verilog(arch, primitives=body) for body in ("vendor", "behavioural"))
+@pytest.mark.parametrize("name", list(BLOCKS))
+def test_only_the_wrappers_differ(name: str) -> None:
+    block = BLOCKS.get(name)
+    vendor, twin = (block.modules(block.default, primitives=body) for body in ("vendor", "behavioural"))
     assert list(vendor) == list(twin)
-    assert {name for name in vendor if vendor[name] != twin[name]} == _WRAPPERS
-    for name in _WRAPPERS:
-        header = vendor[name].split(";")[0]
-        assert header == twin[name].split(";")[0], "the wrapper's ports differ"
-    text = "".join(vendor.values())
-    assert "src =" not in text
-    assert text.count("DSP48E2 #(") == 1
+    wrappers = {part for part in vendor if is_wrapper(part)}
+    assert {part for part in vendor if vendor[part] != twin[part]} == wrappers
+    for part in wrappers:
+        assert vendor[part].split(";")[0] == twin[part].split(";")[0], "the wrapper's ports differ"
+    assert "src =" not in "".join(vendor.values())
+
+
+def test_the_primitive_is_emitted_once() -> None:
+    assert "".join(chain_verilog(ChainArch(dsps=16)).values()).count("DSP48E2 #(") == 1
 
 
 def test_manifest_and_text_are_reproducible(tmp_path: Path) -> None:
     arch = ChainArch(dsps=8)
-    first, second = (emit(arch, tmp_path / name, command=["emit", "chain"], seed=7) for name in "ab")
+    first, second = (emit(CHAIN, arch, tmp_path / name, command=["emit", "chain"], seed=7) for name in "ab")
     assert first.sha256 == second.sha256
     assert first.path.name == second.path.name
     assert first.verilog.read_bytes() == second.verilog.read_bytes()
@@ -39,7 +42,7 @@ def test_manifest_and_text_are_reproducible(tmp_path: Path) -> None:
     assert record["command"] == ["emit", "chain"]
     assert record["seed"] == 7
     assert {"amaranth", "python", "sparsefab"} <= set(record["versions"])
-    emit(arch, tmp_path / "a", command=["again"])
+    emit(CHAIN, arch, tmp_path / "a", command=["again"])
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == [first.path.name]
 
 
@@ -49,8 +52,17 @@ def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(module.os, "replace", full)
     with pytest.raises(StorageError, match="No space left"):
-        emit(ChainArch(dsps=8), tmp_path)
+        emit(CHAIN, ChainArch(dsps=8), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_blocks_parameters() -> None:
+    with pytest.raises(TypeError, match="block 'requantize' takes RequantizeArch, not ChainArch"):
+        BLOCKS.get("requantize").modules(ChainArch(dsps=8))
+    with pytest.raises(ValueError, match="block 'requantize' has no AXI4-Stream wrapper"):
+        BLOCKS.get("requantize").modules(BLOCKS.get("requantize").default, axis=True)
+    with pytest.raises(ValueError, match="unknown block 'chian'; did you mean chain"):
+        BLOCKS.get("chian")
 
 
 def test_names_wrong_primitives() -> None:
@@ -59,7 +71,7 @@ def test_names_wrong_primitives() -> None:
 
 
 def test_axi_stream_wrapper_and_scripts(tmp_path: Path) -> None:
-    manifest = emit(ChainArch(dsps=8), tmp_path, axis=True, part="xcu280-fsvh2892-2L-e", clock_hz=250e6)
+    manifest = emit(CHAIN, ChainArch(dsps=8), tmp_path, axis=True, part="xcu280-fsvh2892-2L-e", clock_hz=250e6)
     text = manifest.verilog.read_text()
     for port in ("tdata", "tvalid", "tready", "tlast"):
         for stream in ("s_axis_weights", "s_axis_acts", "m_axis_sums"):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sparsefab.errors import VerificationError
 from sparsefab.sim.reference.dsp48e2 import attribute_codes, simulate
 from sparsefab.sim.reference.dsp48e2_ports import ATTRIBUTES, INPUTS, OUTPUTS
-from sparsefab.sim.vectors import load_vectors, simulate_twin, verify_vectors
+from sparsefab.sim.vectors import load_vectors, random_attributes, random_inputs, simulate_twin, verify_vectors
 
 _PORT = {name: index for index, name in enumerate(INPUTS)}
 _OUT = {name: index for index, name in enumerate(OUTPUTS)}
@@ -27,35 +27,11 @@ def _inputs(cycles: int, **values: int | NDArray[np.int64]) -> NDArray[np.int64]
     return inputs
 
 
-def _random_attributes(random: np.random.Generator) -> dict[str, int | str]:
-    attributes: dict[str, int | str] = {
-        name: choices[random.integers(len(choices))] if choices else int(random.integers(1 << 48))
-        for name, (_, choices) in ATTRIBUTES.items()
-    }
-    attributes["PREG"] = 1  # feedback of P without its register is a combinational loop
-    for letter in "AB":
-        attributes[f"{letter}CASCREG"] = min(int(attributes[f"{letter}REG"]), 1)
-    return attributes
-
-
-def _random_inputs(random: np.random.Generator, cycles: int) -> NDArray[np.int64]:
-    inputs = np.stack([random.integers(1 << width, size=cycles) for width in INPUTS.values()], axis=1)
-    for name, index in _PORT.items():
-        if name.startswith("CE"):
-            inputs[:, index] = random.random(cycles) < 0.85
-        if name.startswith("RST"):
-            inputs[:, index] = random.random(cycles) < 0.05
-    small = random.random(cycles) < 0.3  # small sums reach the pattern detector
-    for name in ("A", "B", "C", "D", "PCIN"):
-        inputs[small, _PORT[name]] &= 3
-    return inputs
-
-
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32 - 1))
 def test_twin_equals_reference(seed: int) -> None:
     random = np.random.default_rng(seed)
-    attributes, inputs = _random_attributes(random), _random_inputs(random, 64)
+    attributes, inputs = random_attributes(random), random_inputs(random, 64)
     np.testing.assert_array_equal(simulate_twin(attributes, inputs), simulate(attributes, inputs))
 
 
@@ -123,7 +99,7 @@ def test_vector_files_are_checked(tmp_path: Path) -> None:
 
 def test_replay_counts_a_wrong_bit(tmp_path: Path) -> None:
     random = np.random.default_rng(3)
-    inputs = _random_inputs(random, 16)
+    inputs = random_inputs(random, 16)
     outputs = simulate({}, inputs)
     outputs[7, _OUT["P"]] ^= 1 << 40
     path = tmp_path / "vectors.npz"

@@ -1,0 +1,194 @@
+"""What `sparsefab verify` runs: the checks of each block and primitive, and their summary.
+
+Every block of `hw.blocks` has two checks for nothing: lint, and that its vendor and behavioural netlists differ in the
+primitives' wrappers alone. Its own checks are an entry of `CHECKS`.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sparsefab.arch import ChainArch
+from sparsefab.errors import MissingToolError
+from sparsefab.hw.axis import AXIS_TOP
+from sparsefab.hw.blocks import BLOCKS
+from sparsefab.hw.emit import TOP
+from sparsefab.hw.primitives import is_wrapper
+from sparsefab.sim.lint import lint
+from sparsefab.sim.reference.dsp48e2 import simulate
+from sparsefab.sim.run import SimulatorName, VerifyReport, verify_chain, verify_requantize
+from sparsefab.sim.vectors import random_attributes, random_inputs, simulate_twin
+
+__all__ = ["CHECKS", "Check", "CheckResult", "Tally", "checks_of", "run_checks", "subjects"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What a check compared and how much of it differs; `first` says where."""
+
+    cases: int
+    failures: int
+    first: str = ""
+
+    @staticmethod
+    def of(report: VerifyReport) -> "Tally":
+        """The sum of a bench's runs."""
+        failed = [run for run in report.runs if run.mismatches]
+        first = f"{failed[0].name}, seed {failed[0].seed}: {failed[0].first}" if failed else ""
+        return Tally(cases=report.checks, failures=report.mismatches, first=first)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One check; `run` takes the folder of simulator builds and a seed."""
+
+    name: str
+    run: Callable[[Path, int], Tally]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """The outcome of one check; `skipped` names the tool that is missing."""
+
+    block: str
+    check: str
+    cases: int
+    failures: int
+    first: str
+    skipped: str
+    seconds: float
+
+    @property
+    def result(self) -> str:
+        """passed, FAILED or skipped."""
+        return "skipped" if self.skipped else "FAILED" if self.failures else "passed"
+
+
+def subjects() -> tuple[str, ...]:
+    """Every block and primitive that has checks."""
+    return (*(name for name in CHECKS if name not in BLOCKS), *BLOCKS)
+
+
+def checks_of(name: str) -> tuple[Check, ...]:
+    """The checks of a block or primitive.
+
+    Raises
+    ------
+    ValueError                 If there is none of that name.
+    """
+    if name in BLOCKS:
+        common = (Check(name="lint", run=partial(_lint, name)), Check(name="netlists", run=partial(_netlists, name)))
+        return common + CHECKS.get(name, ())
+    if name not in CHECKS:
+        raise ValueError(f"unknown block {name!r}; known: {', '.join(subjects())}")
+    return CHECKS[name]
+
+
+def run_checks(
+    names: Iterable[str],
+    *,
+    build_dir: Path,
+    seed: int = 0,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> tuple[CheckResult, ...]:
+    """Run all checks of some blocks, one after the other.
+
+    Parameters
+    ----------
+    names : str                Blocks and primitives.
+    build_dir : Path           Simulator builds are kept here.
+    progress : (done, total, check) -> None
+                               Called before each.
+    """
+    todo = [(name, check) for name in names for check in checks_of(name)]
+    results: list[CheckResult] = []
+    for name, check in todo:
+        if progress is not None:
+            progress(len(results), len(todo), f"{name}: {check.name}")
+        start, skipped, tally = time.perf_counter(), "", Tally(cases=0, failures=0)
+        try:
+            tally = check.run(build_dir, seed)
+        except MissingToolError as error:
+            skipped = str(error)
+        results.append(
+            CheckResult(
+                block=name,
+                check=check.name,
+                cases=tally.cases,
+                failures=tally.failures,
+                first=tally.first,
+                skipped=skipped,
+                seconds=time.perf_counter() - start,
+            )
+        )
+    return tuple(results)
+
+
+# checks that every block has
+
+
+def _lint(name: str, build_dir: Path, seed: int) -> Tally:
+    block = BLOCKS.get(name)
+    texts = [(TOP, block.modules(block.default, primitives="behavioural"))]
+    if block.axis is not None:
+        texts.append((AXIS_TOP, block.modules(block.default, primitives="behavioural", axis=True)))
+    found = [line for top, modules in texts for line in lint(modules, top=top, cache_dir=build_dir)]
+    return Tally(cases=sum(len(modules) for _, modules in texts), failures=len(found), first=found[0] if found else "")
+
+
+def _netlists(name: str, build_dir: Path, seed: int) -> Tally:
+    block = BLOCKS.get(name)
+    vendor, twin = (block.modules(block.default, primitives=body) for body in ("vendor", "behavioural"))
+    differ = [
+        module
+        for module in {**vendor, **twin}
+        if (is_wrapper(module) and vendor[module].split(";")[0] != twin[module].split(";")[0])
+        or (not is_wrapper(module) and vendor.get(module) != twin.get(module))
+    ]
+    first = f"module {differ[0]} is not the same text" if differ else ""
+    return Tally(cases=len(vendor), failures=len(differ), first=first)
+
+
+# checks of their own
+
+
+def _chain(simulator: SimulatorName, arch: ChainArch, beats: int, axis: bool, build_dir: Path, seed: int) -> Tally:
+    return Tally.of(verify_chain(arch, build_dir=build_dir, simulator=simulator, seeds=(seed,), beats=beats, axis=axis))
+
+
+def _requantize(simulator: SimulatorName, codes: dict[str, Any], build_dir: Path, seed: int) -> Tally:
+    return Tally.of(verify_requantize(build_dir=build_dir, simulator=simulator, seed=seed, beats=2000, **codes))
+
+
+def _dsp48e2(build_dir: Path, seed: int) -> Tally:
+    """The twin against the reference in configurations drawn at random."""
+    random = np.random.default_rng(seed)
+    cases, failures, first = 0, 0, ""
+    for number in range(40):
+        attributes, inputs = random_attributes(random), random_inputs(random, 128)
+        differ = simulate_twin(attributes, inputs) != simulate(attributes, inputs)
+        cases, failures = cases + differ.size, failures + int(differ.sum())
+        if differ.any() and not first:
+            first = f"configuration {number}, cycle {int(np.argmax(differ.any(axis=1)))}"
+    return Tally(cases=cases, failures=failures, first=first)
+
+
+_U8: Final = {"zero_point": 117, "code_min": 0, "code_max": 255}
+
+CHECKS: Final[dict[str, tuple[Check, ...]]] = {
+    "dsp48e2": (Check(name="twin against reference", run=_dsp48e2),),
+    "chain": (
+        Check(name="Verilator, 64 DSPs", run=partial(_chain, "verilator", ChainArch(dsps=64), 10_000, False)),
+        Check(name="Icarus, 64 DSPs", run=partial(_chain, "icarus", ChainArch(dsps=64), 1_000, False)),
+        Check(name="Verilator, AXI4-Stream", run=partial(_chain, "verilator", ChainArch(dsps=16), 2_000, True)),
+    ),
+    "requantize": (
+        Check(name="Verilator, s8", run=partial(_requantize, "verilator", {})),
+        Check(name="Icarus, u8", run=partial(_requantize, "icarus", _U8)),
+    ),
+}
