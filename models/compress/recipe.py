@@ -5,7 +5,7 @@ name = "w4g32-2:4"
 layers = ["*"]              # glob patterns over layer names; the last rule that matches a layer decides
 weights = "int4"            # a number format, or "float" to leave the layer alone; uint<b> has zero points
 group_size = 32             # weights that share a scale; absent: one scale a row
-pattern = "2:4"             # dense, N:M, RxC@density, unstructured@density
+pattern = "2:4"             # dense, N:M, N:M pairs, N:16@density, RxC@density, unstructured@density
 method = "rtn"              # rtn, rtn-clip
 activations = "auto"        # a format; auto: int8 a token for decoders, uint8 a tensor for encoders and CNNs
 """

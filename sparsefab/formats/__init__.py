@@ -19,7 +19,7 @@ from sparsefab.formats.layout import (
 from sparsefab.formats.packing import pack, unpack
 from sparsefab.formats.requantize import Requantizer, requantize, requantize_scalar
 from sparsefab.formats.scales import group_count, multiplier_loss, to_multipliers
-from sparsefab.formats.sparsity import NM, Block, Dense, Pattern, Unstructured, parse_pattern
+from sparsefab.formats.sparsity import NM, Block, BlockN, Dense, Pattern, Unstructured, parse_pattern
 from sparsefab.formats.tensors import PackedTensor, QuantTensor, TensorSpec
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "NM",
     "ActivationCodes",
     "Block",
+    "BlockN",
     "BlockRows",
     "Chain",
     "DecodeTable",

@@ -4,14 +4,17 @@ Every layout ends with the same scale sections: `multipliers` (if grouped), `zer
 Nibbles16 keeps the first two in its own order, u8[16-row blocks][groups][16 rows], multipliers also where all are 1.
 
     RowMajor            codes     rows of codes, each row starting a byte
-    Sparse(index)       codes     N slots a block of M       indices   log2(M) bits a slot
-    Sparse(bitmap)      codes     N slots a block of M       bitmap    M bits a block             (N:M)
+    Sparse(index)       codes     N slots a block of M       indices   log2(M) bits a slot, a row or pair of rows
+    Sparse(bitmap)      codes     N slots a block of M       bitmap    M bits a block, a row or pair of rows (N:M)
                         codes     the stored weights         bitmap    1 bit a weight             (unstructured)
+      per-block N       codes     block rows, block columns, 16 rows, N slots; indices or bitmap as above; then
+                        block_n   a byte a block of 16 x 16: its N
     BlockRows           codes     the stored blocks          columns   uint16 a block   pointers  uint32 a block row
     Vnni4x1             values    s8[quads][4 rows][4 k]     offsets   int32[quads][4]  pointers  int64 a row group
     Vnni4x4             values    s8[blocks][4 rows][4 k]    offsets   int32[blocks]    pointers  int64 a row group
     Nibbles16           values    per 16 rows, group and 32 inputs: 4 lines of 16 rows x 4 bytes, two inputs a byte
     Chain               beats     per tile of inputs, per row: L weights s8, then L 4-bit indices
+    Chain, pairs        beats     per tile of inputs, per pair of rows: L pairs of weights s8, then L 4-bit indices
 """
 
 from dataclasses import dataclass
@@ -20,7 +23,7 @@ from typing import Literal
 from sparsefab.errors import LayoutError
 from sparsefab.formats.bits import packed_bytes
 from sparsefab.formats.ints import IntFormat
-from sparsefab.formats.sparsity import NM, Block, Dense, Pattern, Unstructured
+from sparsefab.formats.sparsity import BLOCK_N_SIDE, NM, Block, BlockN, Dense, Pattern, Unstructured
 from sparsefab.formats.tensors import ROW_SCALE_BYTES, TensorSpec
 
 __all__ = [
@@ -83,14 +86,22 @@ class Sparse:
         if isinstance(pattern, NM):
             slots = spec.columns // pattern.m * pattern.n  # a row
             metadata = {
-                "index": {"indices": spec.rows * packed_bytes(slots, pattern.index_bits)},
-                "bitmap": {"bitmap": spec.rows * packed_bytes(spec.columns, 1)},
+                "index": {"indices": spec.rows // pattern.rows * packed_bytes(slots, pattern.index_bits)},
+                "bitmap": {"bitmap": spec.rows // pattern.rows * packed_bytes(spec.columns, 1)},
             }[self.encoding]
             codes = spec.rows * packed_bytes(slots, spec.format.bits)
             return {"codes": codes, **metadata, **_scale_sections(spec)}
         if isinstance(pattern, Unstructured) and self.encoding == "bitmap":
             bitmap = spec.rows * packed_bytes(spec.columns, 1)
             return {"codes": packed_bytes(spec.stored, spec.format.bits), "bitmap": bitmap, **_scale_sections(spec)}
+        if isinstance(pattern, BlockN):
+            metadata = {
+                "index": {"indices": packed_bytes(spec.stored, 4)},
+                "bitmap": {"bitmap": packed_bytes(spec.rows * spec.columns, 1)},
+            }[self.encoding]
+            blocks = spec.rows * spec.columns // BLOCK_N_SIDE**2
+            codes = packed_bytes(spec.stored, spec.format.bits)
+            return {"codes": codes, **metadata, "block_n": blocks, **_scale_sections(spec)}
         raise LayoutError(f"layout {self.name} does not hold pattern {pattern.name}")
 
 
@@ -206,11 +217,20 @@ class Chain:
 
     `slots` DSPs serve one block of `block` inputs (N of N:16); dense takes slots = block. A tile is
     floor(dsps / slots) blocks; beats run over tiles, then rows. A format runs here when its centred values fit s8.
+
+    pairs : bool        A beat serves two rows, for the mode in which an activation is what the two products of a DSP
+                        share: byte 2 d is DSP d's weight of the even row, byte 2 d + 1 of the odd one, and one index
+                        serves both. Dense and row-pair patterns fill it; any other fits if the union of the two rows'
+                        positions does. An odd last row is paired with zeros.
+
+                        bytes  0      1      2      3            2 L - 2  2 L - 1   2 L ...
+                               w0[0]  w1[0]  w0[1]  w1[1]   ..   w0[L-1]  w1[L-1]   indices, low nibble first
     """
 
     dsps: int
     slots: int = 16
     block: int = 16
+    pairs: bool = False
 
     def __post_init__(self) -> None:
         if self.block != 16:
@@ -222,8 +242,13 @@ class Chain:
 
     @property
     def name(self) -> str:
-        """chain-64x16."""
-        return f"chain-{self.dsps}x{self.slots}"
+        """chain-64x16, chain-64x16-pairs."""
+        return f"chain-{self.dsps}x{self.slots}{'-pairs' if self.pairs else ''}"
+
+    @property
+    def beat_rows(self) -> int:
+        """Rows that one beat serves."""
+        return 2 if self.pairs else 1
 
     @property
     def blocks_per_tile(self) -> int:
@@ -238,15 +263,19 @@ class Chain:
     @property
     def beat_bytes(self) -> int:
         """Bytes of a beat."""
-        return self.dsps + packed_bytes(self.dsps, 4)
+        return self.beat_rows * self.dsps + packed_bytes(self.dsps, 4)
 
     def tiles(self, columns: int) -> int:
         """Tiles of an input axis; the last may be short."""
         return -(-columns // self.tile_columns)
 
+    def beats(self, spec: TensorSpec) -> int:
+        """Beats of a matrix."""
+        return self.tiles(spec.columns) * -(-spec.rows // self.beat_rows)
+
     def section_bytes(self, spec: TensorSpec) -> dict[str, int]:
         """Bytes of each section."""
-        return {"beats": self.tiles(spec.columns) * spec.rows * self.beat_bytes, **_scale_sections(spec)}
+        return {"beats": self.beats(spec) * self.beat_bytes, **_scale_sections(spec)}
 
 
 Layout = RowMajor | Sparse | BlockRows | Vnni4x1 | Vnni4x4 | Nibbles16 | Chain
@@ -258,7 +287,7 @@ def storage_layout(spec: TensorSpec) -> Layout:
         return RowMajor()
     if isinstance(spec.pattern, Block):
         candidates: list[Layout] = [RowMajor(), BlockRows()]
-    elif isinstance(spec.pattern, NM):
+    elif isinstance(spec.pattern, NM | BlockN):
         candidates = [RowMajor(), Sparse("index"), Sparse("bitmap")]
     else:
         candidates = [RowMajor(), Sparse("bitmap")]

@@ -13,34 +13,38 @@ __all__ = ["read_chain", "write_chain"]
 
 def write_chain(tensor: QuantTensor, layout: Chain) -> Sections:
     rows, columns = tensor.shape
-    tiles = layout.tiles(columns)
-    padded = tiles * layout.tile_columns - columns
-    values = np.pad(centred_s8(tensor, layout), ((0, 0), (0, padded)))
-    mask = np.pad(tensor.stored_mask, ((0, 0), (0, padded)))
-    positions, used = slots_of(mask, layout.block, layout.slots, layout)
-    weights = gather(values, positions, used, layout.block)  # [rows, blocks, slots]
+    tiles, together = layout.tiles(columns), layout.beat_rows
+    margin = ((0, -rows % together), (0, tiles * layout.tile_columns - columns))
+    values = np.pad(centred_s8(tensor, layout), margin)
+    mask = np.pad(tensor.stored_mask, margin)
+    served = np.logical_or.reduce(mask.reshape(-1, together, mask.shape[1]), axis=1)  # what a beat's rows share
+    positions, used = slots_of(served, layout.block, layout.slots, layout)
+    beats = np.zeros((tiles, len(served), layout.dsps, together), np.int8)
+    indices = np.zeros((tiles, len(served), layout.dsps), np.uint16)
     used_dsps = layout.blocks_per_tile * layout.slots
-    beats = np.zeros((tiles, rows, layout.dsps), np.int8)
-    indices = np.zeros((tiles, rows, layout.dsps), np.uint16)
-    shape = (rows, tiles, used_dsps)
-    beats[:, :, :used_dsps] = weights.reshape(shape).transpose(1, 0, 2)
+    shape = (len(served), tiles, used_dsps)
+    for row in range(together):
+        stored = np.where(mask[row::together], values[row::together], 0)
+        weights = gather(stored, positions, used, layout.block)  # [beat rows, blocks, slots]
+        beats[:, :, :used_dsps, row] = weights.reshape(shape).transpose(1, 0, 2)
     indices[:, :, :used_dsps] = positions.reshape(shape).transpose(1, 0, 2)
-    return {"beats": np.concatenate([beats.view(np.uint8), pack_bits(indices, 4)], axis=2).reshape(-1)}
+    weight_bytes = beats.view(np.uint8).reshape(tiles, len(served), -1)
+    return {"beats": np.concatenate([weight_bytes, pack_bits(indices, 4)], axis=2).reshape(-1)}
 
 
 def read_chain(packed: PackedTensor, layout: Chain, zero_points: NDArray[np.int16] | None) -> Parts:
-    spec = packed.spec
+    spec, together = packed.spec, layout.beat_rows
     tiles = layout.tiles(spec.columns)
-    raw = section(packed, "beats", tiles * spec.rows * layout.beat_bytes).reshape(tiles, spec.rows, layout.beat_bytes)
+    raw = section(packed, "beats", layout.beats(spec) * layout.beat_bytes).reshape(tiles, -1, layout.beat_bytes)
     used_dsps = layout.blocks_per_tile * layout.slots
-    weights = raw[:, :, :used_dsps].view(np.int8)
-    indices = unpack_bits(np.ascontiguousarray(raw[:, :, layout.dsps :]), 4, layout.dsps)[:, :, :used_dsps]
+    weights = raw[:, :, : together * used_dsps].view(np.int8).reshape(tiles, -1, used_dsps, together)
+    indices = unpack_bits(np.ascontiguousarray(raw[:, :, together * layout.dsps :]), 4, layout.dsps)[:, :, :used_dsps]
     block_of_dsp = np.arange(used_dsps) // layout.slots * layout.block
     tile_start = np.arange(tiles)[:, None, None] * layout.tile_columns
-    columns = tile_start + block_of_dsp + indices  # [tiles, rows, DSPs]
-    values = np.zeros((spec.rows, tiles * layout.tile_columns), np.int8)
-    row = np.broadcast_to(np.arange(spec.rows)[None, :, None], columns.shape)
-    stored = weights != 0  # a free slot is weight 0, index 0
-    values[row[stored], columns[stored]] = weights[stored]
-    values = values[:, : spec.columns]
-    return codes_of_centred(spec, values, zero_points), None
+    columns = tile_start + block_of_dsp + indices  # [tiles, beat rows, DSPs]
+    values = np.zeros((raw.shape[1] * together, tiles * layout.tile_columns), np.int8)
+    beat_row = np.broadcast_to(np.arange(raw.shape[1])[None, :, None], columns.shape)
+    for row in range(together):
+        stored = weights[..., row] != 0  # a free slot is weight 0, index 0
+        values[beat_row[stored] * together + row, columns[stored]] = weights[..., row][stored]
+    return codes_of_centred(spec, values[: spec.rows, : spec.columns], zero_points), None

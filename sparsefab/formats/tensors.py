@@ -10,7 +10,7 @@ from sparsefab.errors import FormatError, LayoutError
 from sparsefab.formats.catalog import Format, get_format
 from sparsefab.formats.ints import IntFormat
 from sparsefab.formats.scales import MULTIPLIER_BITS, group_count
-from sparsefab.formats.sparsity import Dense, Pattern, parse_pattern
+from sparsefab.formats.sparsity import BLOCK_N_SIDE, BlockN, Dense, Pattern, parse_pattern
 
 if TYPE_CHECKING:
     from sparsefab.formats.layout import Layout
@@ -25,7 +25,7 @@ MAX_WEIGHT_BITS = 15  # codes are held as int16
 class TensorSpec:
     """What a compressed matrix [rows, columns] is, without its values.
 
-    stored : int                Weights that are stored; rows * columns when dense.
+    stored : int                Weights that are stored; rows * columns when dense, every slot with per-block N.
     group_size : int            Inputs that share a multiplier; `columns` for one scale a row.
     asymmetric : bool           Each group has a zero point.
     """
@@ -179,11 +179,19 @@ class QuantTensor:
             columns=self.shape[1],
             format=self.format,
             pattern=self.pattern,
-            stored=self.codes.size if self.mask is None else int(self.mask.sum()),
+            stored=self._stored,
             group_size=self.group_size,
             asymmetric=self.zero_points is not None,
             multiplier_bits=multiplier_bits,
         )
+
+    @property
+    def _stored(self) -> int:
+        if self.mask is None:
+            return self.codes.size
+        if isinstance(self.pattern, BlockN):
+            return BLOCK_N_SIDE * int(BlockN.block_n(self.mask).sum(dtype=np.int64))
+        return int(self.mask.sum())
 
     def per_weight(self, groups: NDArray[np.integer] | None, default: int) -> NDArray[np.int64]:
         """Spread a value a group over the weights: [out, groups] -> int64[out, in]."""

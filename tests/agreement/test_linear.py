@@ -147,7 +147,10 @@ def test_every_format_as_activations(name: str, rng: np.random.Generator) -> Non
         check(weights, Rule(weights=weight_name, activations=name), x)
 
 
-@pytest.mark.parametrize("pattern", ["2:4", "4:8", "2:16", "0:4", "4x1@0.5", "4x4@0.3", "unstructured@0.4"])
+PATTERNS = ("2:4", "4:8", "2:16", "0:4", "4:16 pairs", "4x1@0.5", "4x4@0.3", "unstructured@0.4")
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("name", ["int8", "uint4", "e2m1", "e5m2"])
 def test_every_pattern(name: str, pattern: str, rng: np.random.Generator) -> None:
     weights = rng.normal(0, 0.1, (ROWS, COLUMNS)).astype(np.float32)
@@ -298,7 +301,9 @@ def test_a_dead_channel_with_a_bias_gets_a_coarser_scale(rng: np.random.Generato
 
 def test_masks_obey_their_patterns(rng: np.random.Generator) -> None:
     weights = rng.normal(0, 1, (16, 64)).astype(np.float32)
-    for text, density in (("2:4", 0.5), ("4x1@0.25", 0.25), ("unstructured@0.3", 0.3)):
+    for text, density in (
+        ("2:4", 0.5), ("2:4 pairs", 0.5), ("N:16@0.4", 0.375), ("4x1@0.25", 0.25), ("unstructured@0.3", 0.3),
+    ):  # fmt: skip
         pattern = parse_pattern(text)
         mask = magnitude_mask(weights, pattern)
         assert mask is not None

@@ -10,6 +10,7 @@ from sparsefab.formats import (
     CATALOG,
     NM,
     Block,
+    BlockN,
     BlockRows,
     Chain,
     Dense,
@@ -25,6 +26,7 @@ from sparsefab.formats import (
     Vnni4x4,
     get_format,
     pack,
+    parse_pattern,
     storage_layout,
     unpack,
 )
@@ -37,6 +39,10 @@ PATTERNS: list[Pattern] = [
     NM(4, 8),
     NM(3, 16),
     NM(16, 16),
+    NM(8, 16, 2),
+    NM(2, 4, 2),
+    NM(0, 8, 2),
+    BlockN(),
     Block(4, 1),
     Block(4, 4),
     Block(8, 4),
@@ -48,9 +54,13 @@ def random_mask(rng: np.random.Generator, pattern: Pattern, rows: int, columns: 
     if isinstance(pattern, Dense):
         return None
     if isinstance(pattern, NM):
-        order = rng.random((rows, columns // pattern.m, pattern.m)).argsort(axis=2).argsort(axis=2)
-        limit = rng.integers(0, pattern.n + 1, (rows, columns // pattern.m, 1))  # fewer than n happens
-        return (order < limit).reshape(rows, columns)
+        own = rows // pattern.rows
+        order = rng.random((own, columns // pattern.m, pattern.m)).argsort(axis=2).argsort(axis=2)
+        limit = rng.integers(0, pattern.n + 1, (own, columns // pattern.m, 1))  # fewer than n happens
+        return np.repeat((order < limit).reshape(own, columns), pattern.rows, axis=0)
+    if isinstance(pattern, BlockN):
+        keep = rng.choice([0.0, 0.1, 0.3, 0.6, 1.0], (rows // 16, columns // 16))
+        return rng.random((rows, columns)) < np.kron(keep, np.ones((16, 16)))
     if isinstance(pattern, Block):
         kept = rng.random((rows // pattern.rows, columns // pattern.columns)) < 0.4
         return np.kron(kept, np.ones((pattern.rows, pattern.columns), bool))
@@ -93,7 +103,7 @@ def random_tensor(
 
 def layouts_of(tensor: QuantTensor) -> list:
     layouts: list = [RowMajor()]
-    if isinstance(tensor.pattern, NM):
+    if isinstance(tensor.pattern, NM | BlockN):
         layouts += [Sparse("index"), Sparse("bitmap")]
     if isinstance(tensor.pattern, Unstructured):
         layouts.append(Sparse("bitmap"))
@@ -101,7 +111,9 @@ def layouts_of(tensor: QuantTensor) -> list:
         layouts.append(BlockRows())
     centred = tensor.centred()
     if centred.min() >= -128 and centred.max() <= 127:
-        layouts += [Chain(dsps=32), Chain(dsps=40)]
+        layouts += [Chain(dsps=32), Chain(dsps=40), Chain(dsps=40, pairs=True)]
+        if isinstance(tensor.pattern, NM) and tensor.pattern.m == 16 and tensor.pattern.rows == 2:
+            layouts.append(Chain(dsps=40, slots=tensor.pattern.n, pairs=True))
         if tensor.group_size == tensor.shape[1]:
             layouts += [Vnni4x1(), Vnni4x4()]
     if isinstance(tensor.format, IntFormat) and tensor.format.bits <= 4:
@@ -132,8 +144,8 @@ def test_round_trip_of_every_format(name: str, group_size: int | None) -> None:
 @pytest.mark.parametrize("asymmetric", [False, True])
 def test_round_trip_of_every_pattern(pattern: Pattern, asymmetric: bool) -> None:
     for seed in range(3):
-        check_round_trip(random_tensor("int4", pattern, seed=seed, asymmetric=asymmetric))
-        check_round_trip(random_tensor("uint4", pattern, seed=seed, asymmetric=asymmetric, group_size=16))
+        check_round_trip(random_tensor("int4", pattern, 16, seed=seed, asymmetric=asymmetric))
+        check_round_trip(random_tensor("uint4", pattern, 16, seed=seed, asymmetric=asymmetric, group_size=16))
 
 
 @given(st.integers(1, 16), st.integers(0, 200), st.randoms(use_true_random=False))
@@ -161,6 +173,53 @@ def test_chain_beats_are_as_documented() -> None:
     )
     packed = pack(tensor, Chain(dsps=5, slots=2))
     assert packed.sections["beats"].tolist() == [3, 9, 16, 31, 0, 0x93, 0xF0, 0x00]
+
+
+def test_chain_beats_of_row_pairs_are_as_documented() -> None:
+    """Two weights a DSP, even row first, then one index for both."""
+    mask = np.zeros((2, 32), bool)
+    mask[:, [3, 9, 16, 31]] = True
+    tensor = QuantTensor(
+        codes=np.stack([np.arange(32), -np.arange(32)]).astype(np.int16),
+        format=get_format("int8"),
+        row_scales=np.ones(2, np.float32),
+        group_size=32,
+        pattern=NM(2, 16, 2),
+        mask=mask,
+    )
+    layout = Chain(dsps=5, slots=2, pairs=True)
+    assert layout.name == "chain-5x2-pairs"
+    weights = [3, -3, 9, -9, 16, -16, 31, -31, 0, 0]
+    expected = [w & 0xFF for w in weights] + [0x93, 0xF0, 0x00]
+    assert pack(tensor, layout).sections["beats"].tolist() == expected
+    # half the beats of the layout in which a beat serves one row, and 25/30 of its bytes
+    assert layout.section_bytes(tensor.spec)["beats"] == 13
+    assert Chain(dsps=5, slots=2).section_bytes(tensor.spec)["beats"] == 16
+
+
+def test_pairs_hold_rows_whose_positions_differ_where_the_union_fits() -> None:
+    own = random_tensor("int8", NM(4, 16), rows=7)
+    layout = Chain(dsps=24, slots=8, pairs=True)
+    np.testing.assert_array_equal(unpack(pack(own, layout)).integers(), own.integers())
+    with pytest.raises(LayoutError, match="at most 4 fit"):
+        pack(own, Chain(dsps=24, slots=4, pairs=True))
+
+
+def test_block_n_is_the_least_that_holds_a_block() -> None:
+    mask = np.zeros((16, 32), bool)
+    mask[3, :3] = True
+    mask[5, 16:25] = True
+    np.testing.assert_array_equal(BlockN.block_n(mask), [[4, 16]])
+    tensor = random_tensor("int4", BlockN(), 16, 32)
+    spec = QuantTensor(codes=tensor.codes, format=tensor.format, row_scales=tensor.row_scales, group_size=32,
+                       pattern=BlockN(), mask=mask).spec  # fmt: skip
+    assert spec.stored == 16 * (4 + 16)
+    assert Sparse("index").section_bytes(spec)["block_n"] == 2
+
+
+@pytest.mark.parametrize("text", ["8:16 pairs", "N:16@0.5", "2:4", "4x1@0.25"])
+def test_pattern_names_are_read_back(text: str) -> None:
+    assert parse_pattern(text).name == text
 
 
 @pytest.mark.parametrize(("rows", "columns", "group_size"), [(1, 1, None), (5, 47, None), (33, 70, 32), (17, 33, 16)])
@@ -246,6 +305,10 @@ def test_what_does_not_fit_is_refused() -> None:
     wide.group_multipliers[0, 0] = 256
     with pytest.raises(LayoutError, match="must fit 8 bits, not reach 256"):
         pack(wide, Nibbles16())
+    with pytest.raises(LayoutError, match="do not make pairs"):
+        TensorSpec.of(7, 48, get_format("int4"), NM(2, 16, 2))
+    with pytest.raises(LayoutError, match="do not tile"):
+        TensorSpec.of(24, 48, get_format("int4"), BlockN())
     with pytest.raises(LayoutError, match="does not divide"):
         TensorSpec.of(8, 40, get_format("int4"), NM(2, 16))
     with pytest.raises(LayoutError, match="at most 8 fit"):
