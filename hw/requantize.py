@@ -12,7 +12,15 @@ from sparsefab.hw.fifo import CreditFifo
 from sparsefab.hw.modules import Inline, Placer
 from sparsefab.hw.primitives.dsp48e2 import DSP48E2, OPMODE_MULTIPLY_ADD_C
 
-__all__ = ["CODE_BITS", "RequantizeArch", "RequantizeUnit", "requantize_layout"]
+__all__ = [
+    "CODE_BITS",
+    "RequantizeAmount",
+    "RequantizeArch",
+    "RequantizeScale",
+    "RequantizeShift",
+    "RequantizeUnit",
+    "requantize_layout",
+]
 
 CODE_BITS: Final = 9  # holds s8 and u8
 SHIFT_BITS: Final = 7
@@ -106,17 +114,9 @@ class RequantizeUnit(wiring.Component):
         # stage 0: take the beat; stages 1 and 2: the shift as an amount to the right, 0 for -16 and beyond
         valid = _later(m, beat, "valid", _LATENCY)
         m.d.comb += [fifo.take.eq(valid[0]), fifo.push.eq(valid[-1])]
-        s0_shift = _later(m, self.i.payload.shift, "shift", 1)[0].as_signed()
-        last = self.accumulator_bits + _LEFT - 1
-        s1_below, s1_above = Signal(name="s1_below"), Signal(name="s1_above")
-        s1_amount, s2_amount = Signal(6, name="s1_amount"), Signal(6, name="s2_amount")
-        m.d.sync += [
-            s1_below.eq(s0_shift < -_X_BITS),
-            s1_above.eq(s0_shift > last - _X_BITS),
-            s1_amount.eq(s0_shift + _X_BITS),
-            s2_amount.eq(Mux(s1_below, 0, Mux(s1_above, last, s1_amount))),
-        ]
-        amounts = [s2_amount, *_later(m, s2_amount, "amount", 2)]
+        m.submodules.amount = amount = RequantizeAmount(accumulator_bits=self.accumulator_bits)
+        m.d.comb += amount.shift.eq(_later(m, self.i.payload.shift, "shift", 1)[0])
+        amounts = [amount.amount, *_later(m, amount.amount, "amount", 2)]
         multiplier = _later(m, self.i.payload.multiplier, "multiplier", 9)[-1]
 
         # the zero point and both halves, rounded in by the DSP
@@ -125,22 +125,78 @@ class RequantizeUnit(wiring.Component):
         m.d.sync += addend.eq((self.zero_point << 15 + _FRACTION_BITS) + constant)
 
         for lane in range(self.lanes):
-            accumulator = _later(m, self.i.payload.accumulators[lane], f"accumulator{lane}", 3)[-1].as_signed()
-            code = self._lane(m, lane, accumulator, amounts, multiplier, addend)
-            m.d.comb += fifo.data[lane].eq(code)
+            accumulator = _later(m, self.i.payload.accumulators[lane], f"accumulator{lane}", 3)[-1]
+            shift: Any = self.placer.place(m, f"shift{lane}", "sparsefab_requantize_shift", self._make_shift)
+            scale: Any = self.placer.place(m, f"scale{lane}", "sparsefab_requantize_scale", self._make_scale)
+            m.d.comb += [
+                shift.accumulator.eq(accumulator),
+                *(getattr(shift, f"digit{level}").eq(moved[2 * level :]) for level, moved in enumerate(amounts)),
+                scale.x.eq(shift.x),
+                scale.multiplier.eq(multiplier),
+                scale.addend.eq(addend),
+                scale.code_min.eq(self.code_min),
+                scale.code_max.eq(self.code_max),
+                fifo.data[lane].eq(scale.code),
+            ]
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
         return m
 
-    def _lane(
-        self, m: Module, lane: int, accumulator: Value, amounts: list[Signal], multiplier: Value, addend: Value
-    ) -> Value:
+    def _make_shift(self) -> "RequantizeShift":
+        return RequantizeShift(accumulator_bits=self.accumulator_bits)
+
+    def _make_scale(self) -> "RequantizeScale":
+        return RequantizeScale(body=self.body, placer=self.placer)
+
+
+class RequantizeAmount(wiring.Component):
+    """Stages 1 and 2: a row's shift as an amount to the right, 0 for -16 and beyond, two cycles later."""
+
+    def __init__(self, *, accumulator_bits: int) -> None:
+        self.accumulator_bits = accumulator_bits
+        super().__init__({"shift": In(signed(SHIFT_BITS)), "amount": Out(2 * len(_SHIFTER_STEPS))})
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        last = self.accumulator_bits + _LEFT - 1
+        s1_below, s1_above = Signal(name="s1_below"), Signal(name="s1_above")
+        s1_amount, s2_amount = Signal(6, name="s1_amount"), Signal(6, name="s2_amount")
+        m.d.sync += [
+            s1_below.eq(self.shift < -_X_BITS),
+            s1_above.eq(self.shift > last - _X_BITS),
+            s1_amount.eq(self.shift + _X_BITS),
+            s2_amount.eq(Mux(s1_below, 0, Mux(s1_above, last, s1_amount))),
+        ]
+        m.d.comb += self.amount.eq(s2_amount)
+        return m
+
+
+class RequantizeShift(wiring.Component):
+    """Stages 3 to 8 of a lane: an accumulator shifted right with rounding, saturated to 16 bits.
+
+    Members
+    -------
+    accumulator : In           Entered 17 bits to the left.
+    digit0, digit1, digit2 : In(2)
+                               The amount, 16 more than the row's shift, in steps of 1, 4 and 16; each a cycle after
+                               the one before.
+    x : Out                    sat16((accumulator + 2^(shift-1)) >> shift), six cycles after the accumulator.
+    """
+
+    def __init__(self, *, accumulator_bits: int) -> None:
+        self.accumulator_bits = accumulator_bits
+        super().__init__(
+            {"accumulator": In(signed(accumulator_bits)), "x": Out(signed(_X_BITS))}
+            | {f"digit{level}": In(2) for level in range(len(_SHIFTER_STEPS))}
+        )
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
         # stages 3 to 5: shift right, one more fraction bit kept
         width = self.accumulator_bits + _LEFT
-        value: Value = Cat(Const(0, _LEFT), accumulator).as_signed()
-        for level, (step, amount) in enumerate(zip(_SHIFTER_STEPS, amounts, strict=True)):
-            digit = amount[2 * level : 2 * level + 2]
-            moved = Signal(signed(width), name=f"s{level + 3}_value{lane}", reset_less=True)
-            with m.Switch(digit):
+        value: Value = Cat(Const(0, _LEFT), self.accumulator).as_signed()
+        for level, step in enumerate(_SHIFTER_STEPS):
+            moved = Signal(signed(width), name=f"s{level + 3}_value", reset_less=True)
+            with m.Switch(getattr(self, f"digit{level}")):
                 for places in range(4):
                     with m.Case(places):
                         m.d.sync += moved.eq(value >> step * places)
@@ -148,28 +204,57 @@ class RequantizeUnit(wiring.Component):
         # stage 6: do all bits above the 16, fraction included, equal the sign?
         above = value[_X_BITS:]
         groups = [above[low : low + 6] for low in range(0, len(above) - 1, 5)]  # neighbours share a bit
-        equal = Signal(len(groups), name=f"s6_equal{lane}", reset_less=True)
+        equal = Signal(len(groups), name="s6_equal", reset_less=True)
         m.d.sync += equal.eq(Cat(group.all() | ~group.any() for group in groups))
-        s6_value = _later(m, value[: _X_BITS + 1], f"low{lane}", 1)[-1].as_signed()
-        _, s7_negative = _later(m, value[-1], f"negative{lane}", 2)
+        s6_value = _later(m, value[: _X_BITS + 1], "low", 1)[-1].as_signed()
+        _, s7_negative = _later(m, value[-1], "negative", 2)
         # stage 7: round
-        rounded = Signal(signed(_X_BITS + 1), name=f"s7_rounded{lane}", reset_less=True)
-        outside = Signal(name=f"s7_outside{lane}", reset_less=True)
+        rounded = Signal(signed(_X_BITS + 1), name="s7_rounded", reset_less=True)
+        outside = Signal(name="s7_outside", reset_less=True)
         m.d.sync += [rounded.eq((s6_value + 1) >> 1), outside.eq(~equal.all())]
         # stage 8: saturate to 16 bits; rounding up may leave them by one
-        x = Signal(signed(_X_BITS), name=f"s8_x{lane}", reset_less=True)
+        x = Signal(signed(_X_BITS), name="s8_x", reset_less=True)
         limit = Mux(s7_negative, -(1 << _X_BITS - 1), (1 << _X_BITS - 1) - 1)
         m.d.sync += x.eq(Mux(outside | (rounded[-2] & ~rounded[-1]), limit, rounded))
+        m.d.comb += self.x.eq(x)
+        return m
+
+
+class RequantizeScale(wiring.Component):
+    """Stages 9 to 12 of a lane: x times the multiplier and the addend, rounded and clamped to a code.
+
+    Members
+    -------
+    x, multiplier, addend : In       addend = ((64 * zero_point + 32) << 15) + 2^14, a cycle after the other two.
+    code_min, code_max : In(signed(9))
+    code : Out(signed(9))            Four cycles after x.
+    """
+
+    def __init__(self, *, body: str, placer: Placer) -> None:
+        self.body, self.placer = body, placer
+        super().__init__(
+            {
+                "x": In(signed(_X_BITS)),
+                "multiplier": In(MULTIPLIER_BITS),
+                "addend": In(signed(48)),
+                "code_min": In(signed(CODE_BITS)),
+                "code_max": In(signed(CODE_BITS)),
+                "code": Out(signed(CODE_BITS)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
         # stages 9 to 11 in the DSP: A2/B2, M, P
-        dsp: Any = self.placer.place(m, f"dsp{lane}", "sparsefab_dsp48e2_requantize", self._make_dsp)
+        dsp: Any = self.placer.place(m, "dsp", "sparsefab_dsp48e2_requantize", self._make_dsp)
         m.d.comb += [
-            dsp.A.eq(x),
-            dsp.B.eq(multiplier),
-            dsp.C.eq(addend),
+            dsp.A.eq(self.x),
+            dsp.B.eq(self.multiplier),
+            dsp.C.eq(self.addend),
             dsp.OPMODE.eq(OPMODE_MULTIPLY_ADD_C),
         ]
         y = dsp.P[15 + _FRACTION_BITS : 48].as_signed()
-        code = Signal(signed(CODE_BITS), name=f"s12_code{lane}", reset_less=True)
+        code = Signal(signed(CODE_BITS), name="s12_code", reset_less=True)
         # stage 12: the clamp, which also stands for the saturation of y
         with m.If(y < self.code_min):
             m.d.sync += code.eq(self.code_min)
@@ -177,7 +262,8 @@ class RequantizeUnit(wiring.Component):
             m.d.sync += code.eq(self.code_max)
         with m.Else():
             m.d.sync += code.eq(y)
-        return code
+        m.d.comb += self.code.eq(code)
+        return m
 
     def _make_dsp(self) -> DSP48E2:
         return DSP48E2(

@@ -1,7 +1,7 @@
 """What `sparsefab verify` runs: the checks of each block and primitive, and their summary.
 
-Every block of `hw.blocks` has two checks for nothing: lint, and that its vendor and behavioural netlists differ in the
-primitives' wrappers alone. Its own checks are an entry of `CHECKS`.
+Every block of `hw.blocks` has some checks for nothing: lint, that its vendor and behavioural netlists differ in the
+primitives' wrappers alone, and the proofs that `hw.proofs` claims of it. Its own checks are an entry of `CHECKS`.
 """
 
 import time
@@ -19,6 +19,7 @@ from sparsefab.hw.axis import AXIS_TOP
 from sparsefab.hw.blocks import BLOCKS
 from sparsefab.hw.emit import TOP
 from sparsefab.hw.primitives import is_wrapper
+from sparsefab.hw.proofs import CLAIMS, Claim, verify_claim
 from sparsefab.sim.lint import lint
 from sparsefab.sim.reference.dsp48e2 import simulate
 from sparsefab.sim.run import SimulatorName, VerifyReport, verify_chain, verify_requantize
@@ -83,7 +84,10 @@ def checks_of(name: str) -> tuple[Check, ...]:
     """
     if name in BLOCKS:
         common = (Check(name="lint", run=partial(_lint, name)), Check(name="netlists", run=partial(_netlists, name)))
-        return common + CHECKS.get(name, ())
+        proofs = [
+            Check(name=f"proof: {claim.name}", run=partial(_claim, claim)) for claim in CLAIMS if claim.block == name
+        ]
+        return common + CHECKS.get(name, ()) + tuple(proofs)
     if name not in CHECKS:
         raise ValueError(f"unknown block {name!r}; known: {', '.join(subjects())}")
     return CHECKS[name]
@@ -152,6 +156,19 @@ def _netlists(name: str, build_dir: Path, seed: int) -> Tally:
     ]
     first = f"module {differ[0]} is not the same text" if differ else ""
     return Tally(cases=len(vendor), failures=len(differ), first=first)
+
+
+def _claim(claim: Claim, build_dir: Path, seed: int) -> Tally:
+    """The proof, and the faults, most of which must refute it."""
+    verdict = verify_claim(claim)
+    if not verdict.proof.proved:
+        found = verdict.proof.counterexample
+        first = f"counterexample {found}" if found else f"undecided after {verdict.proof.seconds:.0f} s"
+    elif 2 * verdict.caught <= verdict.injected:
+        first = f"{verdict.injected - verdict.caught} of {verdict.injected} injected faults were not caught"
+    else:
+        first = ""
+    return Tally(cases=1 + verdict.injected, failures=int(bool(first)), first=first)
 
 
 # checks of their own

@@ -1,0 +1,136 @@
+"""Claims about blocks that `hw.formal` proves: each a miter of the design itself and its definition."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from sparsefab.hw.formal import Proof, prove
+from sparsefab.hw.modules import Inline
+from sparsefab.hw.requantize import CODE_BITS, MULTIPLIER_BITS, RequantizeAmount, RequantizeScale, RequantizeShift
+
+__all__ = ["CLAIMS", "Claim", "Verdict", "verify_claim"]
+
+_FAULTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What is claimed of a block; `miter` builds the comparison, with the design under test as its submodule `dut`."""
+
+    block: str
+    name: str
+    miter: Callable[[], wiring.Component]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The proof of a claim, and how many of the faults injected into the design refute it.
+
+    A fault may be one that no input shows, in logic that this use of a primitive leaves idle.
+    """
+
+    proof: Proof
+    injected: int
+    caught: int
+
+
+def verify_claim(claim: Claim, *, timeout_s: float = 120.0) -> Verdict:
+    """Prove a claim, then refute it with each of a few faults injected."""
+    proof = prove(claim.miter(), timeout_s=timeout_s)
+    refuted = [bool(prove(claim.miter(), timeout_s=timeout_s, fault=seed).counterexample) for seed in range(_FAULTS)]
+    return Verdict(proof=proof, injected=_FAULTS, caught=sum(refuted))
+
+
+class RequantizeShiftMiter(wiring.Component):
+    """x = sat16((acc + 2^(shift-1)) >> shift) for every accumulator and shift; shift <= 0 shifts left exactly."""
+
+    def __init__(self, *, accumulator_bits: int) -> None:
+        self.accumulator_bits = accumulator_bits
+        super().__init__({"shift": In(signed(7)), "accumulator": In(signed(accumulator_bits)), "ok": Out(1)})
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        m.submodules.dut = dut = _ShiftPath(accumulator_bits=self.accumulator_bits)
+        m.d.comb += [dut.shift.eq(self.shift), dut.accumulator.eq(self.accumulator)]
+        wide = signed(self.accumulator_bits + 64)
+        right, left = Signal(6), Signal(7)
+        rounded, moved = Signal(wide), Signal(wide)
+        m.d.comb += [
+            right.eq(self.shift),
+            left.eq(-self.shift),
+            rounded.eq(self.accumulator + (1 << (right - 1)[:6])),
+            moved.eq(Mux(self.shift > 0, rounded >> right, (self.accumulator << left)[: wide.width].as_signed())),
+            self.ok.eq(dut.x == _saturated(moved, 16)),
+        ]
+        return m
+
+
+class _ShiftPath(wiring.Component):
+    """Stages 1 to 8 of the requantizer."""
+
+    def __init__(self, *, accumulator_bits: int) -> None:
+        self.accumulator_bits = accumulator_bits
+        super().__init__({"shift": In(signed(7)), "accumulator": In(signed(accumulator_bits)), "x": Out(signed(16))})
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        m.submodules.amount = amount = RequantizeAmount(accumulator_bits=self.accumulator_bits)
+        m.submodules.shift = shift = RequantizeShift(accumulator_bits=self.accumulator_bits)
+        m.d.comb += [
+            amount.shift.eq(self.shift),
+            shift.accumulator.eq(self.accumulator),
+            Cat(shift.digit0, shift.digit1, shift.digit2).eq(amount.amount),
+            self.x.eq(shift.x),
+        ]
+        return m
+
+
+class RequantizeScaleMiter(wiring.Component):
+    """code = clamp(sat16(((x * m + 2^14) >> 15) + 64 * zero_point + 32) >> 6) for every x, multiplier and constants.
+
+    The product is written as the DSP has it, so that both sides share it and the solver need not know multiplication.
+    """
+
+    def __init__(self) -> None:
+        codes = dict.fromkeys(("zero_point", "code_min", "code_max"), In(signed(CODE_BITS)))
+        super().__init__({"x": In(signed(16)), "multiplier": In(MULTIPLIER_BITS)} | codes | {"ok": Out(1)})
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        m.submodules.dut = dut = RequantizeScale(body="behavioural", placer=Inline())
+        addend = Signal(signed(48))
+        m.d.comb += [
+            addend.eq((self.zero_point << 21) + ((1 << 14) + (1 << 20))),
+            dut.addend.eq(addend),
+            *(getattr(dut, name).eq(getattr(self, name)) for name in ("x", "multiplier", "code_min", "code_max")),
+        ]
+        a, b, product = Signal(signed(27)), Signal(signed(18)), Signal(signed(45))
+        m.d.comb += [a.eq(self.x), b.eq(self.multiplier), product.eq(a * b)]
+        y = _saturated(((product[:32].as_signed() + (1 << 14)) >> 15) + (self.zero_point << 6) + 32, 16) >> 6
+        code = Mux(y < self.code_min, self.code_min, Mux(y > self.code_max, self.code_max, y))
+        m.d.comb += self.ok.eq((dut.code == code) | (self.code_min > self.code_max))
+        return m
+
+
+def _saturated(value: Value, bits: int) -> Value:
+    """Clip a signed value to so many bits."""
+    low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+    return Mux(value < low, Const(low, signed(bits)), Mux(value > high, Const(high, signed(bits)), value))
+
+
+CLAIMS: Final = (
+    *(
+        Claim(
+            block="requantize",
+            name=f"shift and round, {bits} bits",
+            miter=partial(RequantizeShiftMiter, accumulator_bits=bits),
+        )
+        for bits in (24, 32, 46)
+    ),
+    Claim(block="requantize", name="multiply, round, clamp", miter=RequantizeScaleMiter),
+)

@@ -1,0 +1,68 @@
+"""The SAT helper on claims whose truth is known; the claims about blocks: proved, and refuted by injected faults."""
+
+import pytest
+from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from sparsefab.errors import VerificationError
+from sparsefab.hw.formal import prove
+from sparsefab.hw.proofs import CLAIMS, Claim, verify_claim
+
+pytest.importorskip("pyosys")
+
+
+class _Square(wiring.Component):
+    """A registered square against a sum of shifted operands, but for one value; or a register that holds its value."""
+
+    def __init__(self, *, wrong: int | None = None, holds: bool = False) -> None:
+        super().__init__({"x": In(6), "ok": Out(1)})
+        self.wrong, self.holds = wrong, holds
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        square = Signal(12, init=7)
+        with m.If(~self.x[0] if self.holds else 1):
+            m.d.sync += square.eq(self.x * self.x)
+        terms: Value = sum(((self.x << k) & self.x[k].replicate(12) for k in range(6)), start=Signal(1))[:12]
+        m.d.comb += self.ok.eq(square == (terms if self.wrong is None else Mux(self.x == self.wrong, 0, terms)))
+        return m
+
+
+def test_true_false_and_undecided() -> None:
+    true = prove(_Square())
+    assert true.proved
+    assert true.decided
+    false = prove(_Square(wrong=37))
+    assert (false.proved, false.counterexample) == (False, {"x": 37})
+    assert not prove(_Hard(), timeout_s=1).decided
+
+
+class _Hard(wiring.Component):
+    """Two ways to multiply 24 bits: beyond a second."""
+
+    def __init__(self) -> None:
+        super().__init__({"x": In(24), "y": In(24), "ok": Out(1)})
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        terms: Value = sum(((self.x << k) & self.y[k].replicate(48) for k in range(24)), start=Signal(1))[:48]
+        m.d.comb += self.ok.eq(self.x * self.y == terms)
+        return m
+
+
+def test_registers_that_hold_are_refused() -> None:
+    with pytest.raises(VerificationError, match="check -assert"):
+        prove(_Square(holds=True))
+
+
+def test_a_miter_needs_ok() -> None:
+    with pytest.raises(ValueError, match="needs an output ok, has x"):
+        prove(wiring.Component({"x": In(1)}))
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: f"{claim.block}: {claim.name}")
+def test_claims_and_injected_faults(claim: Claim) -> None:
+    outcome = verify_claim(claim)
+    assert outcome.proof.proved, outcome.proof
+    assert outcome.caught > outcome.injected // 2
