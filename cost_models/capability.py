@@ -6,6 +6,7 @@ bytes and the dense work are what is priced. Activations are widened only among 
 refused.
 """
 
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -13,9 +14,9 @@ from sparsefab.cost_models.result import Support
 from sparsefab.cost_models.roofline import kernel_named
 from sparsefab.errors import TargetError
 from sparsefab.formats.catalog import Format, get_format
-from sparsefab.formats.floats import FloatFormat
 from sparsefab.formats.ints import IntFormat
 from sparsefab.formats.layout import RowMajor, Sparse
+from sparsefab.formats.mx import BlockFormat
 from sparsefab.formats.sparsity import NM, Dense
 from sparsefab.formats.tensors import TensorSpec
 from sparsefab.targets import Device, Kernel
@@ -48,9 +49,14 @@ class Choice:
 
 
 def format_key(fmt: Format) -> str:
-    """Name of a format in the capability table: 'int4' whatever its range, 'e4m3' whatever its special codes."""
+    """Name of a format in the capability table: 'int4' whatever its range, 'e4m3' whatever its special codes.
+
+    'mxfp4' whatever its scales' rounding.
+    """
     if isinstance(fmt, IntFormat):
         return f"{'' if fmt.signed else 'u'}int{fmt.bits}"
+    if isinstance(fmt, BlockFormat):
+        return fmt.name.partition("-")[0]
     return f"e{fmt.exponent_bits}m{fmt.mantissa_bits}"
 
 
@@ -65,7 +71,7 @@ def _widenings(key: str, activation: str) -> list[str]:
     if key.lstrip("u").startswith("int"):
         bits = int(key.lstrip("u")[3:]) + (key[0] == "u")
         choices += [f"int{wide}" for wide in (4, 8) if bits <= wide]
-    elif key != "fp16" and activation != "fp16":
+    elif re.fullmatch(r"e\d+m\d+", key) and activation != "fp16":
         exponent, mantissa = (int(part) for part in key[1:].split("m"))
         choices += ["e4m3"] if exponent <= 4 and mantissa <= 3 else []
     if activation == "fp16":
@@ -146,10 +152,5 @@ def _choice(kernel: Kernel, key: str, stored: str, activation: str, acts: str, s
     if not dense and not sparse:
         notes.append("sparsity not exploited: stored and multiplied as dense")
     support = Support.EMULATED if notes else Support(kernel.support)
-    fmt: Format | None = None
-    if stored.startswith("int"):
-        fmt = IntFormat(bits=int(stored[3:]))
-    elif stored != "fp16":
-        exponent, mantissa = (int(part) for part in stored[1:].split("m"))
-        fmt = FloatFormat(exponent_bits=exponent, mantissa_bits=mantissa)
+    fmt = None if stored == "fp16" else get_format(stored)
     return Choice(kernel=kernel, support=support, stored=fmt, sparse=sparse, note="; ".join(notes))

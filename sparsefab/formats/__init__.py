@@ -1,7 +1,7 @@
 """Number formats, sparsity patterns, layouts, and the packed tensor that every reader shares."""
 
 from sparsefab.formats.activations import ActivationCodes, StaticScale, quantize_dynamic, quantize_static
-from sparsefab.formats.catalog import CATALOG, Format, get_format
+from sparsefab.formats.catalog import CATALOG, SCALE_FORMATS, Format, get_format
 from sparsefab.formats.decode import DecodeTable, FixedPoint
 from sparsefab.formats.floats import FloatFormat
 from sparsefab.formats.ints import IntFormat
@@ -16,6 +16,7 @@ from sparsefab.formats.layout import (
     Vnni4x4,
     storage_layout,
 )
+from sparsefab.formats.mx import BlockFormat
 from sparsefab.formats.packing import pack, unpack
 from sparsefab.formats.requantize import Requantizer, requantize, requantize_scalar
 from sparsefab.formats.scales import group_count, multiplier_loss, to_multipliers
@@ -25,8 +26,10 @@ from sparsefab.formats.tensors import PackedTensor, QuantTensor, TensorSpec
 __all__ = [
     "CATALOG",
     "NM",
+    "SCALE_FORMATS",
     "ActivationCodes",
     "Block",
+    "BlockFormat",
     "BlockN",
     "BlockRows",
     "Chain",

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.formats.catalog import Format
-from sparsefab.formats.floats import FloatFormat
 from sparsefab.formats.ints import IntFormat
 
 __all__ = ["ActivationCodes", "StaticScale", "quantize_dynamic", "quantize_static"]
@@ -98,7 +97,7 @@ def quantize_dynamic(x: NDArray[np.float32], fmt: Format, tokens_per_scale: int 
     )
 
 
-def quantize_static(x: NDArray[np.float32], fmt: IntFormat | FloatFormat, static: StaticScale) -> ActivationCodes:
+def quantize_static(x: NDArray[np.float32], fmt: Format, static: StaticScale) -> ActivationCodes:
     """Quantize float32[tokens, in] with a calibrated scale; out of range saturates.
 
     Raises

@@ -1,4 +1,8 @@
-"""Named formats, and names for any other: int5, uint4, int4sym, e3m2, e4m3fn, e5m2i, ue4m3, e3m2b5."""
+"""Named formats, and names for any other.
+
+int5, uint4, int4sym; e3m2, e4m3fn, e5m2i, e4m3fnuz, e8m0fnu, ue4m3, e3m2b5; mxint4, mxfp8_e4m3, mxfp4-up-f8-b16,
+nvfp4-row.
+"""
 
 import difflib
 import re
@@ -6,10 +10,11 @@ import re
 from sparsefab.errors import FormatError
 from sparsefab.formats.floats import FloatFormat, Specials
 from sparsefab.formats.ints import IntFormat
+from sparsefab.formats.mx import E8M0, BlockFormat, block_format
 
-__all__ = ["CATALOG", "Format", "get_format"]
+__all__ = ["CATALOG", "SCALE_FORMATS", "Format", "get_format"]
 
-Format = IntFormat | FloatFormat
+Format = IntFormat | FloatFormat | BlockFormat
 
 _INTS = {f"int{bits}": IntFormat(bits=bits) for bits in range(2, 9)}
 _SYMMETRIC = {f"int{bits}sym": IntFormat(bits=bits, symmetric=True) for bits in range(3, 9)}
@@ -27,16 +32,22 @@ _ML_DTYPES = {
     "float8_e5m2": FloatFormat(exponent_bits=5, mantissa_bits=2, specials="ieee"),
     "float8_e4m3": FloatFormat(exponent_bits=4, mantissa_bits=3, specials="ieee"),
     "float8_e4m3fn": FloatFormat(exponent_bits=4, mantissa_bits=3, specials="fn"),
+    "float8_e4m3fnuz": FloatFormat(exponent_bits=4, mantissa_bits=3, specials="fnuz"),
+    "float8_e4m3b11fnuz": FloatFormat(exponent_bits=4, mantissa_bits=3, bias=11, specials="fnuz"),
+    "float8_e5m2fnuz": FloatFormat(exponent_bits=5, mantissa_bits=2, specials="fnuz"),
     "float8_e3m4": FloatFormat(exponent_bits=3, mantissa_bits=4, specials="ieee"),
     "float6_e3m2fn": FloatFormat(exponent_bits=3, mantissa_bits=2),
     "float6_e2m3fn": FloatFormat(exponent_bits=2, mantissa_bits=3),
     "float4_e2m1fn": FloatFormat(exponent_bits=2, mantissa_bits=1),
 }
+# What weights and activations may be stored in.
 CATALOG: dict[str, Format] = {**_INTS, **_SYMMETRIC, **_UNSIGNED, **_SPLITS, **_ML_DTYPES}
+# What their scales may be stored in, too.
+SCALE_FORMATS: dict[str, FloatFormat] = {"float8_e8m0fnu": E8M0}
 
 _INT_NAME = re.compile(r"(u?)int(\d+)(sym)?")
-_FLOAT_NAME = re.compile(r"(u?)e(\d+)m(\d+)(fn|i)?(?:b(-?\d+))?")
-_SPECIALS: dict[str | None, Specials] = {"fn": "fn", "i": "ieee", None: "none"}
+_FLOAT_NAME = re.compile(r"(u?)e(\d+)m(\d+)(fnuz|fnu|fn|i)?(?:b(-?\d+))?")
+_SPECIALS: dict[str | None, Specials] = {"fn": "fn", "fnuz": "fnuz", "fnu": "fn", "i": "ieee", None: "none"}
 
 
 def get_format(name: str) -> Format:
@@ -48,6 +59,8 @@ def get_format(name: str) -> Format:
     """
     if name in CATALOG:
         return CATALOG[name]
+    if name in SCALE_FORMATS:
+        return SCALE_FORMATS[name]
     try:
         found = _systematic(name)
     except FormatError as error:
@@ -68,6 +81,7 @@ def _systematic(name: str) -> Format | None:
             mantissa_bits=int(match[3]),
             bias=None if match[5] is None else int(match[5]),
             specials=_SPECIALS[match[4]],
-            signed=not match[1],
+            signed=not match[1] and match[4] != "fnu",
+            zero=match[4] != "fnu",
         )
-    return None
+    return block_format(name)

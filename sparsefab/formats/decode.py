@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 __all__ = ["DecodeTable", "FixedPoint"]
 
+MAX_GRID_BITS = 63
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeTable:
@@ -21,20 +23,59 @@ class DecodeTable:
     exponent: NDArray[np.int32]
     finite: NDArray[np.bool_]
 
+    def __post_init__(self) -> None:
+        for part in (self.significand, self.exponent, self.finite):
+            part.flags.writeable = False
+
+    @property
+    def grid_exponent(self) -> int:
+        """Exponent of the grid that holds all finite values: the smallest in use."""
+        used = self.finite & (self.significand != 0)
+        return int(self.exponent[used].min()) if used.any() else 0
+
+    @property
+    def shifts(self) -> NDArray[np.int64]:
+        """int64[2**bits]: value = significand * 2**shift on the grid; 0 for zero and specials."""
+        used = self.finite & (self.significand != 0)
+        return np.where(used, self.exponent.astype(np.int64) - self.grid_exponent, 0)
+
+    @property
+    def largest(self) -> int:
+        """Greatest magnitude on the grid, of any width."""
+        shifts = self.shifts
+        top = int(
+            np.argmax(np.ldexp(np.abs(self.significand).astype(np.float64), shifts))
+        )  # exact: few bits, 2^8 shifts
+        return abs(int(self.significand[top])) << int(shifts[top])
+
+    @property
+    def wide(self) -> bool:
+        """Whether the grid's values need more than an int64."""
+        return self.largest.bit_length() > MAX_GRID_BITS
+
+    @property
+    def unit_exponent(self) -> int:
+        """Exponent of what accumulators and scales count in: the grid, or the largest value's where that is wide.
+
+        A float32 holds sums counted in either: of a wide grid it would overflow.
+        """
+        return self.grid_exponent + (self.largest.bit_length() - 1 if self.wide else 0)
+
+    def fits(self, bits: int) -> bool:
+        """Say whether every value fits `bits`-bit two's complement on the grid."""
+        return not self.wide and self.fixed_point().fits(bits)
+
     def fixed_point(self) -> "FixedPoint":
-        """Put all finite values on one grid, that of the smallest exponent in use.
+        """Put all finite values on one grid.
 
         Raises
         ------
         OverflowError               If the widest value needs more than 63 bits on that grid.
         """
-        used = self.finite & (self.significand != 0)
-        lsb = int(self.exponent[used].min()) if used.any() else 0
-        shifts = np.where(used, self.exponent - lsb, 0)
-        widest = max((int(abs(s)) << int(k) for s, k in zip(self.significand, shifts, strict=True)), default=0)
-        if widest.bit_length() > 63:
-            raise OverflowError(f"fixed-point values need {widest.bit_length() + 1} bits; at most 64 fit an int64")
-        return FixedPoint(values=self.significand << shifts.astype(np.int64), exponent=lsb)
+        if self.wide:
+            bits = self.largest.bit_length() + 1
+            raise OverflowError(f"fixed-point values need {bits} bits; at most {MAX_GRID_BITS + 1} fit an int64")
+        return FixedPoint(values=self.significand << self.shifts, exponent=self.grid_exponent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,9 @@
           [s] [ exponent e    ] [ mantissa m ]   E = 0: a plain sign-magnitude fixed-point number, 0 <= |value| < 2
 
 Specials: 'ieee' reserves the top exponent for infinity (m = 0) and NaN; 'fn' reserves only the all-ones magnitude, as
-NaN; 'none' reserves nothing. Sources: IEEE 754-2019; OCP Microscaling Formats v1.0; OCP 8-bit Floating Point v1.0.
+NaN; 'fnuz' only the code of negative zero, as NaN; 'none' reserves nothing. Without a zero (E8M0, a scale) code c is
+the power of two 2^(c - bias), and what is below the least of them becomes it.
+Sources: IEEE 754-2019; OCP Microscaling Formats v1.0; OCP 8-bit Floating Point v1.0; arXiv 2206.02915 (fnuz).
 """
 
 from dataclasses import dataclass
@@ -22,7 +24,8 @@ from sparsefab.formats.ints import Rounding, round_array, round_scalar
 
 __all__ = ["FloatFormat", "Specials"]
 
-Specials = Literal["ieee", "fn", "none"]
+Specials = Literal["ieee", "fn", "fnuz", "none"]
+_SUFFIXES: dict[Specials, str] = {"ieee": "i", "fn": "fn", "fnuz": "fnuz", "none": ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +36,10 @@ class FloatFormat:
     ----------
     exponent_bits : int         0 to 8.
     mantissa_bits : int         0 to 10.
-    bias : int | None           None: 2^(E-1) - 1, and 0 for E = 0.
-    specials : 'ieee' | 'fn' | 'none'
+    bias : int | None           None: 2^(E-1) - 1, one more for 'fnuz', and 0 for E = 0.
+    specials : 'ieee' | 'fn' | 'fnuz' | 'none'
     signed : bool
+    zero : bool                 False: powers of two alone; needs signed=False, mantissa_bits=0.
     """
 
     exponent_bits: int
@@ -43,6 +47,7 @@ class FloatFormat:
     bias: int | None = None
     specials: Specials = "none"
     signed: bool = True
+    zero: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.exponent_bits <= 8:
@@ -51,8 +56,14 @@ class FloatFormat:
             raise FormatError(f"mantissa_bits must be 0 to 10, not {self.mantissa_bits}")
         if self.exponent_bits + self.mantissa_bits == 0:
             raise FormatError("a minifloat needs at least one exponent or mantissa bit")
-        if self.specials not in ("ieee", "fn", "none"):
-            raise FormatError(f"specials must be 'ieee', 'fn' or 'none', not {self.specials!r}")
+        if self.specials not in _SUFFIXES:
+            raise FormatError(f"specials must be 'ieee', 'fn', 'fnuz' or 'none', not {self.specials!r}")
+        if self.specials == "fnuz" and not self.signed:
+            raise FormatError("specials='fnuz' takes the code of negative zero, so signed must be True")
+        if not self.zero and (self.signed or self.mantissa_bits or self.specials == "ieee"):
+            raise FormatError(
+                "zero=False stands for powers of two: signed=False, mantissa_bits=0, specials 'fn' or 'none'"
+            )
         if self.specials == "ieee" and self.exponent_bits == 0:
             raise FormatError("specials='ieee' reserves the top exponent, so exponent_bits must be at least 1")
         if not -256 <= self.exponent_bias <= 256:
@@ -62,10 +73,12 @@ class FloatFormat:
 
     @property
     def name(self) -> str:
-        """e4m3fn, e5m2 with suffix i for IEEE, u for unsigned, b<n> for a bias of its own."""
-        suffix = {"ieee": "i", "fn": "fn", "none": ""}[self.specials]
+        """e4m3fn, e5m2 with suffix i for IEEE, u for unsigned, b<n> for a bias of its own; e8m0fnu without a zero."""
         own_bias = "" if self.bias in (None, self._default_bias) else f"b{self.bias}"
-        return f"{'' if self.signed else 'u'}e{self.exponent_bits}m{self.mantissa_bits}{suffix}{own_bias}"
+        if not self.zero:
+            return f"e{self.exponent_bits}m0{_SUFFIXES[self.specials]}u{own_bias}"
+        suffix = _SUFFIXES[self.specials] + own_bias
+        return f"{'' if self.signed else 'u'}e{self.exponent_bits}m{self.mantissa_bits}{suffix}"
 
     @property
     def bits(self) -> int:
@@ -74,7 +87,9 @@ class FloatFormat:
 
     @property
     def _default_bias(self) -> int:
-        return (1 << (self.exponent_bits - 1)) - 1 if self.exponent_bits else 0
+        if not self.exponent_bits:
+            return 0
+        return (1 << (self.exponent_bits - 1)) - (0 if self.specials == "fnuz" else 1)
 
     @property
     def exponent_bias(self) -> int:
@@ -84,7 +99,7 @@ class FloatFormat:
     @property
     def min_exponent(self) -> int:
         """Exponent of the smallest normal binade, which subnormals share."""
-        return 1 - self.exponent_bias
+        return (1 if self.zero else 0) - self.exponent_bias
 
     @property
     def max_code(self) -> int:
@@ -101,8 +116,10 @@ class FloatFormat:
 
     @property
     def nan_code(self) -> int | None:
-        """Magnitude code of the canonical NaN, None when there is none."""
+        """Magnitude code of the canonical NaN, the sign bit for 'fnuz'; None when there is none."""
         top = (1 << (self.exponent_bits + self.mantissa_bits)) - 1
+        if self.specials == "fnuz":
+            return top + 1
         if self.specials == "fn":
             return top
         if self.specials == "ieee" and self.mantissa_bits:
@@ -117,6 +134,8 @@ class FloatFormat:
     def _magnitude(self, code: int) -> Fraction:
         """Value of a finite magnitude code."""
         exponent, mantissa = code >> self.mantissa_bits, code & ((1 << self.mantissa_bits) - 1)
+        if not self.zero:
+            return Fraction(2) ** (code - self.exponent_bias)
         hidden = (1 << self.mantissa_bits) if exponent else 0
         return Fraction(hidden + mantissa) * Fraction(2) ** (max(exponent, 1) - self.exponent_bias - self.mantissa_bits)
 
@@ -126,6 +145,8 @@ class FloatFormat:
         """Return the value of one bit pattern; the specification of `decode`."""
         sign = code >> (self.exponent_bits + self.mantissa_bits) if self.signed else 0
         magnitude = code & ((1 << (self.exponent_bits + self.mantissa_bits)) - 1)
+        if self.specials == "fnuz" and code == self.nan_code:
+            return float("nan")
         if magnitude <= self.max_code:
             value = float(self._magnitude(magnitude))
         else:
@@ -137,6 +158,9 @@ class FloatFormat:
     ) -> int:
         """Encode one real number; the specification of `encode`.
 
+        A format without a sign or a zero takes what lies below its range as its code 0; not saturating, zero and
+        negative numbers become NaN where there is no zero.
+
         Raises
         ------
         ValueError                  If the value is NaN and the format has no NaN.
@@ -146,7 +170,9 @@ class FloatFormat:
         if isnan(value):
             if self.nan_code is None:
                 raise ValueError(f"{self.name} has no code for NaN")
-            return self.nan_code + (sign_bit if negative and self.signed else 0)
+            return self.nan_code | (sign_bit if negative and self.signed else 0)
+        if not self.zero and value <= 0 and not saturating:
+            return 0 if self.nan_code is None else self.nan_code
         if negative and not self.signed:
             return 0
         if isinf(value):
@@ -157,12 +183,19 @@ class FloatFormat:
             while exact >= Fraction(2) ** (exponent + 1) and self.exponent_bits:
                 exponent += 1
             # without mantissa bits the significand is always 1: a tie goes to the even code instead
-            parity = 0 if self.mantissa_bits else exponent - self.min_exponent
+            parity = 0 if self.mantissa_bits else exponent - self.min_exponent - self._skipped
             steps = round_scalar(exact / Fraction(2) ** (exponent - self.mantissa_bits), rounding, random_bits, parity)
-            code = ((exponent - self.min_exponent) << self.mantissa_bits) + steps
+            code = max(((exponent - self.min_exponent) << self.mantissa_bits) + steps - self._skipped, 0)
             if code > self.max_code:
                 code = self.max_code if rounding == "toward-zero" else self._overflow_code(saturating)
-        return code + (sign_bit if negative else 0)
+            if code == 0 and self.specials == "fnuz":
+                return 0
+        return code | (sign_bit if negative else 0)
+
+    @property
+    def _skipped(self) -> int:
+        """Codes that a missing zero frees below the smallest value."""
+        return 0 if self.zero else 1
 
     def _overflow_code(self, saturating: bool) -> int:
         """Magnitude code of what lies beyond the largest finite value."""
@@ -203,17 +236,22 @@ class FloatFormat:
             np.minimum(np.ldexp(magnitude, self.mantissa_bits - exponent), 2.0**20),
             rounding,
             random_bits,
-            None if self.mantissa_bits else exponent - self.min_exponent,
+            None if self.mantissa_bits else exponent - self.min_exponent - self._skipped,
         )
         code = ((exponent - self.min_exponent).astype(np.int64) << self.mantissa_bits) + steps.astype(np.int64)
+        code = np.maximum(code - self._skipped, 0)
         beyond = self.max_code if rounding == "toward-zero" else self._overflow_code(saturating)
         code = np.where(code > self.max_code, beyond, code)
         code = np.where(np.isinf(x), self._overflow_code(saturating), code)
         if self.nan_code is not None:
             code = np.where(nan, self.nan_code, code)
         if self.signed:
-            return (code + (negative.astype(np.int64) << (self.exponent_bits + self.mantissa_bits))).astype(np.int32)
-        return np.where(negative & ~nan, 0, code).astype(np.int32)
+            negative &= ~((self.specials == "fnuz") & (code == 0))  # there is no negative zero
+            return (code | (negative.astype(np.int64) << (self.exponent_bits + self.mantissa_bits))).astype(np.int32)
+        code = np.where(negative & ~nan, 0, code)
+        if not self.zero and not saturating and self.nan_code is not None:
+            code = np.where(x <= 0, self.nan_code, code)
+        return code.astype(np.int32)
 
     def decode(self, codes: NDArray[np.integer]) -> NDArray[np.float64]:
         """Return the real numbers that bit patterns stand for; NaN and infinities included."""
@@ -230,18 +268,10 @@ class FloatFormat:
 
     def decode_table(self) -> DecodeTable:
         """Value of every bit pattern as significand and exponent."""
-        patterns = np.arange(1 << self.bits, dtype=np.int64)
-        magnitude = patterns & ((1 << (self.exponent_bits + self.mantissa_bits)) - 1)
-        exponent, mantissa = magnitude >> self.mantissa_bits, magnitude & ((1 << self.mantissa_bits) - 1)
-        finite = magnitude <= self.max_code
-        significand = np.where(finite, mantissa + (exponent > 0) * (1 << self.mantissa_bits), 0)
-        if self.signed:
-            significand = np.where(patterns >> (self.bits - 1) == 1, -significand, significand)
-        lsb = np.maximum(exponent, 1) - self.exponent_bias - self.mantissa_bits
-        return DecodeTable(significand=significand, exponent=lsb.astype(np.int32), finite=finite)
+        return _decode_table(self)
 
     def fixed_point(self) -> FixedPoint:
-        """Value of every bit pattern on the grid of the smallest subnormal."""
+        """Value of every bit pattern on the grid of the smallest subnormal; OverflowError where int64 is too narrow."""
         return _fixed_point(self)
 
 
@@ -251,6 +281,22 @@ def _values(fmt: FloatFormat) -> NDArray[np.float64]:
     values = np.array([fmt.decode_scalar(code) for code in range(1 << fmt.bits)], dtype=np.float64)
     values.flags.writeable = False
     return values
+
+
+@lru_cache(maxsize=256)
+def _decode_table(fmt: FloatFormat) -> DecodeTable:
+    patterns = np.arange(1 << fmt.bits, dtype=np.int64)
+    magnitude = patterns & ((1 << (fmt.exponent_bits + fmt.mantissa_bits)) - 1)
+    exponent, mantissa = magnitude >> fmt.mantissa_bits, magnitude & ((1 << fmt.mantissa_bits) - 1)
+    finite = magnitude <= fmt.max_code
+    if fmt.specials == "fnuz":
+        finite &= patterns != fmt.nan_code
+    normal = (exponent > 0) | (not fmt.zero)
+    significand = np.where(finite, mantissa + normal * (1 << fmt.mantissa_bits), 0)
+    if fmt.signed:
+        significand = np.where(patterns >> (fmt.bits - 1) == 1, -significand, significand)
+    lsb = (np.maximum(exponent, 1) if fmt.zero else exponent) - fmt.exponent_bias - fmt.mantissa_bits
+    return DecodeTable(significand=significand, exponent=lsb.astype(np.int32), finite=finite)
 
 
 @lru_cache(maxsize=256)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from math import floor
+from math import floor, isinf
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sparsefab.errors import FormatError
 from sparsefab.formats.decode import DecodeTable, FixedPoint
 
-__all__ = ["IntFormat", "Rounding", "round_array", "round_scalar"]
+__all__ = ["IntFormat", "Rounding", "draw_random_bits", "round_array", "round_scalar"]
 
 Rounding = Literal["nearest-even", "toward-zero", "stochastic"]
 RANDOM_BITS = 16  # resolution of stochastic rounding: up with probability ceil(fraction * 2**16) / 2**16 at most
@@ -32,6 +32,11 @@ def round_scalar(value: Fraction, rounding: Rounding, random_bits: int = 0, pari
     whole = floor(value)
     doubled = 2 * (value - whole)
     return whole + int(doubled > 1 or (doubled == 1 and (whole + parity) % 2 == 1))
+
+
+def draw_random_bits(shape: tuple[int, ...], seed: int) -> NDArray[np.uint16]:
+    """Return uint16[shape] for stochastic rounding: the same bits for the same seed."""
+    return np.random.default_rng(seed).integers(0, 1 << RANDOM_BITS, shape, dtype=np.uint16)
 
 
 def round_array(
@@ -104,29 +109,50 @@ class IntFormat:
         """Greatest magnitude that both signs reach (or the greatest code when unsigned or one-sided)."""
         return float(self.code_max) if self.code_max > 0 else 1.0
 
-    def encode_scalar(self, value: float, rounding: Rounding = "nearest-even", random_bits: int = 0) -> int:
-        """Encode one real number; out of range saturates. The specification of `encode`."""
+    def encode_scalar(
+        self, value: float, rounding: Rounding = "nearest-even", saturating: bool = True, random_bits: int = 0
+    ) -> int:
+        """Encode one real number; out of range saturates, or wraps modulo 2^bits. The specification of `encode`."""
+        if isinf(value):
+            return self.code_max if value > 0 else self.code_min
         exact = Fraction(value)
         magnitude = round_scalar(abs(exact), rounding, random_bits)
-        return min(max(-magnitude if exact < 0 else magnitude, self.code_min), self.code_max)
+        code = -magnitude if exact < 0 else magnitude
+        if saturating:
+            return min(max(code, self.code_min), self.code_max)
+        self._check_wraps()
+        return (code - self.code_min) % (1 << self.bits) + self.code_min
 
     def encode(
         self,
         values: NDArray[np.float64],
         rounding: Rounding = "nearest-even",
         random_bits: NDArray[np.uint16] | None = None,
+        saturating: bool = True,
     ) -> NDArray[np.int32]:
-        """Encode real numbers to codes; out of range saturates.
+        """Encode real numbers to codes; out of range saturates, or wraps modulo 2^bits (infinities saturate).
 
         Raises
         ------
-        ValueError                  If a value is NaN: an integer format has no code for it.
+        ValueError                  If a value is NaN, or a symmetric format should wrap: there is no code for it.
         """
         x = np.asarray(values, dtype=np.float64)
         if np.isnan(x).any():
             raise ValueError(f"{self.name} has no code for NaN")
-        magnitude = round_array(np.minimum(np.abs(x), 1 << 17), rounding, random_bits)
-        return np.clip(np.copysign(magnitude, x), self.code_min, self.code_max).astype(np.int32)
+        if saturating:
+            magnitude = round_array(np.minimum(np.abs(x), 1 << 17), rounding, random_bits)
+            return np.clip(np.copysign(magnitude, x), self.code_min, self.code_max).astype(np.int32)
+        self._check_wraps()
+        finite = np.where(np.isfinite(x), x, 0)
+        whole = np.copysign(round_array(np.abs(finite), rounding, random_bits), finite)
+        wrapped = np.fmod(whole, 1 << self.bits).astype(np.int64)  # exact, whatever the magnitude
+        codes = (wrapped - self.code_min) % (1 << self.bits) + self.code_min
+        edge = np.where(x > 0, self.code_max, self.code_min)
+        return np.where(np.isinf(x), edge, codes).astype(np.int32)
+
+    def _check_wraps(self) -> None:
+        if self.symmetric:
+            raise ValueError(f"{self.name} leaves a code unused, so it cannot wrap; use saturating=True")
 
     def decode(self, codes: NDArray[np.integer]) -> NDArray[np.float64]:
         """Return the real numbers that codes stand for."""
@@ -145,18 +171,23 @@ class IntFormat:
 
     def decode_table(self) -> DecodeTable:
         """Value of every bit pattern."""
-        patterns = np.arange(1 << self.bits, dtype=np.int64)
-        if self.signed:
-            patterns = patterns - ((patterns >> (self.bits - 1)) << self.bits)
-        return DecodeTable(
-            significand=patterns,
-            exponent=np.zeros(patterns.shape, np.int32),
-            finite=np.ones(patterns.shape, np.bool_),
-        )
+        return _decode_table(self)
 
     def fixed_point(self) -> FixedPoint:
         """Value of every bit pattern on the integer grid."""
         return _fixed_point(self)
+
+
+@lru_cache(maxsize=256)
+def _decode_table(fmt: IntFormat) -> DecodeTable:
+    patterns = np.arange(1 << fmt.bits, dtype=np.int64)
+    if fmt.signed:
+        patterns = patterns - ((patterns >> (fmt.bits - 1)) << fmt.bits)
+    return DecodeTable(
+        significand=patterns,
+        exponent=np.zeros(patterns.shape, np.int32),
+        finite=np.ones(patterns.shape, np.bool_),
+    )
 
 
 @lru_cache(maxsize=256)
