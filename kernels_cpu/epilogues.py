@@ -9,27 +9,35 @@ Packing the four rows of one j instead gives the interleaved form that aligned 4
 
 from typing import Any
 
-from sparsefab.kernels_cpu.intrinsics import (
-    load,
-    maximum,
-    minimum,
-    multiply_round,
-    pack_i8,
-    pack_i16,
-    pack_u8,
-    read_f32,
-    read_i16,
-    read_i32,
-    saturating_add,
-    splat,
-    store,
-    to_float,
-)
+from sparsefab.kernels_cpu.intrinsics import pack_i8, pack_i16, pack_u8, read_i16, splat, store
 from sparsefab.kernels_cpu.kernel import piece
+from sparsefab.kernels_cpu.layer import Output
+from sparsefab.kernels_cpu.reals import added_up_of, real_of
+from sparsefab.kernels_cpu.requantizing import lookup_of, scaled_of, shifted_of
 from sparsefab.kernels_cpu.shuffles import transpose_bytes, transpose_lanes
-from sparsefab.kernels_cpu.vector import f32x16, i16x32, i32x16
+from sparsefab.kernels_cpu.vector import f32x16, i8x64, i16x32, i32x16
 
-__all__ = ["EPILOGUES", "scaled", "shifted"]
+__all__ = ["epilogue_of"]
+
+_shifted_16 = shifted_of(i32x16)
+_scaled = scaled_of(i16x32)
+
+
+def epilogue_of(output: Output, *, permute: bool) -> Any:
+    """Return epilogue(to, row_bytes, layer, tokens, row, a, b, c, d) for one kind of output.
+
+    Parameters
+    ----------
+    permute : bool               Whether vpermi2b is there for tables.
+    """
+    if output.kind == "s32":
+        return _by_rows(_store_sums)
+    if output.kind == "f32":
+        return _reals(real_of(f32x16, residual=output.residual), added_up_of(f32x16, present=output.statistics))
+    lookup = lookup_of(i8x64, present=output.lookup, permute=permute)
+    if output.kind == "interleaved":
+        return _interleaved(lookup)
+    return _by_rows(_codes(pack_u8 if output.kind == "u8" else pack_i8, lookup))
 
 
 def _by_rows(store_row: Any) -> Any:
@@ -37,16 +45,16 @@ def _by_rows(store_row: Any) -> Any:
 
     @piece
     def epilogue(to, row_bytes, layer, tokens, row, a, b, c, d):
-        store_row(to, layer, tokens, row, a)
-        store_row(to + row_bytes, layer, tokens, row + 1, b)
-        store_row(to + 2 * row_bytes, layer, tokens, row + 2, c)
-        store_row(to + 3 * row_bytes, layer, tokens, row + 3, d)
+        store_row(to, layer, row, a)
+        store_row(to + row_bytes, layer, row + 1, b)
+        store_row(to + 2 * row_bytes, layer, row + 2, c)
+        store_row(to + 3 * row_bytes, layer, row + 3, d)
 
     return epilogue
 
 
 @piece
-def _store_sums(to, layer, tokens, row, x):
+def _store_sums(to, layer, row, x):
     t0, t1, t2, t3 = transpose_lanes(x[0], x[1], x[2], x[3])
     store(to, t0)
     store(to + 64, t1)
@@ -54,83 +62,65 @@ def _store_sums(to, layer, tokens, row, x):
     store(to + 192, t3)
 
 
-@piece
-def _store_reals(to, layer, tokens, row, x):
-    scale = splat(f32x16, read_f32(layer.row_scales + 4 * row))
-    t0, t1, t2, t3 = transpose_lanes(x[0], x[1], x[2], x[3])
-    store(to, to_float(t0) * scale * load(f32x16, tokens))
-    store(to + 64, to_float(t1) * scale * load(f32x16, tokens + 64))
-    store(to + 128, to_float(t2) * scale * load(f32x16, tokens + 128))
-    store(to + 192, to_float(t3) * scale * load(f32x16, tokens + 192))
+def _reals(real: Any, added_up: Any) -> Any:
+    @piece
+    def of_row(to, layer, row, tokens, x):
+        t0, t1, t2, t3 = transpose_lanes(x[0], x[1], x[2], x[3])
+        y0, y1 = real(to, layer, row, tokens, t0), real(to + 64, layer, row, tokens + 64, t1)
+        return y0, y1, real(to + 128, layer, row, tokens + 128, t2), real(to + 192, layer, row, tokens + 192, t3)
 
+    @piece
+    def epilogue(to, row_bytes, layer, tokens, row, a, b, c, d):
+        a0, a1, a2, a3 = of_row(to, layer, row, tokens, a)
+        b0, b1, b2, b3 = of_row(to + row_bytes, layer, row + 1, tokens, b)
+        c0, c1, c2, c3 = of_row(to + 2 * row_bytes, layer, row + 2, tokens, c)
+        d0, d1, d2, d3 = of_row(to + 3 * row_bytes, layer, row + 3, tokens, d)
+        added_up(layer, row, tokens, a0, b0, c0, d0)
+        added_up(layer, row, tokens + 64, a1, b1, c1, d1)
+        added_up(layer, row, tokens + 128, a2, b2, c2, d2)
+        added_up(layer, row, tokens + 192, a3, b3, c3, d3)
 
-@piece
-def shifted(layer, row, x):
-    """Shift sums as the row's requantization asks, exact within the saturation to 16 bits that follows."""
-    shift = read_i32(layer.shifts + 4 * row)
-    if shift >= 0:
-        return x >> splat(i32x16, shift)
-    # Saturating to 16 bits first keeps a shift of up to 16 places exact; packing then saturates again.
-    return maximum(minimum(x, splat(i32x16, 32767)), splat(i32x16, -32768)) << splat(i32x16, -shift)
+    return epilogue
 
 
 @piece
 def _shifted(layer, row, x):
     x0, x1, x2, x3 = x
-    return shifted(layer, row, x0), shifted(layer, row, x1), shifted(layer, row, x2), shifted(layer, row, x3)
+    x0, x1 = _shifted_16(layer, row, x0), _shifted_16(layer, row, x1)
+    return x0, x1, _shifted_16(layer, row, x2), _shifted_16(layer, row, x3)
 
 
-@piece
-def scaled(layer, x, multiplier):
-    """Multiply, add the zero point, round off the fraction and clamp: 32 codes as s16."""
-    y = saturating_add(multiply_round(x, multiplier), splat(i16x32, layer.rounding)) >> splat(i16x32, 6)
-    return minimum(maximum(y, splat(i16x32, layer.code_min)), splat(i16x32, layer.code_max))
+def _codes(pack: Any, lookup: Any) -> Any:
+    @piece
+    def store_row(to, layer, row, x):
+        """Store the 64 codes of a row."""
+        x0, x1, x2, x3 = _shifted(layer, row, x)
+        multiplier = splat(i16x32, read_i16(layer.multipliers + 2 * row))
+        low, high = _scaled(layer, pack_i16(x0, x1), multiplier), _scaled(layer, pack_i16(x2, x3), multiplier)
+        store(to, lookup(layer, pack(low, high)))
+
+    return store_row
 
 
-@piece
-def _requantize(layer, row, x):
-    """Return 64 codes as s16 in two vectors, by the house's requantization."""
-    x0, x1, x2, x3 = _shifted(layer, row, x)
-    multiplier = splat(i16x32, read_i16(layer.multipliers + 2 * row))
-    return scaled(layer, pack_i16(x0, x1), multiplier), scaled(layer, pack_i16(x2, x3), multiplier)
+def _interleaved(lookup: Any) -> Any:
+    @piece
+    def of_16(to, layer, a, b, c, d, ab, cd):
+        low, high = _scaled(layer, pack_i16(a, b), ab), _scaled(layer, pack_i16(c, d), cd)
+        store(to, transpose_bytes(lookup(layer, pack_u8(low, high))))
 
+    @piece
+    def epilogue(to, row_bytes, layer, tokens, row, a, b, c, d):
+        """Store u8 codes as [16 tokens][4 rows] for each j: four rows are four consecutive inputs of the next layer."""
+        a0, a1, a2, a3 = _shifted(layer, row, a)
+        b0, b1, b2, b3 = _shifted(layer, row + 1, b)
+        c0, c1, c2, c3 = _shifted(layer, row + 2, c)
+        d0, d1, d2, d3 = _shifted(layer, row + 3, d)
+        at = layer.multipliers + 2 * row
+        ab = pack_i16(splat(i32x16, read_i16(at)), splat(i32x16, read_i16(at + 2)))
+        cd = pack_i16(splat(i32x16, read_i16(at + 4)), splat(i32x16, read_i16(at + 6)))
+        of_16(to, layer, a0, b0, c0, d0, ab, cd)
+        of_16(to + 64, layer, a1, b1, c1, d1, ab, cd)
+        of_16(to + 128, layer, a2, b2, c2, d2, ab, cd)
+        of_16(to + 192, layer, a3, b3, c3, d3, ab, cd)
 
-@piece
-def _store_u8(to, layer, tokens, row, x):
-    low, high = _requantize(layer, row, x)
-    store(to, pack_u8(low, high))
-
-
-@piece
-def _store_s8(to, layer, tokens, row, x):
-    low, high = _requantize(layer, row, x)
-    store(to, pack_i8(low, high))
-
-
-@piece
-def _store_interleaved(to, row_bytes, layer, tokens, row, a, b, c, d):
-    """Store u8 codes as [16 tokens][4 rows] for each j: four rows are four consecutive inputs of the next layer."""
-    a0, a1, a2, a3 = _shifted(layer, row, a)
-    b0, b1, b2, b3 = _shifted(layer, row + 1, b)
-    c0, c1, c2, c3 = _shifted(layer, row + 2, c)
-    d0, d1, d2, d3 = _shifted(layer, row + 3, d)
-    at = layer.multipliers + 2 * row
-    ab = pack_i16(splat(i32x16, read_i16(at)), splat(i32x16, read_i16(at + 2)))
-    cd = pack_i16(splat(i32x16, read_i16(at + 4)), splat(i32x16, read_i16(at + 6)))
-    v0 = pack_u8(scaled(layer, pack_i16(a0, b0), ab), scaled(layer, pack_i16(c0, d0), cd))
-    v1 = pack_u8(scaled(layer, pack_i16(a1, b1), ab), scaled(layer, pack_i16(c1, d1), cd))
-    v2 = pack_u8(scaled(layer, pack_i16(a2, b2), ab), scaled(layer, pack_i16(c2, d2), cd))
-    v3 = pack_u8(scaled(layer, pack_i16(a3, b3), ab), scaled(layer, pack_i16(c3, d3), cd))
-    store(to, transpose_bytes(v0))
-    store(to + 64, transpose_bytes(v1))
-    store(to + 128, transpose_bytes(v2))
-    store(to + 192, transpose_bytes(v3))
-
-
-EPILOGUES = {
-    "s32": _by_rows(_store_sums),
-    "f32": _by_rows(_store_reals),
-    "u8": _by_rows(_store_u8),
-    "s8": _by_rows(_store_s8),
-    "interleaved": _store_interleaved,
-}
+    return epilogue

@@ -11,7 +11,7 @@ import platform
 import llvmlite.binding as llvm
 from numba.core import config
 
-__all__ = ["Level", "best_level", "effective_features", "runs"]
+__all__ = ["Level", "best_level", "chosen_level", "effective_features", "foreign_features", "runs"]
 
 
 class Level(enum.Enum):
@@ -80,3 +80,59 @@ def runs(level: Level) -> bool:
 def best_level() -> Level:
     """Return the first level of `Level` that this process can run."""
     return next(level for level in Level if runs(level))
+
+
+def foreign_features() -> frozenset[str]:
+    """Return features that Numba is told to use by a CPU's name and that the processor lacks: its code would crash.
+
+    An LLVM target does not tell its features, so small functions are compiled for it and their code is read.
+    """
+    if config.CPU_NAME is None or platform.machine() not in _X86:
+        return frozenset()
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_default_triple()
+    machine = target.create_target_machine(cpu=config.CPU_NAME, features=config.CPU_FEATURES or "", opt=1)
+    present = {name for name, on in llvm.get_host_cpu_features().items() if on}
+    return frozenset(
+        feature
+        for feature, (text, instruction) in _PROBES.items()
+        if feature not in present and instruction in machine.emit_assembly(llvm.parse_assembly(text))
+    )
+
+
+_PROBES = {
+    "avx512vl": (
+        "define <4 x i32> @f(<4 x float> %x) { %y = fptoui <4 x float> %x to <4 x i32> ret <4 x i32> %y }",
+        "vcvttps2udq",
+    ),
+    "avx2": ("define <8 x i32> @f(<8 x i32> %x) { %y = add <8 x i32> %x, %x ret <8 x i32> %y }", "vpaddd\t%ymm"),
+    "fma": (
+        "declare float @llvm.fma.f32(float, float, float) "
+        "define float @f(float %x) { %y = call float @llvm.fma.f32(float %x, float %x, float %x) ret float %y }",
+        "vfmadd",
+    ),
+}
+
+
+def chosen_level(level: Level | None, *, emulate: bool = False) -> Level:
+    """Return `level`, or the best one for None.
+
+    Raises
+    ------
+    ValueError                   If it cannot run here, and its missing instructions are not to be emulated; or if Numba
+                                 compiles for a processor that is not this one.
+    """
+    if foreign := foreign_features():
+        raise ValueError(
+            f"Numba is told to compile for {config.CPU_NAME}, but this processor lacks {', '.join(sorted(foreign))}; "
+            f"clear NUMBA_CPU_NAME"
+        )
+    if level is None:
+        return best_level()
+    if not runs(level) and not (emulate and not config.DISABLE_JIT):
+        raise ValueError(
+            f"level {level.value} cannot run here: the processor or Numba's settings lack "
+            f"{', '.join(sorted(level.needs - effective_features())) or 'compilation'}"
+        )
+    return level

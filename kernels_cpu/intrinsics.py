@@ -19,6 +19,7 @@ from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin
 
+from sparsefab.kernels_cpu.emulation import emulated, native
 from sparsefab.kernels_cpu.lowering import (
     intrinsic_named,
     invoke,
@@ -39,6 +40,7 @@ __all__ = [
     "load_unaligned",
     "maximum",
     "minimum",
+    "multiply_add_bytes",
     "multiply_add_words",
     "multiply_round",
     "pack_i8",
@@ -52,10 +54,12 @@ __all__ = [
     "read_i64",
     "read_u8",
     "saturating_add",
+    "select_negative",
     "splat",
     "store",
     "to_float",
     "view",
+    "write_f32",
     "write_i32",
 ]
 
@@ -155,19 +159,21 @@ read_i64 = intrinsic_named("read_i64", _scalar_read(ir.IntType(64), types.int64,
 read_f32 = intrinsic_named("read_f32", _scalar_read(ir.FloatType(), types.float32, 4))
 
 
-def _scalar_write(element: ir.Type, align: int) -> Callable[..., Any]:
+def _scalar_write(element: ir.Type, scalar: Any, align: int) -> Callable[..., Any]:
     def typed(typing_context: Any, address: Any, value: Any) -> Any:
         def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-            builder.store(builder.trunc(arguments[1], element), pointer(builder, arguments[0], element), align=align)
+            stored = arguments[1] if isinstance(element, ir.FloatType) else builder.trunc(arguments[1], element)
+            builder.store(stored, pointer(builder, arguments[0], element), align=align)
             return context.get_dummy_value()
 
-        return types.void(types.intp, types.int64), emit
+        return types.void(types.intp, scalar), emit
 
     return typed
 
 
 # `write_i32(address, integer)`: the low bits, anywhere.
-write_i32 = intrinsic_named("write_i32", _scalar_write(_I32, 1))
+write_i32 = intrinsic_named("write_i32", _scalar_write(_I32, types.int64, 1))
+write_f32 = intrinsic_named("write_f32", _scalar_write(ir.FloatType(), types.float32, 4))
 
 
 # --- making and viewing -----------------------------------------------------------------------------------------------
@@ -213,6 +219,20 @@ def element(typing_context: Any, value: Any, index: Any) -> Any:
     return types.int64(value, index), emit
 
 
+@intrinsic
+def select_negative(typing_context: Any, mask: Any, a: Any, b: Any) -> Any:
+    """`select_negative(mask, a, b)`: elements of a where the mask's are negative, else of b (vpblendvb, vpblendmb)."""
+    require_vectors(mask, a, b)
+    if mask != a or a != b:
+        raise TypingError(f"select_negative takes vectors of one type, not {mask}, {a} and {b}")
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        zero = ir.Constant(a.llvm, [a.llvm.element(0)] * a.lanes)
+        return builder.select(builder.icmp_signed("<", arguments[0], zero), arguments[1], arguments[2])
+
+    return a(mask, a, b), emit
+
+
 # --- arithmetic -------------------------------------------------------------------------------------------------------
 def _define_operator(which: Callable[..., Any], integer: str, real: str | None) -> None:
     """Give vectors the operator `which`: llvmlite's builder method `integer`, or `real` for floats."""
@@ -244,11 +264,7 @@ for _operator, _integer, _real in (
     _define_operator(_operator, _integer, _real)
 
 
-def _call(
-    name: str,
-    shape: Callable[[VectorType], tuple[VectorType, tuple[VectorType, ...]]],
-    extra: Callable[[VectorType], list[Any]] = lambda first: [],
-) -> Callable[..., Any]:
+def _call(name: str, shape: Callable[[VectorType], tuple[VectorType, tuple[VectorType, ...]]]) -> Callable[..., Any]:
     """Make an intrinsic of LLVM's function `name`; ``{bits}`` and ``{type}`` in it follow the first argument."""
 
     def typed(typing_context: Any, *operands: Any) -> Any:
@@ -258,12 +274,11 @@ def _call(
             raise TypingError(f"{name} takes {expected}, not {operands}")
 
         def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-            return invoke(
-                builder,
-                _X86_NAMES.get((name, operands[0].bits), name).format(type=operands[0].suffix),
-                result.llvm,
-                [*arguments, *extra(operands[0])],
-            )
+            x86 = _X86_NAMES.get((name, operands[0].bits))
+            if x86 is not None and not native(name, operands[0].bits):
+                return emulated(name)(builder, list(arguments), result.llvm)
+            full = name.format(type=operands[0].suffix) if x86 is None else x86
+            return invoke(builder, full, result.llvm, list(arguments))
 
         return result(*operands), emit
 
@@ -278,6 +293,9 @@ _X86_NAMES = {
     ("maddwd", 512): "llvm.x86.avx512.pmaddw.d.512",
     ("maddwd", 256): "llvm.x86.avx2.pmadd.wd",
     ("maddwd", 128): "llvm.x86.sse2.pmadd.wd",
+    ("maddubsw", 512): "llvm.x86.avx512.pmaddubs.w.512",
+    ("maddubsw", 256): "llvm.x86.avx2.pmadd.ub.sw",
+    ("maddubsw", 128): "llvm.x86.ssse3.pmadd.ub.sw.128",
     ("mulhrsw", 512): "llvm.x86.avx512.pmul.hr.sw.512",
     ("mulhrsw", 256): "llvm.x86.avx2.pmul.hr.sw",
     ("mulhrsw", 128): "llvm.x86.ssse3.pmul.hr.sw.128",
@@ -328,6 +346,13 @@ dot = _make(
 )
 multiply_add_words = _make(
     "multiply_add_words", "maddwd", 2, _narrowing("i32"), "Two products of s16 a dword, added (vpmaddwd)."
+)
+multiply_add_bytes = _make(
+    "multiply_add_bytes",
+    "maddubsw",
+    2,
+    lambda codes: (codes.of("i16"), (codes, codes)),
+    "Two products u8 * s8 a word, added, saturating to s16 (vpmaddubsw).",
 )
 multiply_round = _make("multiply_round", "mulhrsw", 2, _same, "(a * b + 2^14) >> 15 of s16 (vpmulhrsw).")
 pack_i16 = _make(

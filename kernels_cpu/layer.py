@@ -8,12 +8,13 @@ with `layers` one record of LAYER; activations uint8[P, K, width]; out [P, rows,
 token_scales float32[P * width] (anything where the output is not f32); `task` the caller's number among those at work.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LAYER", "filled"]
+__all__ = ["LAYER", "Output", "filled"]
 
 LAYER = np.dtype(
     [
@@ -28,9 +29,31 @@ LAYER = np.dtype(
         ("code_min", np.int64),
         ("code_max", np.int64),
         ("tables", np.int64),  # of a kernel's shuffle indices
+        ("lookup", np.int64),  # of uint8[256], on a 64-byte boundary: what becomes of each code
+        ("residual", np.int64),  # bytes from out to the residual, an array of the same shape
+        ("statistics", np.int64),  # bytes from token_scales to the statistics, float32[3][P * width]
+        ("plane", np.int64),  # bytes of one of these three
         ("scratch", np.int64),  # of int32[tasks, 4, 64], where a kernel keeps sums in memory
     ]
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What a kernel is compiled for.
+
+    Attributes
+    ----------
+    kind : str                   's32', 'f32', 'u8', 's8' or 'interleaved' (u8, four rows side by side).
+    lookup : bool                Codes go through a table of 256 bytes.
+    residual : bool              Reals have another array's reals added.
+    statistics : bool            Reals leave their sums a token behind.
+    """
+
+    kind: str
+    lookup: bool = False
+    residual: bool = False
+    statistics: bool = False
 
 
 def filled(**fields: NDArray[Any] | int) -> NDArray[np.void]:

@@ -12,22 +12,27 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
+from sparsefab.kernels_cpu.emulation import emulated, native
 from sparsefab.kernels_cpu.lowering import (
     intrinsic_named,
     invoke,
     pointer,
+    referenced_type,
     require_vectors,
     shuffle,
 )
-from sparsefab.kernels_cpu.vector import vector
+from sparsefab.kernels_cpu.vector import VectorType, vector
 
 __all__ = [
     "high_halves",
     "join",
+    "load_lanes",
+    "look_up_128",
+    "look_up_bytes",
     "low_halves",
     "permute_dwords",
     "permute_words",
-    "store_low_halves",
+    "store_quarters",
     "transpose_bytes",
     "transpose_lanes",
     "unpack_high_bytes",
@@ -151,29 +156,77 @@ def _permute(element: str, name: str) -> Callable[..., Any]:
 
         def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
             parts = [builder.bitcast(argument, inner.llvm) for argument in arguments]
-            return builder.bitcast(invoke(builder, name, inner.llvm, parts), data.llvm)
+            return builder.bitcast(_invoke(builder, "permvar", 512, name, parts, inner), data.llvm)
 
         return data(data, index), emit
 
     return typed
 
 
+def _invoke(builder: Any, instruction: str, bits: int, name: str, arguments: list[Any], result: VectorType) -> Any:
+    if native(instruction, bits):
+        return invoke(builder, name, result.llvm, arguments)
+    return emulated(instruction)(builder, arguments, result.llvm)
+
+
 # An index that is loaded from memory pins these; a constant one lets LLVM choose another shuffle.
 permute_words = intrinsic_named("permute_words", _permute("i16", "llvm.x86.avx512.permvar.hi.512"))
 permute_dwords = intrinsic_named("permute_dwords", _permute("i32", "llvm.x86.avx512.permvar.si.512"))
 
+_LOOK_UP_NAMES = {
+    512: "llvm.x86.avx512.pshuf.b.512",
+    256: "llvm.x86.avx2.pshuf.b",
+    128: "llvm.x86.ssse3.pshuf.b.128",
+}
+
 
 @intrinsic
-def store_low_halves(typing_context: Any, address: Any, value: Any) -> Any:
-    """Store the low 8 bytes of the two lanes of a 256-bit vector at `address` and `address + 16` (vmovq, vpextrq)."""
+def look_up_bytes(typing_context: Any, table: Any, index: Any) -> Any:
+    """For each byte, byte `index` of the same lane's 16 of a table; 0 where an index is negative (vpshufb)."""
+    require_vectors(table, index)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        return _invoke(builder, "pshufb", table.bits, _LOOK_UP_NAMES[table.bits], list(arguments), table)
+
+    return table(table, index), emit
+
+
+@intrinsic
+def look_up_128(typing_context: Any, low: Any, index: Any, high: Any) -> Any:
+    """Take byte `index`, its low 7 bits, of the 128 bytes of two vectors for each byte (vpermi2b)."""
+    require_vectors(low, index, high)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        return _invoke(builder, "permi2var", 512, "llvm.x86.avx512.vpermi2var.qi.512", list(arguments), low)
+
+    return low(low, index, high), emit
+
+
+@intrinsic
+def load_lanes(typing_context: Any, kind: Any, address: Any) -> Any:
+    """`load_lanes(i8x32, address)`: the same aligned 16 bytes in every 128-bit lane (vbroadcasti128)."""
+    result = referenced_type(kind)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        lane = ir.VectorType(result.llvm.element, 128 * result.lanes // result.bits)
+        part = builder.load(pointer(builder, arguments[1], lane), align=16)
+        return shuffle(builder, (part, part), [i % lane.count for i in range(result.lanes)])
+
+    return result(kind, types.intp), emit
+
+
+@intrinsic
+def store_quarters(typing_context: Any, to: Any, row_bytes: Any, far: Any, value: Any) -> Any:
+    """Store the four 8-byte pieces of a 256-bit vector: rows 0 and 1 at `to`, then both again `far` bytes on."""
     require_vectors(value)
 
     def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        words = builder.bitcast(arguments[1], value.of("i64").llvm)
-        for lane in range(value.bits // 128):
-            place = builder.add(arguments[0], arguments[0].type(16 * lane))
-            word = builder.extract_element(words, _I32(2 * lane))
-            builder.store(word, pointer(builder, place, ir.IntType(64)), align=8)
+        to, row_bytes, far, vector = arguments
+        words = builder.bitcast(vector, value.of("i64").llvm)
+        second = builder.add(to, far)
+        places = [to, builder.add(to, row_bytes), second, builder.add(second, row_bytes)]
+        for i, place in enumerate(places):
+            builder.store(builder.extract_element(words, _I32(i)), pointer(builder, place, ir.IntType(64)), align=8)
         return context.get_dummy_value()
 
-    return types.void(types.intp, value), emit
+    return types.void(types.intp, types.intp, types.intp, value), emit

@@ -7,7 +7,7 @@ results = product.run(panels)              # u8 [panels, rows, 64], the next lay
 sum[row, token] = bias[row] + sum over inputs of q[row, input] * (x[input, token] - zero_point)      exact, s32
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from sparsefab.errors import LayoutError
 from sparsefab.formats.requantize import Requantizer
 from sparsefab.kernels_cpu import spmm_avx2, spmm_portable, spmm_vnni, spmm_vnni1, spmm_vnni16, spmm_vnni32
-from sparsefab.kernels_cpu.features import Level, best_level, runs
-from sparsefab.kernels_cpu.layer import filled
+from sparsefab.kernels_cpu.features import Level, chosen_level, effective_features
+from sparsefab.kernels_cpu.layer import Output, filled
 from sparsefab.kernels_cpu.panels import WIDTHS, aligned_empty, aligned_zeros, interleaved, misaligned
 from sparsefab.kernels_cpu.threads import check_threads, run_threaded, tasks
 from sparsefab.kernels_cpu.weights import BlockWeights
 
-__all__ = ["BlockWeights", "Codes", "Product", "Reals", "Sums"]
+__all__ = ["BlockWeights", "Call", "Codes", "Product", "Reals", "Sums", "moments"]
 
 _WIDE = (Level.AVX512_VNNI, Level.AVX512)
 _NO_SCALES = np.zeros(1, np.float32)
@@ -41,9 +41,14 @@ class Reals:
     Attributes
     ----------
     row_scales : float32[rows]   Finite.
+    residual : bool              Add an array given to `run`, a third rounding: the skip connection of a block.
+    statistics : bool            Fill an array given to `run` with three sums a token, which `moments` turns into mean
+                                 and variance: what LayerNorm and RMSNorm need. Rows must be a multiple of 4.
     """
 
     row_scales: NDArray[np.float32]
+    residual: bool = False
+    statistics: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,11 +60,14 @@ class Codes:
     requantizer : Requantizer    Constants of each row, zero point and clamp; see sparsefab.formats.requantize.
     signed : bool                s8 instead of u8.
     interleaved : bool           Store u8 as aligned weights read them: four rows become four consecutive inputs.
+    table : uint8[256] | None    What becomes of each code after requantization, by its byte (of s8, code & 255): GELU,
+                                 SiLU or any other function of 8 bits, with the scales of both sides in it.
     """
 
     requantizer: Requantizer
     signed: bool = False
     interleaved: bool = False
+    table: NDArray[np.uint8] | None = None
 
 
 class Product:
@@ -72,6 +80,7 @@ class Product:
     bias : int64[rows] | None    In units of the sums; None is 0.
     zero_point : int             Code of the activations that means 0, -128 to 255; of s8 codes, give theirs plus 128.
     level : Level | None         Instruction set to use; None takes the best one that runs here.
+    emulate : bool               Emulate the level's instructions that the processor lacks: for tests, slow.
 
     Raises
     ------
@@ -87,15 +96,11 @@ class Product:
         bias: NDArray[np.int64] | None = None,
         zero_point: int = 0,
         level: Level | None = None,
+        emulate: bool = False,
     ) -> None:
         self.weights = weights
         self.epilogue = epilogue
-        self.level = best_level() if level is None else level
-        if not runs(self.level):
-            raise ValueError(
-                f"level {self.level.value} cannot run here: the processor or Numba's settings lack "
-                f"{', '.join(sorted(self.level.needs))}"
-            )
+        self.level = chosen_level(level, emulate=emulate)
         start = _start_values(weights, bias, zero_point)
         self._dtype, output, self._arrays, constants = _prepared(epilogue, weights)
         if isinstance(epilogue, Codes):  # each sum starts with the half that rounds its shift
@@ -117,9 +122,11 @@ class Product:
         }
         tables = {64: 0, 32: spmm_vnni32.tables(), 16: spmm_vnni16.tables(), 1: 0}
         self._layers = {width: filled(**self._arrays, **constants, tables=tables[width]) for width in WIDTHS}
-        self._interleaved = output == "interleaved"
+        self._interleaved = output.kind == "interleaved"
+        self._statistics = output.statistics
         widths = (64, 16, 1) if weights.aligned else WIDTHS
-        self._kernels = {width: _kernel(self.level, output, width, weights.aligned) for width in widths}
+        permute = self.level is Level.AVX512_VNNI and (emulate or "avx512vbmi" in effective_features())
+        self._kernels = {width: _kernel(self.level, output, width, weights.aligned, permute) for width in widths}
 
     def width(self, tokens: int) -> int:
         """Return the width of panels, 64, 32, 16 or 1, that is fastest for so many tokens."""
@@ -139,6 +146,8 @@ class Product:
         activations: NDArray[np.uint8],
         *,
         token_scales: NDArray[np.float32] | None = None,
+        residual: NDArray[np.float32] | None = None,
+        statistics: NDArray[np.float32] | None = None,
         out: NDArray[Any] | None = None,
         threads: int = 1,
     ) -> NDArray[Any]:
@@ -149,6 +158,8 @@ class Product:
         activations : uint8[panels, inputs, width]  From `panels_of` or another product; inputs >= columns.
                       uint8[panels, inputs / 4, 4 * width]  for aligned weights, from `interleaved` or a product.
         token_scales : float32[tokens] | None       Only for Reals, where None is 1; up to width * panels.
+        residual : float32[panels, padded_rows, width] | None   Where Reals asks for it; may be `out` itself.
+        statistics : float32[3, panels * width] | None          Likewise; from `aligned_empty`.
         out : [panels, padded_rows, width] | None   Buffer from `aligned_empty`; s32, f32, u8 or s8 by the epilogue.
         threads : int                               At most `available_threads()`.
 
@@ -161,18 +172,40 @@ class Product:
         ------
         TypeError, ValueError    If an array's type, shape, order or alignment does not fit; nothing is written then.
         """
+        call = self.bind(
+            activations,
+            token_scales=token_scales,
+            residual=residual,
+            statistics=statistics,
+            out=out,
+            threads=threads,
+        )
+        call()
+        return call.out
+
+    def bind(
+        self,
+        activations: NDArray[np.uint8],
+        *,
+        token_scales: NDArray[np.float32] | None = None,
+        residual: NDArray[np.float32] | None = None,
+        statistics: NDArray[np.float32] | None = None,
+        out: NDArray[Any] | None = None,
+        threads: int = 1,
+    ) -> "Call":
+        """Check arguments as `run` does and return the call, to be made any number of times on the same buffers.
+
+        Token scales are read anew each time if they are a whole buffer, float32[panels * width] on a 64-byte boundary.
+        """
         panels, width = self._checked_activations(activations)
         if threads != 1:
             check_threads(threads)
-        shape = (panels, self.padded_rows, width)
-        if self._interleaved:
-            shape = (panels, self.weights.groups, 4 * width)
+        plain = (panels, self.padded_rows, width)
+        shape = (panels, self.weights.groups, 4 * width) if self._interleaved else plain
         if out is None:
             out = aligned_empty(shape, self._dtype)
         else:
-            _check("out", out, self._dtype, 3)
-            if out.shape != shape or not out.flags.writeable:
-                raise ValueError(f"out must be writable, of shape {list(shape)}, not {list(out.shape)}")
+            _check("out", out, self._dtype, shape)
             if np.may_share_memory(out, activations):
                 raise ValueError("out must not overlap activations")
         if isinstance(self.epilogue, Reals):
@@ -181,12 +214,39 @@ class Product:
             scales = _NO_SCALES
         else:
             raise ValueError(f"token_scales belong to Reals, not to {type(self.epilogue).__name__}")
-        if self._interleaved and self.level not in _WIDE:
-            plain = aligned_empty((panels, self.padded_rows, width), self._dtype)
-            self._launch(activations, plain, scales, width, threads)
-            return interleaved(plain, out=out)
-        self._launch(activations, out, scales, width, threads)
-        return out
+        layer = self._layers[width].copy()
+        wants = (self.epilogue.residual, self.epilogue.statistics) if isinstance(self.epilogue, Reals) else (False,) * 2
+        for name, array, wanted, kind in (
+            ("residual", residual, wants[0], plain),
+            ("statistics", statistics, wants[1], (3, panels * width)),
+        ):
+            if (array is not None) != wanted:
+                raise ValueError(f"{name} must be given if and only if the epilogue is Reals({name}=True)")
+            if array is not None:
+                _check(name, array, np.float32, kind)
+                base = out if name == "residual" else scales
+                layer[name] = array.ctypes.data - base.ctypes.data
+        layer["plane"] = 4 * panels * width
+        held: tuple[Any, ...] = (self, residual, statistics)
+        if not _on_registers(self.level, width):
+            scratch = np.empty(
+                (tasks(threads, panels, 1 if self._statistics else self.weights.groups), 4, 64), np.int32
+            )
+            layer["scratch"] = scratch.ctypes.data
+            held = (*held, scratch)
+        unordered = aligned_empty(plain, self._dtype) if self._interleaved and self.level not in _WIDE else None
+        return Call(
+            kernel=self._kernels[width],
+            layer=layer,
+            activations=activations,
+            out=out,
+            scales=scales,
+            groups=self.weights.groups,
+            by_panel=self._statistics,
+            threads=threads,
+            unordered=unordered,
+            held=held,
+        )
 
     def _checked_activations(self, activations: NDArray[np.uint8]) -> tuple[int, int]:
         """Return the number and the width of the panels."""
@@ -208,18 +268,58 @@ class Product:
             raise ValueError("interleaved results need panels of 64, 16 or 1 tokens")
         return panels, width
 
-    def _launch(
-        self, activations: NDArray[np.uint8], out: NDArray[Any], scales: NDArray[np.float32], width: int, threads: int
-    ) -> None:
-        layer, panels, groups = self._layers[width], len(activations), self.weights.groups
-        if not _on_registers(self.level, width):
-            scratch = np.empty((tasks(threads, panels, groups), 4, 64), np.int32)
-            layer = layer.copy()
-            layer["scratch"] = scratch.ctypes.data
-        if threads == 1:
-            self._kernels[width](layer, activations, out, scales, 0, 0, panels, 0, groups)
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Call:
+    """A product with its buffers, checked: what a plan keeps of a layer. Made by `Product.bind`.
+
+    Attributes
+    ----------
+    kernel : compiled function   With the signature that `layer` describes.
+    layer : LAYER[1]             Its record.
+    by_panel : bool              A panel's rows must all be done by one thread, in order.
+    held : tuple                 What else must stay alive.
+    """
+
+    kernel: Any
+    layer: NDArray[np.void]
+    activations: NDArray[np.uint8]
+    out: NDArray[Any]
+    scales: NDArray[np.float32]
+    groups: int
+    by_panel: bool
+    threads: int
+    unordered: NDArray[Any] | None
+    held: tuple[Any, ...]
+
+    def __call__(self) -> None:
+        """Multiply what is in the buffers now."""
+        out = self.out if self.unordered is None else self.unordered
+        if self.threads == 1:
+            panels = len(self.activations)
+            self.kernel(self.layer, self.activations, out, self.scales, 0, 0, panels, 0, self.groups)
         else:
-            run_threaded(self._kernels[width], threads, layer, activations, out, scales, groups)
+            run_threaded(
+                self.kernel,
+                self.threads,
+                self.layer,
+                self.activations,
+                out,
+                self.scales,
+                self.groups,
+                by_panel=self.by_panel,
+            )
+        if self.unordered is not None:
+            interleaved(self.unordered, out=self.out)
+
+
+def moments(statistics: NDArray[np.float32], rows: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and variance (of the population) a token, float64[tokens] each, from what `run` left behind.
+
+    Their sum of mean squared and variance is the mean of squares that RMSNorm divides by.
+    """
+    first, total, squares = statistics.astype(np.float64)
+    return first + total / rows, squares / rows - (total / rows) ** 2
 
 
 def _on_registers(level: Level, width: int) -> bool:
@@ -227,17 +327,18 @@ def _on_registers(level: Level, width: int) -> bool:
     return level in _WIDE or (level is not Level.PORTABLE and width != 16)
 
 
-def _kernel(level: Level, output: str, width: int, aligned: bool) -> Any:
+def _kernel(level: Level, output: Output, width: int, aligned: bool, permute: bool) -> Any:
     """Return a kernel, not compiled yet."""
     if level is not Level.PORTABLE and width == 1:
         vnni = level in (Level.AVX512_VNNI, Level.AVX_VNNI)
         return spmm_vnni1.spmm(vnni=vnni, aligned=aligned, output=output)
     if level in _WIDE and width != 32:
         module = spmm_vnni if width == 64 else spmm_vnni16
-        return module.spmm(vnni=level is Level.AVX512_VNNI, aligned=aligned, output=output)
-    output = "u8" if output == "interleaved" else output
+        return module.spmm(vnni=level is Level.AVX512_VNNI, permute=permute, aligned=aligned, output=output)
+    if output.kind == "interleaved":
+        output = replace(output, kind="u8")
     if level is Level.AVX512_VNNI:
-        return spmm_vnni32.spmm(output=output)
+        return spmm_vnni32.spmm(permute=permute, output=output)
     if level is not Level.PORTABLE and width != 16:
         return spmm_avx2.spmm(vnni=level is Level.AVX_VNNI, aligned=aligned, output=output)
     return spmm_portable.spmm(aligned=aligned, output=output)
@@ -245,15 +346,18 @@ def _kernel(level: Level, output: str, width: int, aligned: bool) -> Any:
 
 def _prepared(
     epilogue: Sums | Reals | Codes, weights: BlockWeights
-) -> tuple[Any, str, dict[str, NDArray[Any]], dict[str, int]]:
-    """Return the result's type, the output's name, and the arrays and constants of the layer's record."""
+) -> tuple[Any, Output, dict[str, NDArray[Any]], dict[str, int]]:
+    """Return the result's type, the output, and the arrays and constants of the layer's record."""
     if isinstance(epilogue, Sums):
-        return np.int32, "s32", {}, {}
+        return np.int32, Output(kind="s32"), {}, {}
     if isinstance(epilogue, Reals):
         scales = _per_row("row_scales", epilogue.row_scales, np.float32, weights)
         if not np.isfinite(scales).all():
             raise ValueError("row_scales must be finite")
-        return np.float32, "f32", {"row_scales": scales}, {}
+        if epilogue.statistics and weights.rows % 4:
+            raise ValueError(f"statistics need a multiple of 4 rows, not {weights.rows}")
+        output = Output(kind="f32", residual=epilogue.residual, statistics=epilogue.statistics)
+        return np.float32, output, {"row_scales": scales}, {}
     if not isinstance(epilogue, Codes):
         raise TypeError(f"epilogue must be Sums, Reals or Codes, not {type(epilogue).__name__}")
     constants = epilogue.requantizer
@@ -280,7 +384,13 @@ def _prepared(
     }
     if epilogue.signed and epilogue.interleaved:
         raise ValueError("interleaved codes are u8")
-    output = "s8" if epilogue.signed else "interleaved" if epilogue.interleaved else "u8"
+    if epilogue.table is not None:
+        if epilogue.table.dtype != np.uint8 or epilogue.table.shape != (256,):
+            raise ValueError(f"table must be uint8[256], not {epilogue.table.dtype} of {epilogue.table.shape}")
+        arrays["lookup"] = aligned_empty((256,), np.uint8)
+        arrays["lookup"][:] = epilogue.table
+    kind = "s8" if epilogue.signed else "interleaved" if epilogue.interleaved else "u8"
+    output = Output(kind=kind, lookup=epilogue.table is not None)
     return (np.int8 if epilogue.signed else np.uint8), output, arrays, numbers
 
 
@@ -315,9 +425,10 @@ def _per_row(name: str, array: NDArray[Any], dtype: Any, weights: BlockWeights) 
 
 
 def _padded_scales(scales: NDArray[np.float32] | None, panels: int, width: int) -> NDArray[np.float32]:
+    """Return a whole, aligned buffer of scales: the one given if it is that, else a copy."""
     tokens = panels * width
-    result = aligned_zeros((tokens,), np.float32)
     if scales is None:
+        result = aligned_empty((tokens,), np.float32)
         result.fill(1)
         return result
     if scales.dtype != np.float32 or scales.ndim != 1 or not tokens - width < scales.size <= tokens:
@@ -327,16 +438,23 @@ def _padded_scales(scales: NDArray[np.float32] | None, panels: int, width: int) 
         )
     if not np.isfinite(scales).all():
         raise ValueError("token_scales must be finite")
+    if scales.size == tokens and scales.flags.c_contiguous and not misaligned(scales):
+        return scales
+    result = aligned_zeros((tokens,), np.float32)
     result[: scales.size] = scales
     return result
 
 
-def _check(name: str, array: NDArray[Any], dtype: Any, axes: int) -> None:
+def _check(name: str, array: NDArray[Any], dtype: Any, shape: tuple[int, ...] | int) -> None:
+    """Check type, axes or shape, order and alignment; an array of a given shape is written to."""
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         raise TypeError(
             f"{name} must be an array of {np.dtype(dtype)}, not {getattr(array, 'dtype', type(array).__name__)}"
         )
+    axes = shape if isinstance(shape, int) else len(shape)
     if array.ndim != axes or not array.flags.c_contiguous:
         raise ValueError(f"{name} must be C-contiguous with {axes} axes, not {array.shape}")
+    if not isinstance(shape, int) and (array.shape != shape or not array.flags.writeable):
+        raise ValueError(f"{name} must be writable, of shape {list(shape)}, not {list(array.shape)}")
     if array.size and misaligned(array):
         raise ValueError(f"{name} must start on a 64-byte boundary; make it with aligned_empty or panels_of")

@@ -16,27 +16,24 @@ from sparsefab.kernels_cpu.intrinsics import (
     broadcast,
     dot,
     load,
-    maximum,
-    minimum,
-    multiply_round,
     pack_i8,
     pack_i16,
     pack_u8,
-    read_f32,
     read_i16,
     read_i32,
     read_i64,
-    saturating_add,
     splat,
     store,
-    to_float,
 )
 from sparsefab.kernels_cpu.kernel import kernel, piece
+from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.products import dot_widened_256
+from sparsefab.kernels_cpu.reals import added_up_of, real_of
+from sparsefab.kernels_cpu.requantizing import lookup_of, scaled_of, shifted_of
 from sparsefab.kernels_cpu.shuffles import (
     high_halves,
     low_halves,
-    store_low_halves,
+    store_quarters,
     unpack_high_bytes,
     unpack_high_words,
     unpack_low_bytes,
@@ -46,16 +43,18 @@ from sparsefab.kernels_cpu.vector import f32x8, i8x32, i16x16, i32x8
 
 __all__ = ["spmm"]
 
+_shifted, _scaled = shifted_of(i32x8), scaled_of(i16x16)
+
 
 @functools.cache
-def spmm(*, vnni: bool, aligned: bool, output: str) -> Any:
-    """Return the compiled kernel for one kind of output: 's32', 'f32', 'u8' or 's8'.
+def spmm(*, vnni: bool, aligned: bool, output: Output) -> Any:
+    """Return the compiled kernel for one kind of output, not interleaved.
 
     Parameters
     ----------
     vnni : bool                  True uses vpdpbusd; False needs AVX2 only.
     aligned : bool               As in `spmm_vnni.spmm`.
-    output : str                 What the epilogue stores.
+    output : Output              What the epilogue stores.
 
     Returns
     -------
@@ -63,7 +62,7 @@ def spmm(*, vnni: bool, aligned: bool, output: str) -> Any:
     """
     product = dot if vnni else dot_widened_256
     low, high = (_aligned(0), _aligned(128)) if aligned else (_unpacked(unpack_low_bytes), _unpacked(unpack_high_bytes))
-    return _assemble(_sweep(product, low), _sweep(product, high), _EPILOGUES[output])
+    return _assemble(_sweep(product, low), _sweep(product, high), _epilogue(output))
 
 
 def _assemble(low_sweep: Any, high_sweep: Any, epilogue: Any) -> Any:
@@ -82,16 +81,9 @@ def _assemble(low_sweep: Any, high_sweep: Any, epilogue: Any) -> Any:
                     to = out.ctypes.data + (panel * out.shape[1] + row) * row_bytes + half * token_bytes
                     tokens = token_scales.ctypes.data + 4 * (width * panel + half)
                     a, b, c, d, e, f, g, h = low_sweep(layer, first, last, lines + half, scale, begin)
-                    epilogue(to, layer, tokens, row, a, b)
-                    epilogue(to + row_bytes, layer, tokens, row + 1, c, d)
-                    epilogue(to + 2 * row_bytes, layer, tokens, row + 2, e, f)
-                    epilogue(to + 3 * row_bytes, layer, tokens, row + 3, g, h)
+                    epilogue(to, row_bytes, layer, tokens, row, a, b, c, d, e, f, g, h)
                     a, b, c, d, e, f, g, h = high_sweep(layer, first, last, lines + half, scale, begin)
-                    to += 8 * token_bytes
-                    epilogue(to, layer, tokens + 32, row, a, b)
-                    epilogue(to + row_bytes, layer, tokens + 32, row + 1, c, d)
-                    epilogue(to + 2 * row_bytes, layer, tokens + 32, row + 2, e, f)
-                    epilogue(to + 3 * row_bytes, layer, tokens + 32, row + 3, g, h)
+                    epilogue(to + 8 * token_bytes, row_bytes, layer, tokens + 32, row, a, b, c, d, e, f, g, h)
 
     return spmm_4x1_ymm
 
@@ -148,43 +140,68 @@ def _aligned(first: int) -> Any:
     return tokens_of
 
 
+def _epilogue(output: Output) -> Any:
+    """Return epilogue(to, row_bytes, layer, tokens, row, a, b, c, d, e, f, g, h): the sums of four rows, two each.
+
+    `to` and `tokens` point at the first of the 16 tokens; the second eight lie 16 tokens further on.
+    """
+    if output.kind == "s32":
+        return _by_rows(_store_sums)
+    if output.kind == "f32":
+        return _reals(real_of(f32x8, residual=output.residual), added_up_of(f32x8, present=output.statistics))
+    return _codes(pack_u8 if output.kind == "u8" else pack_i8, lookup_of(i8x32, present=output.lookup, permute=False))
+
+
+def _by_rows(store_row: Any) -> Any:
+    @piece
+    def epilogue(to, row_bytes, layer, tokens, row, a, b, c, d, e, f, g, h):
+        store_row(to, a, b)
+        store_row(to + row_bytes, c, d)
+        store_row(to + 2 * row_bytes, e, f)
+        store_row(to + 3 * row_bytes, g, h)
+
+    return epilogue
+
+
 @piece
-def _store_sums(to, layer, tokens, row, x0, x1):
+def _store_sums(to, x0, x1):
     store(to, low_halves(x0, x1))
     store(to + 64, high_halves(x0, x1))
 
 
-@piece
-def _store_reals(to, layer, tokens, row, x0, x1):
-    scale = splat(f32x8, read_f32(layer.row_scales + 4 * row))
-    store(to, to_float(low_halves(x0, x1)) * scale * load(f32x8, tokens))
-    store(to + 64, to_float(high_halves(x0, x1)) * scale * load(f32x8, tokens + 64))
+def _reals(real: Any, added_up: Any) -> Any:
+    @piece
+    def epilogue(to, row_bytes, layer, tokens, row, a, b, c, d, e, f, g, h):
+        a0, b0 = (
+            real(to, layer, row, tokens, low_halves(a, b)),
+            real(to + row_bytes, layer, row + 1, tokens, low_halves(c, d)),
+        )
+        c0 = real(to + 2 * row_bytes, layer, row + 2, tokens, low_halves(e, f))
+        d0 = real(to + 3 * row_bytes, layer, row + 3, tokens, low_halves(g, h))
+        added_up(layer, row, tokens, a0, b0, c0, d0)
+        to, tokens = to + 64, tokens + 64
+        a1 = real(to, layer, row, tokens, high_halves(a, b))
+        b1 = real(to + row_bytes, layer, row + 1, tokens, high_halves(c, d))
+        c1 = real(to + 2 * row_bytes, layer, row + 2, tokens, high_halves(e, f))
+        d1 = real(to + 3 * row_bytes, layer, row + 3, tokens, high_halves(g, h))
+        added_up(layer, row, tokens, a1, b1, c1, d1)
+
+    return epilogue
 
 
 @piece
 def _requantize(layer, row, x0, x1):
     """Return 16 codes as s16, by the house's requantization."""
-    shift = read_i32(layer.shifts + 4 * row)
-    if shift >= 0:
-        x0, x1 = x0 >> splat(i32x8, shift), x1 >> splat(i32x8, shift)
-    else:
-        top, bottom, count = splat(i32x8, 32767), splat(i32x8, -32768), splat(i32x8, -shift)
-        x0, x1 = maximum(minimum(x0, top), bottom) << count, maximum(minimum(x1, top), bottom) << count
-    y = multiply_round(pack_i16(x0, x1), splat(i16x16, read_i16(layer.multipliers + 2 * row)))
-    y = saturating_add(y, splat(i16x16, layer.rounding)) >> splat(i16x16, 6)
-    return minimum(maximum(y, splat(i16x16, layer.code_min)), splat(i16x16, layer.code_max))
+    multiplier = splat(i16x16, read_i16(layer.multipliers + 2 * row))
+    return _scaled(layer, pack_i16(_shifted(layer, row, x0), _shifted(layer, row, x1)), multiplier)
 
 
-@piece
-def _store_u8(to, layer, tokens, row, x0, x1):
-    codes = _requantize(layer, row, x0, x1)
-    store_low_halves(to, pack_u8(codes, codes))
+def _codes(pack: Any, lookup: Any) -> Any:
+    @piece
+    def epilogue(to, row_bytes, layer, tokens, row, a, b, c, d, e, f, g, h):
+        codes = pack(_requantize(layer, row, a, b), _requantize(layer, row + 1, c, d))
+        store_quarters(to, row_bytes, 16, lookup(layer, codes))
+        codes = pack(_requantize(layer, row + 2, e, f), _requantize(layer, row + 3, g, h))
+        store_quarters(to + 2 * row_bytes, row_bytes, 16, lookup(layer, codes))
 
-
-@piece
-def _store_s8(to, layer, tokens, row, x0, x1):
-    codes = _requantize(layer, row, x0, x1)
-    store_low_halves(to, pack_i8(codes, codes))
-
-
-_EPILOGUES = {"s32": _store_sums, "f32": _store_reals, "u8": _store_u8, "s8": _store_s8}
+    return epilogue

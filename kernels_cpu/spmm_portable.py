@@ -11,26 +11,36 @@ from typing import Any
 
 import numpy as np
 
-from sparsefab.kernels_cpu.intrinsics import read_f32, read_i8, read_i16, read_i32, read_i64, write_i32
+from sparsefab.kernels_cpu.intrinsics import (
+    read_f32,
+    read_i8,
+    read_i16,
+    read_i32,
+    read_i64,
+    read_u8,
+    write_f32,
+    write_i32,
+)
 from sparsefab.kernels_cpu.kernel import kernel, piece
+from sparsefab.kernels_cpu.layer import Output
 
 __all__ = ["spmm"]
 
 
 @functools.cache
-def spmm(*, aligned: bool, output: str) -> Any:
-    """Return the compiled kernel for one kind of output: 's32', 'f32', 'u8' or 's8'.
+def spmm(*, aligned: bool, output: Output) -> Any:
+    """Return the compiled kernel for one kind of output, not interleaved.
 
     Parameters
     ----------
     aligned : bool               As in `spmm_vnni.spmm`.
-    output : str                 What the epilogue stores.
+    output : Output              What the epilogue stores.
 
     Returns
     -------
     kernel                       With the signature that `layer` describes; panels of any width up to 64.
     """
-    return _assemble(_add_aligned if aligned else _add_lines, _EPILOGUES[output])
+    return _assemble(_add_aligned if aligned else _add_lines, _epilogue(output))
 
 
 def _assemble(add: Any, epilogue: Any) -> Any:
@@ -85,28 +95,80 @@ def _add_aligned(sums, lines, layer, quad, width):
             write_i32(at, read_i32(at) + w0 * line[k] + w1 * line[k + 1] + w2 * line[k + 2] + w3 * line[k + 3])
 
 
+def _epilogue(output: Output) -> Any:
+    """Return epilogue(to, layer, token_scales, token, row, sums)."""
+    if output.kind == "s32":
+        return _store_sums
+    if output.kind == "f32":
+        return _reals(_plus_residual if output.residual else _zero, _add_up if output.statistics else _leave)
+    return _codes(_looked_up if output.lookup else _same)
+
+
 @piece
 def _store_sums(to, layer, token_scales, token, row, sums):
     for t in range(to.size):
         to[t] = read_i32(sums + 4 * t)
 
 
-@piece
-def _store_reals(to, layer, token_scales, token, row, sums):
-    scale = read_f32(layer.row_scales + 4 * row)
-    for t in range(to.size):
-        to[t] = np.float32(np.float32(read_i32(sums + 4 * t)) * scale) * token_scales[token + t]
+def _reals(residual: Any, statistics: Any) -> Any:
+    @piece
+    def epilogue(to, layer, token_scales, token, row, sums):
+        scale = read_f32(layer.row_scales + 4 * row)
+        for t in range(to.size):
+            y = np.float32(np.float32(read_i32(sums + 4 * t)) * scale) * token_scales[token + t]
+            to[t] = residual(y, layer, to.ctypes.data + 4 * t)
+            at = token_scales.ctypes.data + 4 * (token + t)
+            statistics(layer, at + layer.statistics, row, to[t])
+
+    return epilogue
 
 
 @piece
-def _store_codes(to, layer, token_scales, token, row, sums):
-    """Store codes by the house's requantization; the half that rounds the shift is in the sum."""
-    shift, multiplier = read_i32(layer.shifts + 4 * row), read_i16(layer.multipliers + 2 * row)
-    for t in range(to.size):
-        x = read_i32(sums + 4 * t)
-        x = x >> shift if shift >= 0 else x << -shift
-        y = ((min(max(x, -32768), 32767) * multiplier + 16384) >> 15) + layer.rounding
-        to[t] = min(max(min(max(y, -32768), 32767) >> 6, layer.code_min), layer.code_max)
+def _zero(y, layer, at):
+    return y
 
 
-_EPILOGUES = {"s32": _store_sums, "f32": _store_reals, "u8": _store_codes, "s8": _store_codes}
+@piece
+def _plus_residual(y, layer, at):
+    return y + read_f32(at + layer.residual)
+
+
+@piece
+def _leave(layer, at, row, y):
+    pass
+
+
+@piece
+def _add_up(layer, at, row, y):
+    """Take a result into the sums of its token, in the order of `reals`."""
+    if row == 0:
+        write_f32(at, y)
+        write_f32(at + layer.plane, np.float32(0))
+        write_f32(at + 2 * layer.plane, np.float32(0))
+    d = y - read_f32(at)
+    write_f32(at + layer.plane, read_f32(at + layer.plane) + d)
+    write_f32(at + 2 * layer.plane, read_f32(at + 2 * layer.plane) + d * d)
+
+
+def _codes(lookup: Any) -> Any:
+    @piece
+    def epilogue(to, layer, token_scales, token, row, sums):
+        """Store codes by the house's requantization; the half that rounds the shift is in the sum."""
+        shift, multiplier = read_i32(layer.shifts + 4 * row), read_i16(layer.multipliers + 2 * row)
+        for t in range(to.size):
+            x = read_i32(sums + 4 * t)
+            x = x >> shift if shift >= 0 else x << -shift
+            y = ((min(max(x, -32768), 32767) * multiplier + 16384) >> 15) + layer.rounding
+            to[t] = lookup(layer, min(max(min(max(y, -32768), 32767) >> 6, layer.code_min), layer.code_max))
+
+    return epilogue
+
+
+@piece
+def _same(layer, code):
+    return code
+
+
+@piece
+def _looked_up(layer, code):
+    return read_u8(layer.lookup + (code & 255))

@@ -15,6 +15,8 @@ come one by one.  Four quads keep four sums in flight.
 import functools
 from typing import Any
 
+import numpy as np
+
 from sparsefab.kernels_cpu.intrinsics import (
     broadcast,
     dot,
@@ -23,7 +25,6 @@ from sparsefab.kernels_cpu.intrinsics import (
     load_unaligned,
     maximum,
     minimum,
-    multiply_round,
     pack_i8,
     pack_i16,
     pack_u8,
@@ -31,23 +32,27 @@ from sparsefab.kernels_cpu.intrinsics import (
     read_i32,
     read_i64,
     read_u8,
-    saturating_add,
     splat,
     store,
     to_float,
     view,
+    write_f32,
     write_i32,
 )
 from sparsefab.kernels_cpu.kernel import kernel, piece
+from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.products import dot_widened_128
+from sparsefab.kernels_cpu.requantizing import scaled_of
 from sparsefab.kernels_cpu.vector import f32x4, i8x16, i16x8, i32x4
 
 __all__ = ["spmm"]
 
+_scaled = scaled_of(i16x8)
+
 
 @functools.cache
-def spmm(*, vnni: bool, aligned: bool, output: str) -> Any:
-    """Return the compiled kernel for one kind of output: 's32', 'f32', 'u8' or 's8'.
+def spmm(*, vnni: bool, aligned: bool, output: Output) -> Any:
+    """Return the compiled kernel for one kind of output.
 
     Parameters
     ----------
@@ -58,7 +63,7 @@ def spmm(*, vnni: bool, aligned: bool, output: str) -> Any:
     -------
     kernel                       With the signature that `layer` describes; panels of one token.
     """
-    return _assemble(dot if vnni else dot_widened_128, _consecutive if aligned else _gathered, _EPILOGUES[output])
+    return _assemble(dot if vnni else dot_widened_128, _consecutive if aligned else _gathered, _epilogue(output))
 
 
 def _assemble(dot: Any, inputs_of: Any, epilogue: Any) -> Any:
@@ -103,15 +108,59 @@ def _consecutive(x, offsets, quad):
     return broadcast(i8x16, x + (read_i32(offsets + (quad >> 2)) >> 6))
 
 
+def _epilogue(output: Output) -> Any:
+    """Return epilogue(to, layer, token_scale, row, sums)."""
+    if output.kind == "s32":
+        return _store_sums
+    if output.kind == "f32":
+        return _reals(_plus_residual if output.residual else _as_they_are, _add_up if output.statistics else _leave)
+    return _codes(pack_i8 if output.kind == "s8" else pack_u8, _looked_up if output.lookup else _same)
+
+
 @piece
 def _store_sums(to, layer, token_scale, row, sums):
     store(to + 4 * row, sums)
 
 
+def _reals(residual: Any, statistics: Any) -> Any:
+    @piece
+    def epilogue(to, layer, token_scale, row, sums):
+        y = to_float(sums) * load(f32x4, layer.row_scales + 4 * row) * splat(f32x4, read_f32(token_scale))
+        store(to + 4 * row, residual(layer, to + 4 * row, y))
+        statistics(layer, to + 4 * row, token_scale + layer.statistics, row)
+
+    return epilogue
+
+
 @piece
-def _store_reals(to, layer, token_scale, row, sums):
-    scaled = to_float(sums) * load(f32x4, layer.row_scales + 4 * row)
-    store(to + 4 * row, scaled * splat(f32x4, read_f32(token_scale)))
+def _as_they_are(layer, at, y):
+    return y
+
+
+@piece
+def _plus_residual(layer, at, y):
+    return y + load(f32x4, at + layer.residual)
+
+
+@piece
+def _leave(layer, results, at, row):
+    pass
+
+
+@piece
+def _add_up(layer, results, at, row):
+    """Take four results into the sums of their token, in the order of `reals`."""
+    if row == 0:
+        write_f32(at, read_f32(results))
+        write_f32(at + layer.plane, np.float32(0))
+        write_f32(at + 2 * layer.plane, np.float32(0))
+    first, s, q = read_f32(at), read_f32(at + layer.plane), read_f32(at + 2 * layer.plane)
+    for r in range(4):
+        d = read_f32(results + 4 * r) - first
+        s += d
+        q += d * d
+    write_f32(at + layer.plane, s)
+    write_f32(at + 2 * layer.plane, q)
 
 
 @piece
@@ -121,21 +170,24 @@ def _requantize(layer, row, sums):
     x = sums >> maximum(shift, none)
     # Saturating to 16 bits first keeps a shift to the left of up to 16 places exact; packing then saturates again.
     x = maximum(minimum(x, splat(i32x4, 32767)), splat(i32x4, -32768)) << maximum(none - shift, none)
-    y = multiply_round(pack_i16(x, x), load_unaligned(i16x8, layer.multipliers + 2 * row))
-    y = saturating_add(y, splat(i16x8, layer.rounding)) >> splat(i16x8, 6)
-    return minimum(maximum(y, splat(i16x8, layer.code_min)), splat(i16x8, layer.code_max))
+    return _scaled(layer, pack_i16(x, x), load_unaligned(i16x8, layer.multipliers + 2 * row))
+
+
+def _codes(pack: Any, lookup: Any) -> Any:
+    @piece
+    def epilogue(to, layer, token_scale, row, sums):
+        codes = _requantize(layer, row, sums)
+        write_i32(to + row, lookup(layer, element(view(i32x4, pack(codes, codes)), 0)))
+
+    return epilogue
 
 
 @piece
-def _store_u8(to, layer, token_scale, row, sums):
-    codes = _requantize(layer, row, sums)
-    write_i32(to + row, element(view(i32x4, pack_u8(codes, codes)), 0))
+def _same(layer, codes):
+    return codes
 
 
 @piece
-def _store_s8(to, layer, token_scale, row, sums):
-    codes = _requantize(layer, row, sums)
-    write_i32(to + row, element(view(i32x4, pack_i8(codes, codes)), 0))
-
-
-_EPILOGUES = {"s32": _store_sums, "f32": _store_reals, "u8": _store_u8, "s8": _store_s8, "interleaved": _store_u8}
+def _looked_up(layer, codes):
+    low = read_u8(layer.lookup + (codes & 255)) | read_u8(layer.lookup + (codes >> 8 & 255)) << 8
+    return low | (read_u8(layer.lookup + (codes >> 16 & 255)) | read_u8(layer.lookup + (codes >> 24 & 255)) << 8) << 16

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from sparsefab.kernels_cpu.epilogues import scaled, shifted
 from sparsefab.kernels_cpu.intrinsics import (
     broadcast,
     dot,
@@ -27,22 +26,25 @@ from sparsefab.kernels_cpu.intrinsics import (
     pack_i8,
     pack_i16,
     pack_u8,
-    read_f32,
     read_i16,
     read_i32,
     read_i64,
     splat,
     store,
-    to_float,
     view,
 )
 from sparsefab.kernels_cpu.kernel import kernel, piece
+from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.panels import aligned_empty
 from sparsefab.kernels_cpu.products import dot_widened
+from sparsefab.kernels_cpu.reals import added_up_of, real_of
+from sparsefab.kernels_cpu.requantizing import lookup_of, scaled_of, shifted_of
 from sparsefab.kernels_cpu.shuffles import join, permute_dwords, transpose_bytes
-from sparsefab.kernels_cpu.vector import f32x16, i8x16, i8x64, i32x16
+from sparsefab.kernels_cpu.vector import f32x16, i8x16, i8x64, i16x32, i32x16
 
 __all__ = ["spmm", "tables"]
+
+_shifted, _scaled = shifted_of(i32x16), scaled_of(i16x32)
 
 
 @functools.cache
@@ -54,18 +56,18 @@ def tables() -> Any:
 
 
 @functools.cache
-def spmm(*, vnni: bool, aligned: bool, output: str) -> Any:
-    """Return the compiled kernel for one kind of output: 's32', 'f32', 'u8', 's8' or 'interleaved'.
+def spmm(*, vnni: bool, permute: bool, aligned: bool, output: Output) -> Any:
+    """Return the compiled kernel for one kind of output.
 
     Parameters
     ----------
-    vnni, aligned, output        As in `spmm_vnni.spmm`; interleaved activations are [P, K / 4, 64].
+    vnni, permute, aligned, output            As in `spmm_vnni.spmm`; interleaved activations are [P, K / 4, 64].
 
     Returns
     -------
     kernel                       With the signature that `layer` describes; panels of 16 tokens, `tables()` in it.
     """
-    return _assemble(dot if vnni else dot_widened, _aligned if aligned else _interleaved, _EPILOGUES[output])
+    return _assemble(dot if vnni else dot_widened, _aligned if aligned else _interleaved, _epilogue(output, permute))
 
 
 def _assemble(dot: Any, tokens_of: Any, epilogue: Any) -> Any:
@@ -119,53 +121,59 @@ def _aligned(lines, offsets, quad, index):
     return load(i8x64, lines + (read_i32(offsets + (quad >> 2)) >> 2))
 
 
+def _epilogue(output: Output, permute: bool) -> Any:
+    """Return epilogue(to, layer, tokens, row, index, sums)."""
+    if output.kind == "s32":
+        return _store_sums
+    if output.kind == "f32":
+        return _reals(real_of(f32x16, residual=output.residual), added_up_of(f32x16, present=output.statistics))
+    lookup = lookup_of(i8x64, present=output.lookup, permute=permute)
+    if output.kind == "interleaved":
+        return _codes(pack_u8, lookup, _in_place)
+    return _codes(pack_u8 if output.kind == "u8" else pack_i8, lookup, _by_rows)
+
+
 @piece
 def _store_sums(to, layer, tokens, row, index, sums):
     for r in range(4):
         store(to + 64 * r, sums[r])
 
 
-@piece
-def _store_reals(to, layer, tokens, row, index, sums):
-    scales = load(f32x16, tokens)
-    for r in range(4):
-        scale = splat(f32x16, read_f32(layer.row_scales + 4 * (row + r)))
-        store(to + 64 * r, to_float(sums[r]) * scale * scales)
+def _reals(real: Any, added_up: Any) -> Any:
+    @piece
+    def epilogue(to, layer, tokens, row, index, sums):
+        a, b = real(to, layer, row, tokens, sums[0]), real(to + 64, layer, row + 1, tokens, sums[1])
+        c, d = real(to + 128, layer, row + 2, tokens, sums[2]), real(to + 192, layer, row + 3, tokens, sums[3])
+        added_up(layer, row, tokens, a, b, c, d)
+
+    return epilogue
 
 
 @piece
 def _requantize(layer, row, sums):
     """Return codes as s16, by the house's requantization: in each lane four tokens of rows 0 and 1, and of 2 and 3."""
-    a, b = shifted(layer, row, sums[0]), shifted(layer, row + 1, sums[1])
-    c, d = shifted(layer, row + 2, sums[2]), shifted(layer, row + 3, sums[3])
+    a, b = _shifted(layer, row, sums[0]), _shifted(layer, row + 1, sums[1])
+    c, d = _shifted(layer, row + 2, sums[2]), _shifted(layer, row + 3, sums[3])
     at = layer.multipliers + 2 * row
     ab = pack_i16(splat(i32x16, read_i16(at)), splat(i32x16, read_i16(at + 2)))
     cd = pack_i16(splat(i32x16, read_i16(at + 4)), splat(i32x16, read_i16(at + 6)))
-    return scaled(layer, pack_i16(a, b), ab), scaled(layer, pack_i16(c, d), cd)
+    return _scaled(layer, pack_i16(a, b), ab), _scaled(layer, pack_i16(c, d), cd)
 
 
 @piece
-def _store_u8(to, layer, tokens, row, index, sums):
-    ab, cd = _requantize(layer, row, sums)
-    store(to, permute_dwords(view(i32x16, pack_u8(ab, cd)), index))
+def _by_rows(codes, index):
+    return view(i8x64, permute_dwords(view(i32x16, codes), index))
 
 
 @piece
-def _store_s8(to, layer, tokens, row, index, sums):
-    ab, cd = _requantize(layer, row, sums)
-    store(to, permute_dwords(view(i32x16, pack_i8(ab, cd)), index))
+def _in_place(codes, index):
+    return transpose_bytes(codes)
 
 
-@piece
-def _store_interleaved(to, layer, tokens, row, index, sums):
-    ab, cd = _requantize(layer, row, sums)
-    store(to, transpose_bytes(pack_u8(ab, cd)))
+def _codes(pack: Any, lookup: Any, order: Any) -> Any:
+    @piece
+    def epilogue(to, layer, tokens, row, index, sums):
+        ab, cd = _requantize(layer, row, sums)
+        store(to, order(lookup(layer, pack(ab, cd)), index))
 
-
-_EPILOGUES = {
-    "s32": _store_sums,
-    "f32": _store_reals,
-    "u8": _store_u8,
-    "s8": _store_s8,
-    "interleaved": _store_interleaved,
-}
+    return epilogue

@@ -21,24 +21,21 @@ from sparsefab.kernels_cpu.intrinsics import (
     broadcast,
     dot,
     load,
-    maximum,
-    minimum,
-    multiply_round,
     pack_i8,
     pack_i16,
     pack_u8,
-    read_f32,
     read_i16,
     read_i32,
     read_i64,
-    saturating_add,
     splat,
     store,
-    to_float,
     view,
 )
 from sparsefab.kernels_cpu.kernel import kernel, piece
+from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.panels import aligned_empty
+from sparsefab.kernels_cpu.reals import added_up_of, real_of
+from sparsefab.kernels_cpu.requantizing import lookup_of, scaled_of, shifted_of
 from sparsefab.kernels_cpu.shuffles import (
     high_halves,
     join,
@@ -52,6 +49,8 @@ from sparsefab.kernels_cpu.vector import f32x16, i8x32, i8x64, i16x32, i32x16
 
 __all__ = ["spmm", "tables"]
 
+_shifted, _scaled = shifted_of(i32x16), scaled_of(i16x32)
+
 
 @functools.cache
 def tables() -> Any:
@@ -64,14 +63,14 @@ def tables() -> Any:
 
 
 @functools.cache
-def spmm(*, output: str) -> Any:
-    """Return the compiled kernel for one kind of output: 's32', 'f32', 'u8' or 's8'.
+def spmm(*, permute: bool, output: Output) -> Any:
+    """Return the compiled kernel for one kind of output, not interleaved; `permute` as in `spmm_vnni.spmm`.
 
     Returns
     -------
     kernel                       With the signature that `layer` describes; panels of 32 tokens, `tables()` in it.
     """
-    return _assemble(_EPILOGUES[output])
+    return _assemble(_epilogue(output, permute))
 
 
 def _assemble(epilogue: Any) -> Any:
@@ -124,8 +123,8 @@ def _assemble(epilogue: Any) -> Any:
                     w = broadcast(i8x64, weights + even + 12)
                     d0, d1 = dot(d0, v0, w), dot(d1, v1, w)
                 to = out.ctypes.data + (panel * out.shape[1] + row) * row_bytes
-                epilogue(to, layer, tokens, row, dwords, a0 + e0, a1 + e1, b0 + f0, b1 + f1)
-                epilogue(to + 2 * row_bytes, layer, tokens, row + 2, dwords, c0 + g0, c1 + g1, d0 + h0, d1 + h1)
+                a0, a1, b0, b1, c0, c1, d0, d1 = a0 + e0, a1 + e1, b0 + f0, b1 + f1, c0 + g0, c1 + g1, d0 + h0, d1 + h1
+                epilogue(to, layer, tokens, row, dwords, a0, a1, b0, b1, c0, c1, d0, d1)
 
     return spmm_4x1x32
 
@@ -140,49 +139,62 @@ def _tokens(lines, quad, index):
     return view(i8x64, permute_words(low, index)), view(i8x64, permute_words(high, index))
 
 
+def _epilogue(output: Output, permute: bool) -> Any:
+    """Return epilogue(to, layer, tokens, row, dwords, a0, a1, b0, b1, c0, c1, d0, d1)."""
+    if output.kind == "s32":
+        return _store_sums
+    if output.kind == "f32":
+        return _reals(real_of(f32x16, residual=output.residual), added_up_of(f32x16, present=output.statistics))
+    lookup = lookup_of(i8x64, present=output.lookup, permute=permute)
+    return _codes(pack_u8 if output.kind == "u8" else pack_i8, lookup)
+
+
 @piece
-def _store_sums(to, layer, tokens, row, dwords, a0, a1, b0, b1):
+def _store_sums(to, layer, tokens, row, dwords, a0, a1, b0, b1, c0, c1, d0, d1):
     store(to, low_halves(a0, a1))
     store(to + 64, high_halves(a0, a1))
     store(to + 128, low_halves(b0, b1))
     store(to + 192, high_halves(b0, b1))
+    store(to + 256, low_halves(c0, c1))
+    store(to + 320, high_halves(c0, c1))
+    store(to + 384, low_halves(d0, d1))
+    store(to + 448, high_halves(d0, d1))
 
 
-@piece
-def _store_reals(to, layer, tokens, row, dwords, a0, a1, b0, b1):
-    scale = splat(f32x16, read_f32(layer.row_scales + 4 * row))
-    first, second = load(f32x16, tokens), load(f32x16, tokens + 64)
-    store(to, to_float(low_halves(a0, a1)) * scale * first)
-    store(to + 64, to_float(high_halves(a0, a1)) * scale * second)
-    scale = splat(f32x16, read_f32(layer.row_scales + 4 * row + 4))
-    store(to + 128, to_float(low_halves(b0, b1)) * scale * first)
-    store(to + 192, to_float(high_halves(b0, b1)) * scale * second)
+def _reals(real: Any, added_up: Any) -> Any:
+    @piece
+    def of_row(to, layer, row, tokens, x0, x1):
+        y0 = real(to, layer, row, tokens, low_halves(x0, x1))
+        return y0, real(to + 64, layer, row, tokens + 64, high_halves(x0, x1))
+
+    @piece
+    def epilogue(to, layer, tokens, row, dwords, a0, a1, b0, b1, c0, c1, d0, d1):
+        a0, a1 = of_row(to, layer, row, tokens, a0, a1)
+        b0, b1 = of_row(to + 128, layer, row + 1, tokens, b0, b1)
+        c0, c1 = of_row(to + 256, layer, row + 2, tokens, c0, c1)
+        d0, d1 = of_row(to + 384, layer, row + 3, tokens, d0, d1)
+        added_up(layer, row, tokens, a0, b0, c0, d0)
+        added_up(layer, row, tokens + 64, a1, b1, c1, d1)
+
+    return epilogue
 
 
 @piece
 def _requantize(layer, row, x0, x1):
-    """Return 32 codes as s16, by the house's requantization."""
-    shift = read_i32(layer.shifts + 4 * row)
-    if shift >= 0:
-        x0, x1 = x0 >> splat(i32x16, shift), x1 >> splat(i32x16, shift)
-    else:
-        top, bottom, count = splat(i32x16, 32767), splat(i32x16, -32768), splat(i32x16, -shift)
-        x0, x1 = maximum(minimum(x0, top), bottom) << count, maximum(minimum(x1, top), bottom) << count
-    y = multiply_round(pack_i16(x0, x1), splat(i16x32, read_i16(layer.multipliers + 2 * row)))
-    y = saturating_add(y, splat(i16x32, layer.rounding)) >> splat(i16x32, 6)
-    return minimum(maximum(y, splat(i16x32, layer.code_min)), splat(i16x32, layer.code_max))
+    """Return 32 codes as s16."""
+    multiplier = splat(i16x32, read_i16(layer.multipliers + 2 * row))
+    return _scaled(layer, pack_i16(_shifted(layer, row, x0), _shifted(layer, row, x1)), multiplier)
 
 
-@piece
-def _store_u8(to, layer, tokens, row, dwords, a0, a1, b0, b1):
-    codes = pack_u8(_requantize(layer, row, a0, a1), _requantize(layer, row + 1, b0, b1))
-    store(to, permute_dwords(view(i32x16, codes), dwords))
+def _codes(pack: Any, lookup: Any) -> Any:
+    @piece
+    def of_rows(to, layer, row, dwords, a0, a1, b0, b1):
+        codes = lookup(layer, pack(_requantize(layer, row, a0, a1), _requantize(layer, row + 1, b0, b1)))
+        store(to, permute_dwords(view(i32x16, codes), dwords))
 
+    @piece
+    def epilogue(to, layer, tokens, row, dwords, a0, a1, b0, b1, c0, c1, d0, d1):
+        of_rows(to, layer, row, dwords, a0, a1, b0, b1)
+        of_rows(to + 64, layer, row + 2, dwords, c0, c1, d0, d1)
 
-@piece
-def _store_s8(to, layer, tokens, row, dwords, a0, a1, b0, b1):
-    codes = pack_i8(_requantize(layer, row, a0, a1), _requantize(layer, row + 1, b0, b1))
-    store(to, permute_dwords(view(i32x16, codes), dwords))
-
-
-_EPILOGUES = {"s32": _store_sums, "f32": _store_reals, "u8": _store_u8, "s8": _store_s8}
+    return epilogue

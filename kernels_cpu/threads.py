@@ -34,13 +34,13 @@ def tasks(threads: int, panels: int, groups: int) -> int:
 
 
 def run_threaded(
-    serial: Any, threads: int, layer: Any, activations: Any, out: Any, token_scales: Any, groups: int
+    serial: Any, threads: int, layer: Any, activations: Any, out: Any, token_scales: Any, groups: int, *, by_panel: bool
 ) -> None:
-    """Call a serial kernel for all tasks on `threads` threads, a number that `check_threads` passed."""
+    """Call a serial kernel for all tasks, whole panels if `by_panel`, on threads that `check_threads` passed."""
     before = numba.get_num_threads()
     numba.set_num_threads(threads)
     try:
-        chunks = _chunks(threads, len(activations), groups)
+        chunks = 1 if by_panel else _chunks(threads, len(activations), groups)
         _threaded(serial)(layer, activations, out, token_scales, groups, chunks)
     finally:
         numba.set_num_threads(before)

@@ -13,7 +13,7 @@ def test_peers_compute_the_product(name):
     pytest.importorskip(name)
     random = np.random.default_rng(0)
     problem = Problem(
-        weights=random.integers(-127, 128, (32, 48)).astype(np.int8),
+        weights=random.integers(-64, 64, (32, 48)).astype(np.int8),  # without VNNI, libraries saturate pairs beyond
         codes=random.integers(0, 256, (20, 48)).astype(np.uint8),
         threads=1,
     )

@@ -43,7 +43,11 @@ def level_under(tmp_path, **variables):
     ("variables", "expected"),
     [
         ({"NUMBA_CPU_NAME": "generic"}, "portable"),
-        ({"NUMBA_CPU_NAME": "skylake-avx512", "NUMBA_CPU_FEATURES": ""}, "portable"),
+        pytest.param(
+            {"NUMBA_CPU_NAME": "skylake-avx512", "NUMBA_CPU_FEATURES": ""},
+            "portable",
+            marks=pytest.mark.skipif(not runs(Level.AVX512), reason="Numba's code for that processor needs AVX512"),
+        ),
         ({"NUMBA_CPU_FEATURES": "-avx512vnni"}, "portable"),
         ({"NUMBA_ENABLE_AVX": "0"}, "portable"),
         ({"NUMBA_CPU_FEATURES": "+avx,+avx2"}, "avx2"),
@@ -55,6 +59,18 @@ def test_a_missing_feature_never_ends_the_process(tmp_path, variables, expected)
     if not runs(Level(expected)):
         pytest.skip(f"the host lacks {expected}")
     assert level_under(tmp_path, **variables) == expected
+
+
+@pytest.mark.skipif(not ON_X86 or runs(Level.AVX512), reason="the host has what the named processor has")
+def test_a_processor_that_is_not_there_is_an_error_and_no_crash(tmp_path):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("NUMBA_")}
+    environment |= {"PYTHONPATH": str(Path(__file__).resolve().parents[3]), "NUMBA_CACHE_DIR": str(tmp_path)}
+    environment |= {"NUMBA_CPU_NAME": "skylake-avx512", "NUMBA_CPU_FEATURES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 1
+    assert "compile for skylake-avx512, but this processor lacks" in done.stderr
 
 
 @pytest.mark.skipif(not ON_X86, reason="names x86 features")

@@ -9,18 +9,23 @@ from numpy.typing import NDArray
 from sparsefab.errors import LayoutError
 from sparsefab.formats import Block, IntFormat, QuantTensor, Vnni4x1, pack
 from sparsefab.formats.requantize import Requantizer, requantize_scalar
-from sparsefab.kernels_cpu.features import Level, runs
+from sparsefab.kernels_cpu.features import Level, best_level, runs
 from sparsefab.kernels_cpu.panels import aligned_empty, interleaved, panels_of, rows_of
 from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product, Reals, Sums
 from sparsefab.kernels_cpu.threads import available_threads
 
 INT8 = IntFormat(bits=8, signed=True, symmetric=False)
-LEVELS = [level for level in Level if runs(level)]
+# Levels that this machine lacks run emulated, in the slow suite.
+LEVELS = [pytest.param(level, marks=[] if runs(level) else [pytest.mark.slow]) for level in Level]
 # The same kernels around another dot product: all their outputs are the business of the slow suite.
 TWINS = (Level.AVX512, Level.AVX2)
 OUTPUTS = [
-    pytest.param(level, output, marks=[pytest.mark.slow] if level in TWINS and output != "s32" else [])
-    for level in LEVELS
+    pytest.param(
+        level,
+        output,
+        marks=[pytest.mark.slow] if not runs(level) or (level in TWINS and output != "s32") else [],
+    )
+    for level in Level
     for output in ("s32", "f32", "u8", "s8")
 ]
 PATTERNS = ["random", "empty", "full", "one block", "ragged", "one full group"]
@@ -89,7 +94,7 @@ def weights_of(tensor):
 @pytest.mark.parametrize("extreme", [False, True])
 def test_sums_equal_numpy(level, pattern, extreme):
     tensor, codes, bias = case(pattern, extreme=extreme)
-    product = Product(weights_of(tensor), Sums(), bias=bias, zero_point=131, level=level)
+    product = Product(weights_of(tensor), Sums(), bias=bias, zero_point=131, level=level, emulate=True)
     result = product.run(panels_of(codes))
     assert result.dtype == np.int32
     np.testing.assert_array_equal(tokens_of(result, TOKENS, 24), sums_of(tensor, codes, bias, 131))
@@ -99,7 +104,7 @@ def test_sums_equal_numpy(level, pattern, extreme):
 def test_signed_codes_enter_with_128_added(level):
     tensor, codes, bias = case("random")
     signed = codes.view(np.int8)
-    product = Product(weights_of(tensor), Sums(), bias=bias, zero_point=128 - 3, level=level)
+    product = Product(weights_of(tensor), Sums(), bias=bias, zero_point=128 - 3, level=level, emulate=True)
     np.testing.assert_array_equal(
         tokens_of(product.run(panels_of(signed)), TOKENS, 24), sums_of(tensor, signed, bias, -3)
     )
@@ -117,7 +122,7 @@ def test_a_last_group_of_fewer_rows_is_filled_up(level, rows):
     cut = BlockWeights(
         rows=rows, columns=29, ptr=whole.ptr[: -(-rows // 4) + 1], offsets=whole.offsets[:quads], values=values
     )
-    result = Product(cut, Sums(), bias=bias[:rows], level=level).run(panels_of(codes))
+    result = Product(cut, Sums(), bias=bias[:rows], level=level, emulate=True).run(panels_of(codes))
     assert result.shape[1] % 4 == 0
     np.testing.assert_array_equal(tokens_of(result, TOKENS, rows), sums_of(tensor, codes, bias, 0)[:, :rows])
 
@@ -129,7 +134,9 @@ def test_reals_are_two_binary32_products(level):
     random = np.random.default_rng(7)
     row_scales = random.random(24, np.float32)
     token_scales = random.random(TOKENS, np.float32)
-    product = Product(weights_of(tensor), Reals(row_scales=row_scales), bias=bias, zero_point=128, level=level)
+    product = Product(
+        weights_of(tensor), Reals(row_scales=row_scales), bias=bias, zero_point=128, level=level, emulate=True
+    )
     result = tokens_of(product.run(panels_of(codes), token_scales=token_scales), TOKENS, 24)
     sums = sums_of(tensor, codes, bias, 128)
     assert np.abs(sums).max() > 1 << 24
@@ -155,7 +162,12 @@ def test_codes_equal_the_specification(level, signed, pattern):
         code_max=high - 3,
     )
     product = Product(
-        weights_of(tensor), Codes(requantizer=constants, signed=signed), bias=bias, zero_point=100, level=level
+        weights_of(tensor),
+        Codes(requantizer=constants, signed=signed),
+        bias=bias,
+        zero_point=100,
+        level=level,
+        emulate=True,
     )
     result = tokens_of(product.run(panels_of(codes)), TOKENS, 24)
     sums = sums_of(tensor, codes, bias, 100)
@@ -203,19 +215,19 @@ def test_narrow_panels_give_the_same_results(level, pattern, output, width):
         "u8": Codes(requantizer=requantizer),
         "s8": Codes(requantizer=requantizer, signed=True),
     }[output]
-    product = Product(weights_of(tensor), epilogue, bias=bias, zero_point=7, level=level)
+    product = Product(weights_of(tensor), epilogue, bias=bias, zero_point=7, level=level, emulate=True)
     wide = product.run(panels_of(codes), token_scales=scales)
     narrow = product.run(panels_of(codes, width=width), token_scales=scales)
     assert narrow.shape == (-(-TOKENS // width), 24, width)
     np.testing.assert_array_equal(tokens_of(narrow, TOKENS, 24), tokens_of(wide, TOKENS, 24))
 
 
-@pytest.mark.parametrize("level", [LEVELS[0], Level.PORTABLE])
+@pytest.mark.parametrize("level", [best_level(), Level.PORTABLE])
 @pytest.mark.parametrize("width", [64, 32])
 def test_threads_share_rows_and_panels(level, width):
     threads = min(3, available_threads())
     tensor, codes, bias = case("ragged", rows=44)
-    product = Product(weights_of(tensor), Sums(), bias=bias, level=level)
+    product = Product(weights_of(tensor), Sums(), bias=bias, level=level, emulate=True)
     for tokens in (5, 64, TOKENS):
         result = product.run(panels_of(codes[:tokens], width=width), threads=threads)
         np.testing.assert_array_equal(tokens_of(result, tokens, 44), sums_of(tensor, codes[:tokens], bias, 0))
@@ -228,7 +240,7 @@ def test_threads_share_rows_and_panels(level, width):
 @pytest.mark.parametrize("level", LEVELS)
 def test_no_tokens_give_no_results(level):
     tensor, _, _ = case("random")
-    result = Product(weights_of(tensor), Sums(), level=level).run(panels_of(np.empty((0, 29), np.uint8)))
+    result = Product(weights_of(tensor), Sums(), level=level, emulate=True).run(panels_of(np.empty((0, 29), np.uint8)))
     assert result.shape == (0, 24, 64)
 
 
@@ -347,7 +359,7 @@ def test_aligned_weights_equal_numpy(level, rows, columns, density, width):
     matrix, codes, bias = aligned_case(rows, columns, density=density)
     weights = BlockWeights.from_matrix(matrix)
     assert len(weights.offsets) == (density == 1) * -(-rows // 4) * -(-columns // 4) or density == 0.4
-    product = Product(weights, Sums(), bias=bias, zero_point=9, level=level)
+    product = Product(weights, Sums(), bias=bias, zero_point=9, level=level, emulate=True)
     result = product.run(interleaved(panels_of(codes, width=width)))
     np.testing.assert_array_equal(
         tokens_of(result, TOKENS, rows), bias + (codes.astype(int) - 9) @ matrix.T.astype(int)
@@ -365,8 +377,10 @@ def test_interleaved_results_are_the_plain_ones_in_another_order(level, aligned,
     else:
         weights, panels = weights_of(case("random", columns=30)[0]), panels_of(codes, width=width)
     requantizer = Requantizer.of(np.exp(random.normal(-7, 3, 24)), 99, 3, 250)
-    plain = Product(weights, Codes(requantizer=requantizer), bias=bias, level=level).run(panels)
-    other = Product(weights, Codes(requantizer=requantizer, interleaved=True), bias=bias, level=level).run(panels)
+    plain = Product(weights, Codes(requantizer=requantizer), bias=bias, level=level, emulate=True).run(panels)
+    other = Product(
+        weights, Codes(requantizer=requantizer, interleaved=True), bias=bias, level=level, emulate=True
+    ).run(panels)
     np.testing.assert_array_equal(other, interleaved(plain))
 
 

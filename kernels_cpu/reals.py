@@ -1,0 +1,68 @@
+"""Sums to real results on registers of any width: scales, a residual, and sums a token for a normalization after it.
+
+    y = float32(float32(sum) * row_scale) * token_scale               two binary32 products
+    y = y + residual                                                  where there is one
+    d = y - y of row 0;  s = s + d;  q = q + d * d                    row after row, each step rounded to binary32
+
+Tokens are the lanes, rows come one after the other, so that the sums need no reduction; counting from the first row's
+value keeps the squares from cancelling.  The order is fixed: the three results are the same bits on every level.
+"""
+# mypy: allow-untyped-defs
+# Kernels are typed by Numba, at the first call.
+
+import functools
+from typing import Any
+
+from sparsefab.kernels_cpu.intrinsics import load, read_f32, splat, store, to_float
+from sparsefab.kernels_cpu.kernel import piece
+from sparsefab.kernels_cpu.vector import VectorType
+
+__all__ = ["added_up_of", "real_of"]
+
+
+@functools.cache
+def real_of(floats: VectorType, *, residual: bool) -> Any:
+    """Return real(to, layer, row, tokens, x): the results of one row, from sums in order of tokens, stored at `to`."""
+
+    @piece
+    def plain(to, layer, row, tokens, x):
+        y = to_float(x) * splat(floats, read_f32(layer.row_scales + 4 * row)) * load(floats, tokens)
+        store(to, y)
+        return y
+
+    @piece
+    def added(to, layer, row, tokens, x):
+        y = to_float(x) * splat(floats, read_f32(layer.row_scales + 4 * row)) * load(floats, tokens)
+        y = y + load(floats, to + layer.residual)
+        store(to, y)
+        return y
+
+    return added if residual else plain
+
+
+@functools.cache
+def added_up_of(floats: VectorType, *, present: bool) -> Any:
+    """Return added_up(layer, row, tokens, a, b, c, d): four rows' results taken into the sums of their tokens."""
+    return _added_up(floats) if present else _nothing
+
+
+@piece
+def _nothing(layer, row, tokens, a, b, c, d):
+    pass
+
+
+def _added_up(floats: VectorType) -> Any:
+    @piece
+    def added_up(layer, row, tokens, a, b, c, d):
+        at = tokens + layer.statistics
+        if row == 0:
+            store(at, a)
+            s = q = a - a
+        else:
+            s, q = load(floats, at + layer.plane), load(floats, at + 2 * layer.plane)
+        first = load(floats, at)
+        a, b, c, d = a - first, b - first, c - first, d - first
+        store(at + layer.plane, s + a + b + c + d)
+        store(at + 2 * layer.plane, q + a * a + b * b + c * c + d * d)
+
+    return added_up
