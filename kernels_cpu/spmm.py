@@ -136,6 +136,14 @@ class Product:
             return 16
         return 32 if tokens <= 32 and not self.weights.aligned and not self._interleaved else 64
 
+    def prepared(self, width: int) -> tuple[Any, NDArray[np.void], dict[str, NDArray[Any]]]:
+        """Return the kernel for panels of a width, its record and the arrays that the record points to.
+
+        A caller that compiles the kernel into a larger one takes over the checks of `run`, and sets the record's
+        scratch.
+        """
+        return self._kernels[width], self._layers[width], self._arrays
+
     @property
     def padded_rows(self) -> int:
         """Rows of the result buffer: the matrix's rows, filled up to groups of four."""
