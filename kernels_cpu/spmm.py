@@ -25,6 +25,7 @@ from sparsefab.kernels_cpu.weights import BlockWeights
 __all__ = ["BlockWeights", "Call", "Codes", "Product", "Reals", "Sums", "moments"]
 
 _WIDE = (Level.AVX512_VNNI, Level.AVX512)
+_MORE_QUADS = 1.3  # for products of bytes, which take so much less time than those of words
 _NO_SCALES = np.zeros(1, np.float32)
 _S32_MAX = (1 << 31) - 1
 
@@ -98,9 +99,14 @@ class Product:
         level: Level | None = None,
         emulate: bool = False,
     ) -> None:
-        self.weights = weights
         self.epilogue = epilogue
         self.level = chosen_level(level, emulate=emulate)
+        product = "vnni"
+        if self.level in (Level.AVX512, Level.AVX2):
+            paired = weights.paired()
+            product = "paired" if len(paired.offsets) <= _MORE_QUADS * len(weights.offsets) else "widened"
+            weights = paired if product == "paired" else weights
+        self.weights = weights
         start = _start_values(weights, bias, zero_point)
         self._dtype, output, self._arrays, constants = _prepared(epilogue, weights)
         if isinstance(epilogue, Codes):  # each sum starts with the half that rounds its shift
@@ -126,7 +132,9 @@ class Product:
         self._statistics = output.statistics
         widths = (64, 16, 1) if weights.aligned else WIDTHS
         permute = self.level is Level.AVX512_VNNI and (emulate or "avx512vbmi" in effective_features())
-        self._kernels = {width: _kernel(self.level, output, width, weights.aligned, permute) for width in widths}
+        self._kernels = {
+            width: _kernel(self.level, product, output, width, weights.aligned, permute) for width in widths
+        }
 
     def width(self, tokens: int) -> int:
         """Return the width of panels, 64, 32, 16 or 1, that is fastest for so many tokens."""
@@ -236,13 +244,14 @@ class Product:
                 layer[name] = array.ctypes.data - base.ctypes.data
         layer["plane"] = 4 * panels * width
         held: tuple[Any, ...] = (self, residual, statistics)
-        if not _on_registers(self.level, width):
-            scratch = np.empty(
+        if self.level not in _WIDE or width == 32:
+            scratch = aligned_empty(
                 (tasks(threads, panels, 1 if self._statistics else self.weights.groups), 4, 64), np.int32
             )
             layer["scratch"] = scratch.ctypes.data
             held = (*held, scratch)
-        unordered = aligned_empty(plain, self._dtype) if self._interleaved and self.level not in _WIDE else None
+        by_loops = self.level is Level.PORTABLE or (width == 16 and self.level not in _WIDE)
+        unordered = aligned_empty(plain, self._dtype) if self._interleaved and by_loops else None
         return Call(
             kernel=self._kernels[width],
             layer=layer,
@@ -330,25 +339,19 @@ def moments(statistics: NDArray[np.float32], rows: int) -> tuple[NDArray[np.floa
     return first + total / rows, squares / rows - (total / rows) ** 2
 
 
-def _on_registers(level: Level, width: int) -> bool:
-    """Say whether a level has a kernel for a width; the portable one serves the others."""
-    return level in _WIDE or (level is not Level.PORTABLE and width != 16)
-
-
-def _kernel(level: Level, output: Output, width: int, aligned: bool, permute: bool) -> Any:
+def _kernel(level: Level, product: str, output: Output, width: int, aligned: bool, permute: bool) -> Any:
     """Return a kernel, not compiled yet."""
     if level is not Level.PORTABLE and width == 1:
-        vnni = level in (Level.AVX512_VNNI, Level.AVX_VNNI)
-        return spmm_vnni1.spmm(vnni=vnni, aligned=aligned, output=output)
+        return spmm_vnni1.spmm(product=product, aligned=aligned, output=output)
     if level in _WIDE and width != 32:
         module = spmm_vnni if width == 64 else spmm_vnni16
-        return module.spmm(vnni=level is Level.AVX512_VNNI, permute=permute, aligned=aligned, output=output)
-    if output.kind == "interleaved":
-        output = replace(output, kind="u8")
+        return module.spmm(product=product, permute=permute, aligned=aligned, output=output)
     if level is Level.AVX512_VNNI:
         return spmm_vnni32.spmm(permute=permute, output=output)
     if level is not Level.PORTABLE and width != 16:
-        return spmm_avx2.spmm(vnni=level is Level.AVX_VNNI, aligned=aligned, output=output)
+        return spmm_avx2.spmm(product=product, aligned=aligned, tokens=width, output=output)
+    if output.kind == "interleaved":
+        output = replace(output, kind="u8")
     return spmm_portable.spmm(aligned=aligned, output=output)
 
 

@@ -19,10 +19,10 @@ import functools
 from typing import Any
 
 from sparsefab.kernels_cpu.epilogues import epilogue_of
-from sparsefab.kernels_cpu.intrinsics import broadcast, dot, load, read_i32, read_i64, splat
+from sparsefab.kernels_cpu.intrinsics import broadcast, load, read_i32, read_i64, splat
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.layer import Output
-from sparsefab.kernels_cpu.products import dot_widened
+from sparsefab.kernels_cpu.products import dot_of
 from sparsefab.kernels_cpu.shuffles import unpack_high_bytes, unpack_high_words, unpack_low_bytes, unpack_low_words
 from sparsefab.kernels_cpu.vector import i8x64, i32x16
 
@@ -30,12 +30,12 @@ __all__ = ["spmm"]
 
 
 @functools.cache
-def spmm(*, vnni: bool, permute: bool, aligned: bool, output: Output) -> Any:
+def spmm(*, product: str, permute: bool, aligned: bool, output: Output) -> Any:
     """Return the compiled kernel for one kind of output.
 
     Parameters
     ----------
-    vnni : bool                  True uses vpdpbusd; False needs AVX512BW only.
+    product : str                How four products are added up, a name in `products`.
     aligned : bool               Activations come interleaved [P, K / 4, 256], offsets are int32[quads], 256 * (k / 4).
     permute : bool               True uses vpermi2b for tables.
     output : Output              What the epilogue stores.
@@ -45,7 +45,7 @@ def spmm(*, vnni: bool, permute: bool, aligned: bool, output: Output) -> Any:
     kernel                       With the signature that `layer` describes; panels of 64 tokens.
     """
     return _assemble(
-        dot if vnni else dot_widened, _aligned if aligned else _interleaved, epilogue_of(output, permute=permute)
+        dot_of(i32x16, product), _aligned if aligned else _interleaved, epilogue_of(output, permute=permute)
     )
 
 

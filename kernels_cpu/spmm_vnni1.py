@@ -19,7 +19,6 @@ import numpy as np
 
 from sparsefab.kernels_cpu.intrinsics import (
     broadcast,
-    dot,
     element,
     load,
     load_unaligned,
@@ -41,7 +40,7 @@ from sparsefab.kernels_cpu.intrinsics import (
 )
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.layer import Output
-from sparsefab.kernels_cpu.products import dot_widened_128
+from sparsefab.kernels_cpu.products import dot_of
 from sparsefab.kernels_cpu.requantizing import scaled_of
 from sparsefab.kernels_cpu.vector import f32x4, i8x16, i16x8, i32x4
 
@@ -51,19 +50,19 @@ _scaled = scaled_of(i16x8)
 
 
 @functools.cache
-def spmm(*, vnni: bool, aligned: bool, output: Output) -> Any:
+def spmm(*, product: str, aligned: bool, output: Output) -> Any:
     """Return the compiled kernel for one kind of output.
 
     Parameters
     ----------
-    vnni : bool                  True uses vpdpbusd; False needs AVX2 only.
+    product : str                How four products are added up, a name in `products`.
     aligned, output              As in `spmm_vnni.spmm`; a row of codes is interleaved as it is.
 
     Returns
     -------
     kernel                       With the signature that `layer` describes; panels of one token.
     """
-    return _assemble(dot if vnni else dot_widened_128, _consecutive if aligned else _gathered, _epilogue(output))
+    return _assemble(dot_of(i32x4, product), _consecutive if aligned else _gathered, _epilogue(output))
 
 
 def _assemble(dot: Any, inputs_of: Any, epilogue: Any) -> Any:

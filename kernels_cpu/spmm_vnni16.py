@@ -21,7 +21,6 @@ import numpy as np
 
 from sparsefab.kernels_cpu.intrinsics import (
     broadcast,
-    dot,
     load,
     pack_i8,
     pack_i16,
@@ -36,7 +35,7 @@ from sparsefab.kernels_cpu.intrinsics import (
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.panels import aligned_empty
-from sparsefab.kernels_cpu.products import dot_widened
+from sparsefab.kernels_cpu.products import dot_of
 from sparsefab.kernels_cpu.reals import added_up_of, real_of
 from sparsefab.kernels_cpu.requantizing import lookup_of, scaled_of, shifted_of
 from sparsefab.kernels_cpu.shuffles import join, permute_dwords, transpose_bytes
@@ -56,18 +55,18 @@ def tables() -> Any:
 
 
 @functools.cache
-def spmm(*, vnni: bool, permute: bool, aligned: bool, output: Output) -> Any:
+def spmm(*, product: str, permute: bool, aligned: bool, output: Output) -> Any:
     """Return the compiled kernel for one kind of output.
 
     Parameters
     ----------
-    vnni, permute, aligned, output            As in `spmm_vnni.spmm`; interleaved activations are [P, K / 4, 64].
+    product, permute, aligned, output         As in `spmm_vnni.spmm`; interleaved activations are [P, K / 4, 64].
 
     Returns
     -------
     kernel                       With the signature that `layer` describes; panels of 16 tokens, `tables()` in it.
     """
-    return _assemble(dot if vnni else dot_widened, _aligned if aligned else _interleaved, _epilogue(output, permute))
+    return _assemble(dot_of(i32x16, product), _aligned if aligned else _interleaved, _epilogue(output, permute))
 
 
 def _assemble(dot: Any, tokens_of: Any, epilogue: Any) -> Any:

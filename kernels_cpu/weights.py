@@ -1,6 +1,6 @@
 """Weights as kernels read them: views of packed sections, checked so that no kernel can read astray."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from sparsefab.formats import (
     Vnni4x1,
     Vnni4x4,
     pack,
+    safe_pairs,
     unpack,
 )
 from sparsefab.kernels_cpu.panels import aligned_empty
@@ -117,6 +118,11 @@ class BlockWeights:
     def groups(self) -> int:
         """Groups of four rows."""
         return -(-self.rows // 4)
+
+    def paired(self) -> "BlockWeights":
+        """Return the same matrix with no quad that could saturate the products of bytes: `formats.safe_pairs`."""
+        values, offsets, pointers = safe_pairs(self.values, self.offsets, self.ptr)
+        return replace(self, ptr=pointers, offsets=offsets, values=values)
 
     def row_sums(self) -> NDArray[np.int64]:
         """Sum of each row's weights, int64[4 * groups]."""

@@ -18,6 +18,7 @@ from sparsefab.formats.layout import (
 )
 from sparsefab.formats.mx import BlockFormat
 from sparsefab.formats.packing import pack, unpack
+from sparsefab.formats.packing_vnni import safe_pairs
 from sparsefab.formats.requantize import Requantizer, requantize, requantize_scalar
 from sparsefab.formats.scales import group_count, multiplier_loss, to_multipliers
 from sparsefab.formats.sparsity import NM, Block, BlockN, Dense, Pattern, Unstructured, parse_pattern
@@ -61,6 +62,7 @@ __all__ = [
     "quantize_static",
     "requantize",
     "requantize_scalar",
+    "safe_pairs",
     "storage_layout",
     "to_multipliers",
     "unpack",

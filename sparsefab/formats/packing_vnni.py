@@ -8,7 +8,9 @@ from sparsefab.formats.layout import VNNI_LINE_BYTES, VNNI_MAX_COLUMNS, VNNI_PAN
 from sparsefab.formats.packing_parts import Parts, Sections, centred_s8, codes_of_centred, section
 from sparsefab.formats.tensors import PackedTensor, QuantTensor
 
-__all__ = ["read_vnni4x1", "read_vnni4x4", "write_vnni4x1", "write_vnni4x4"]
+__all__ = ["read_vnni4x1", "read_vnni4x4", "safe_pairs", "write_vnni4x1", "write_vnni4x4"]
+
+_PAIR_LIMIT = 128
 
 
 def write_vnni4x1(tensor: QuantTensor, layout: Vnni4x1) -> Sections:
@@ -89,6 +91,53 @@ def read_vnni4x4(packed: PackedTensor, layout: Vnni4x4, zero_points: NDArray[np.
     if not layout.drops_blocks(spec.pattern):
         return codes, None
     return codes, mask.transpose(0, 2, 1, 3).reshape(shape)[: spec.rows, : spec.columns]
+
+
+def safe_pairs(
+    values: NDArray[np.int8], offsets: NDArray[np.int32], pointers: NDArray[np.int64]
+) -> tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.int64]]:
+    """Arrange quads for a product of bytes that saturates to 16 bits (`vpmaddubsw`): u8 times s8, two neighbours added.
+
+    A pair is safe when its positive weights sum to 128 at most and its negative ones to -128 at least, since 255 * 128
+    fits. Gathered inputs of a group are paired the greatest with the least; a quad with an unsafe pair becomes two, of
+    the lower and the upper halves of its weights. The result is the same layout and means the same matrix, as what
+    several quads hold of one input adds up.
+
+    Parameters
+    ----------
+    values : int8[quads, 4, 4]              Rows, inputs.
+    offsets : int32[quads, 4] or [quads]    Of gathered inputs, or of four consecutive ones, which stay together.
+    pointers : int64[groups + 1]
+    """
+    if offsets.ndim == 2:
+        values, offsets = _great_with_small(values, offsets, pointers)
+    pairs = values.reshape(-1, 8, 2).astype(np.int16)
+    most, least = np.maximum(pairs, 0).sum(axis=2), np.minimum(pairs, 0).sum(axis=2)
+    unsafe = ((most > _PAIR_LIMIT) | (least < -_PAIR_LIMIT)).any(axis=1)
+    index = np.repeat(np.arange(len(values)), 1 + unsafe)
+    result = values[index]
+    second = np.flatnonzero(np.diff(index, prepend=-1) == 0)
+    half = result[second] >> 1
+    result[second - 1] = half
+    result[second] -= half
+    return result, offsets[index], np.searchsorted(index, pointers).astype(np.int64)
+
+
+def _great_with_small(
+    values: NDArray[np.int8], offsets: NDArray[np.int32], pointers: NDArray[np.int64]
+) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
+    counts = 4 * np.diff(pointers)
+    group = np.repeat(np.arange(len(counts)), counts)
+    columns = values.transpose(0, 2, 1).reshape(-1, 4)  # an input's weights of four rows
+    order = np.lexsort((np.abs(columns.astype(np.int16)).max(axis=1, initial=0), group))
+    first = 4 * pointers[:-1][group]
+    rank = np.arange(len(order)) - first
+    count = counts[group]
+    place = first + np.where(rank < count // 2, 2 * rank, 2 * (count - 1 - rank) + 1)
+    source = np.empty_like(order)
+    source[place] = order
+    arranged = columns[source].reshape(-1, 4, 4).transpose(0, 2, 1)
+    return np.ascontiguousarray(arranged), offsets.reshape(-1)[source].reshape(-1, 4)
 
 
 def _check_rows(tensor: QuantTensor, layout: Vnni4x1 | Vnni4x4) -> None:

@@ -101,6 +101,19 @@ def test_sums_equal_numpy(level, pattern, extreme):
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("spread", [20, 127])  # 127: too many pairs that a product of bytes would saturate
+@pytest.mark.parametrize("width", [64, 32])
+def test_a_group_of_many_quads_is_done_in_runs(level, spread, width):
+    random = np.random.default_rng(8)
+    tensor = block_tensor(random.integers(-spread, spread + 1, (8, 600)).astype(np.int8), random.random((2, 600)) < 0.9)
+    codes = random.choice([0, 3, 255], (TOKENS, 600)).astype(np.uint8)
+    product = Product(weights_of(tensor), Sums(), level=level, emulate=True)
+    assert np.diff(product.weights.ptr).min() > 128
+    result = tokens_of(product.run(panels_of(codes, width=width)), TOKENS, 8)
+    np.testing.assert_array_equal(result, sums_of(tensor, codes, np.zeros(8, np.int64), 0))
+
+
+@pytest.mark.parametrize("level", LEVELS)
 def test_signed_codes_enter_with_128_added(level):
     tensor, codes, bias = case("random")
     signed = codes.view(np.int8)
