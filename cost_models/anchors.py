@@ -12,13 +12,42 @@ from sparsefab.cost_models.attention import AttentionFit, attention_coordinates
 from sparsefab.cost_models.gemm import Curve, Floats, GemmFit, Residual, coordinates
 from sparsefab.errors import ConfigError
 
-__all__ = ["ATTENTION_FILE", "GEMM_FILE", "Calibration", "load_attention", "load_gemm"]
+__all__ = [
+    "ATTENTION_FILE",
+    "GEMM_FILE",
+    "TORCH_FILES",
+    "Calibration",
+    "MeteredPower",
+    "load_attention",
+    "load_gemm",
+    "load_torch",
+    "product_fits",
+    "read_calibration",
+]
 
 _DATA = Path(__file__).resolve().parent / "data"
 GEMM_FILE = _DATA / "gpu_gemm.json"
 ATTENTION_FILE = _DATA / "gpu_attention.json"
+#: Written by `sparsefab bench gpu`, as they are.
+TORCH_FILES = (_DATA / "torch_h100.json", _DATA / "torch_h200.json")
 
 _GEMM_COLUMNS, _ATTENTION_COLUMNS = 3, 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MeteredPower:
+    """A board's power as its meter read it under load: the terms fitted to it, in watts.
+
+    samples : float64[loads, 3]     Use of bandwidth, use of peak, watts.
+    mean_error : float              On loads left out one at a time.
+    """
+
+    device: str
+    static_w: float
+    memory_w: float
+    compute_w: float
+    mean_error: float
+    samples: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,6 +63,7 @@ class Calibration:
     gemm: dict[tuple[str, str], GemmFit]
     attention: dict[str, AttentionFit]
     held_out: dict[tuple[str, str], Floats]
+    power: MeteredPower | None = None
 
     @property
     def citation(self) -> str:
@@ -44,16 +74,34 @@ class Calibration:
 @lru_cache(maxsize=4)
 def load_gemm(path: Path = GEMM_FILE) -> Calibration:
     """Read the products' calibration; ConfigError names a file that cannot be used and why."""
-    return _load(path, _GEMM_COLUMNS)
+    return read_calibration(path)
 
 
 @lru_cache(maxsize=4)
 def load_attention(path: Path = ATTENTION_FILE) -> Calibration:
     """Read decode attention's calibration; ConfigError names a file that cannot be used and why."""
-    return _load(path, _ATTENTION_COLUMNS)
+    return read_calibration(path)
 
 
-def _load(path: Path, columns: int) -> Calibration:
+@lru_cache(maxsize=1)
+def load_torch() -> tuple[Calibration, ...]:
+    """Read the own measurements of torch's kernels, one file a board."""
+    return tuple(read_calibration(path) for path in TORCH_FILES)
+
+
+@lru_cache(maxsize=1)
+def product_fits() -> dict[tuple[str, str], GemmFit]:
+    """Return the fits of products that estimates are made from: TensorRT-LLM's kernels, torch's where it has none."""
+    return {key: fit for own in load_torch() for key, fit in own.gemm.items()} | load_gemm().gemm
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read a calibration file: fits of products and of decode attention, and of the board's power if it was metered.
+
+    Raises
+    ------
+    ConfigError             If the file cannot be used; says why.
+    """
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         gemm: dict[tuple[str, str], GemmFit] = {}
@@ -61,6 +109,7 @@ def _load(path: Path, columns: int) -> Calibration:
         held_out = {}
         for pair in table["pairs"]:
             key = (str(pair["device"]), str(pair["kernel"]))
+            columns = _ATTENTION_COLUMNS if key[1] == "attention" else _GEMM_COLUMNS
             anchors = np.asarray(pair["anchors"], np.float64)
             shapes, curve, residual = anchors[:, :columns], Curve(**pair["curve"]), anchors[:, columns]
             bounds = {name: (float(low), float(high)) for name, (low, high) in pair["bounds"].items()}
@@ -75,6 +124,7 @@ def _load(path: Path, columns: int) -> Calibration:
                     device=key[0], curve=curve, residual=_residual(points, residual, pair), bounds=bounds
                 )
             held_out[key] = np.asarray(pair["held_out"], np.float64).reshape(-1, columns + 1)
+        power = table.get("power")
         return Calibration(
             source=str(table["source"]),
             licence=str(table["licence"]),
@@ -82,11 +132,18 @@ def _load(path: Path, columns: int) -> Calibration:
             gemm=gemm,
             attention=attention,
             held_out=held_out,
+            power=None if power is None else _power(power),
         )
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (KeyError, TypeError, ValueError, IndexError, np.linalg.LinAlgError) as error:
         raise ConfigError(f"{path}: not a calibration file: {type(error).__name__}: {error}") from error
+
+
+def _power(table: dict[str, Any]) -> MeteredPower:
+    terms = {name: float(table[name]) for name in ("static_w", "memory_w", "compute_w", "mean_error")}
+    samples = np.asarray(table["samples"], np.float64).reshape(-1, 3)
+    return MeteredPower(device=str(table["device"]), samples=samples, **terms)
 
 
 def _residual(points: Floats, values: Floats, pair: dict[str, Any]) -> Residual:

@@ -73,7 +73,7 @@ class PriceSheet:
         self._names = {layer.name for layer in self.layers}
         classes: dict[object, int] = {}
         kinds = [classes.setdefault(_kind(layer), len(classes)) for layer in self.layers]
-        self._kinds = np.array(kinds, np.intp)
+        self._kinds = kinds
         self._examples = [self.layers[kinds.index(number)] for number in range(len(classes))]
         self._price = MODELS.get(device.kind)
         other = tuple(layer for layer in workload.layers if not isinstance(layer, Linear | Convolution))
@@ -82,8 +82,10 @@ class PriceSheet:
         self._terms: list[str] = []
         self._rows: list[tuple[list[float], dict[str, float], int, Support]] = []
         self._known: dict[tuple[int, LayerPlan, bool], int | str] = {}
+        self._met: dict[tuple[int, int, bool], tuple[LayerPlan, int | str]] = {}  # by identity: plans hash slowly
         self._said: Priced | None = None  # notes and sources of a weight layer's price
         self._table: tuple[Floats, Floats, NDArray[np.intp]] | None = None
+        self._rest_table: tuple[Floats, Floats, Floats] | None = None
         measured = self.options.measured
         self._cache_bytes = 0.0 if measured is None else float(measured.last_level_cache_bytes or 0)
         self._fixed = [_row(layer) for layer in self._rest.layers]
@@ -213,11 +215,18 @@ class PriceSheet:
 
     def _find(self, position: int, plan: LayerPlan, cached: bool) -> int | str:
         """Row of a layer under a plan, priced at the first call; the reason in words if it is absent."""
-        key = (int(self._kinds[position]), plan, cached)
+        kind = self._kinds[position]
+        met = self._met.get((kind, id(plan), cached))
+        if met is None:
+            met = self._met[kind, id(plan), cached] = plan, self._priced(kind, plan, cached)
+        return met[1]
+
+    def _priced(self, kind: int, plan: LayerPlan, cached: bool) -> int | str:
+        key = (kind, plan, cached)
         known = self._known.get(key)
         if known is not None:
             return known
-        layer = self._examples[key[0]]
+        layer = self._examples[kind]
         options = self.options
         if options.measured is not None:
             size = _ALL_CACHE if cached else _NO_CACHE
@@ -230,7 +239,7 @@ class PriceSheet:
             return self._known[key]
         self._said = replace(priced, resident_bytes=self._rest.resident_bytes)
         self._rows.append(_row(priced.layers[0]))
-        self._table = None
+        self._table = self._rest_table = None
         self._known[key] = len(self._rows) - 1
         return self._known[key]
 
@@ -245,13 +254,16 @@ class PriceSheet:
         return self._table
 
     def _rest_sums(self) -> tuple[Floats, Floats, Floats]:
-        """Sums over the layers without weights: numbers, terms, latency by tier."""
+        """Sums over the layers without weights: numbers, terms, latency by tier; after `_tables`, which names terms."""
+        if self._rest_table is not None:
+            return self._rest_table
         numbers = np.array([row for row, _, _, _ in self._fixed], np.float64).reshape(-1, _FIXED)
         terms = np.array([[terms.get(name, 0.0) for name in self._terms] for _, terms, _, _ in self._fixed])
         tiers = np.zeros(len(_TIERS))
         for row, _, tier, _ in self._fixed:
             tiers[tier] += row[_VALUE]
-        return numbers.sum(axis=0), terms.reshape(-1, len(self._terms)).sum(axis=0), tiers
+        self._rest_table = numbers.sum(axis=0), terms.reshape(-1, len(self._terms)).sum(axis=0), tiers
+        return self._rest_table
 
 
 _FLOAT = LayerPlan()

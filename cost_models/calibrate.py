@@ -14,23 +14,24 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sparsefab.cost_models.anchors import ATTENTION_FILE, GEMM_FILE, Calibration, load_gemm
+from sparsefab.cost_models.anchors import ATTENTION_FILE, GEMM_FILE, Calibration, read_calibration
 from sparsefab.cost_models.attention import ATTENTION_REGIMES, attention_coordinates, attention_regime, cache_times
 from sparsefab.cost_models.fitting import Fitted, fit_rows, folds_of
 from sparsefab.cost_models.gemm import REGIMES, Curve, classify, coordinates
 from sparsefab.cost_models.measured_tables import DEVICES, KERNELS, read_products
+from sparsefab.cost_models.power_fit import fit_power, power_samples
 from sparsefab.cost_models.roofline import data_sheet_times
 from sparsefab.errors import ConfigError
 from sparsefab.targets import load_device
 
-__all__ = ["attention_columns", "fit_products", "main", "write_products"]
+__all__ = ["attention_columns", "fit_products", "main", "write_measured"]
 
 log = logging.getLogger(__name__)
 
@@ -147,19 +148,31 @@ def _attention_device(rows: pd.DataFrame, device: str) -> dict[str, object]:
     return {**_entry(device, "attention", rows, fit, ATTENTION_REGIMES), "anchors": anchors, "held_out": held_out}
 
 
-def write_products(table: pd.DataFrame, path: Path, *, source: str, licence: str, date: str) -> None:
-    """Fit measured products and write the anchor file, in the form that ships.
+def write_measured(
+    path: Path,
+    products: pd.DataFrame,
+    attention: pd.DataFrame | None = None,
+    power: Sequence[dict[str, object]] = (),
+    *,
+    source: str,
+    licence: str,
+    date: str,
+) -> None:
+    """Fit what was measured on one machine and write the anchor file, in the form that ships.
 
     Parameters
     ----------
-    table : DataFrame           Columns gpu, dtype, m, n, k, latency_ms, source.
+    products : DataFrame            Columns gpu, dtype, m, n, k, latency_ms, source.
+    attention : DataFrame | None    A decode-attention table; None or empty: the file has none.
+    power : rows                    As `measure_power` gives them.
 
     Raises
     ------
-    ConfigError                 If a pair of device and kernel has fewer than LEAST_PRODUCTS rows or LEAST_SIDES (n, k).
+    ConfigError                     If a pair of device and kernel has fewer than LEAST_PRODUCTS rows or LEAST_SIDES
+                                    (n, k).
     """
     pairs = []
-    for key, rows in table.groupby(["gpu", "dtype"]):
+    for key, rows in products.groupby(["gpu", "dtype"]):
         gpu, dtype = (str(part) for part in key)
         sides = len(rows[["n", "k"]].drop_duplicates())
         if len(rows) < LEAST_PRODUCTS or sides < LEAST_SIDES:
@@ -168,7 +181,22 @@ def write_products(table: pd.DataFrame, path: Path, *, source: str, licence: str
                 f"{LEAST_PRODUCTS} of {LEAST_SIDES} are needed"
             )
         pairs.append(_gemm_pair(rows.reset_index(drop=True), DEVICES.get(gpu, gpu), KERNELS.get(dtype, dtype)))
-    _write(path, {"source": source, "licence": licence, "date": date, "columns": _COLUMNS["gemm"]}, pairs)
+    if attention is not None and len(attention):
+        for name, rows in attention.groupby("gpu"):
+            pairs.append(_attention_device(rows.reset_index(drop=True), DEVICES.get(str(name), str(name))))
+    head: dict[str, object] = {"source": source, "licence": licence, "date": date, "columns": _COLUMNS}
+    if power:
+        device = load_device(str(power[0]["gpu"]))
+        fit = fit_power(power_samples(power, device), device.power.limit_w.value)
+        head["power"] = {
+            "device": device.name,
+            "static_w": round(fit.static_w, 1),
+            "memory_w": round(fit.memory_w, 1),
+            "compute_w": round(fit.compute_w, 1),
+            "mean_error": round(fit.mean_error, 4),
+            "samples": np.round(fit.samples, 4).tolist(),
+        }
+    _write(path, head, pairs)
 
 
 def fit_products(path: Path) -> Calibration:
@@ -185,11 +213,11 @@ def fit_products(path: Path) -> Calibration:
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         fitted = Path(folder) / "fitted.json"
-        write_products(pd.concat(rows), fitted, source=str(path), licence="the user's own", date="not dated")
-        return load_gemm(fitted)
+        write_measured(fitted, pd.concat(rows), source=str(path), licence="the user's own", date="not dated")
+        return read_calibration(fitted)
 
 
-def _write(path: Path, head: dict[str, str], pairs: Sequence[dict[str, object]]) -> None:
+def _write(path: Path, head: Mapping[str, object], pairs: Sequence[dict[str, object]]) -> None:
     lines = [json.dumps(pair, separators=(",", ":")) for pair in pairs]
     path.write_text(json.dumps(head)[:-1] + ', "pairs": [\n' + ",\n".join(lines) + "\n]}\n", encoding="utf-8")
 
@@ -218,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "source": options.source,
         "licence": options.licence,
         "date": options.date,
-        "columns": _COLUMNS[options.part],
+        "columns": {options.part: _COLUMNS[options.part]},
     }
     _write(options.output or (GEMM_FILE if options.part == "gemm" else ATTENTION_FILE), head, pairs)
     return 0

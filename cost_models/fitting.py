@@ -112,15 +112,21 @@ def folds_of(groups: Floats, count: int, seed: int) -> NDArray[np.intp]:
 
 
 def _bounds(
-    errors: Floats, deviation: Floats, regime: NDArray[np.intp], regimes: int
+    errors: Floats, deviation: Floats, regime: NDArray[np.intp], regimes: int, group: NDArray[np.intp]
 ) -> tuple[tuple[float, float], ...]:
-    """Return the factors of the deviation that hold NOMINAL of the out-of-fold errors of each regime."""
+    """Return the factors of the deviation that hold NOMINAL of the out-of-fold errors of each regime.
+
+    The quantiles are those of split-conformal prediction with as many samples as there are groups: the errors of one
+    group go together.
+    """
     ratio, tail = errors / deviation, (1.0 - NOMINAL) / 2.0
     bounds = []
     for index in range(regimes):
-        own = ratio[regime == index]
-        own = ratio if len(own) < 60 else own  # too few to stratify
-        low, high = np.quantile(own, [tail, 1.0 - tail])
+        own = regime == index
+        own = np.ones_like(own) if own.sum() < 60 else own  # too few to stratify
+        count = len(np.unique(group[own]))
+        level = min(1.0, (1.0 - tail) * (count + 1) / count)
+        low, high = np.quantile(ratio[own], [1.0 - level, level])
         bounds.append((round(min(float(low), -0.1), 3), round(max(float(high), 0.1), 3)))
     return tuple(bounds)
 
@@ -161,7 +167,8 @@ def fit_rows(
         shift, deviation[left] = part.predict(points[left])
         errors[left] = np.log(seconds[left] / own.seconds(memory_s[left], compute_s[left])) - shift
     regime = classify(curve)
-    bounds = _bounds(errors, deviation, regime, regimes)
+    group = np.unique(groups, axis=0, return_inverse=True)[1].reshape(-1)
+    bounds = _bounds(errors, deviation, regime, regimes, group)
     chosen = _spread(points, scales, anchors)
     factor = np.asarray(bounds)[regime]
     inside = (errors >= factor[:, 0] * deviation) & (errors <= factor[:, 1] * deviation)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsefab.cost_models.anchors import Calibration, load_attention, load_gemm
+from sparsefab.cost_models.anchors import Calibration, load_attention, load_gemm, load_torch, product_fits
 from sparsefab.cost_models.assumptions import assumptions
 from sparsefab.cost_models.attention import cache_times
 from sparsefab.cost_models.capability import Choice, choose_kernel
@@ -106,7 +106,12 @@ def price_gpu(
             "framework and scheduling time between kernels is not included",
             "kernel times are those of TensorRT-LLM where calibrated",
         ),
-        sources=(*user, load_gemm().citation, load_attention().citation),
+        sources=(
+            *user,
+            load_gemm().citation,
+            load_attention().citation,
+            *(own.citation for own in load_torch()),
+        ),
     )
 
 
@@ -123,7 +128,7 @@ def donors(device: Device, kernel: str, exclude: str | None = None) -> list[tupl
     The device's own fit alone if there is one (and it is not `exclude`d); else the same kernel on other devices; else a
     kernel of the same arithmetic on this device or others. Empty if nothing comparable was measured.
     """
-    fits = load_gemm().gemm
+    fits = product_fits()
     own = device.gpu.calibration if device.gpu else None
     if own != exclude and (own, kernel) in fits:
         return [(fits[str(own), kernel], 1.0)]
@@ -185,11 +190,12 @@ def product_seconds(
         and available[0][0].kernel == kernel
     ):
         fit = available[0][0]
+        note = "" if (fit.device, kernel) in load_gemm().gemm else "torch's kernel"
         return (
             fit.seconds(m, n, k, memory_s, compute_s),
             (memory_s, compute_s, fit.curve.launch_s),
             Provenance.CALIBRATED,
-            "" if own is None else "fitted to the user's own measurements",
+            note if own is None else "fitted to the user's own measurements",
         )
     total = sum(weight for _, weight in available)
     logs = np.zeros(len(m))

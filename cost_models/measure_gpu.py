@@ -1,133 +1,50 @@
-"""Time matrix products on a CUDA device through torch, for an anchor file of the user's own device.
+"""What `bench gpu` times on a CUDA device: products, decode attention, power under load; rows that `calibrate` fits.
 
-Weights rotate through copies that together exceed twice the last cache, as the layers of a model do; a figure is the
-median of several turns between CUDA events. Kernels: 'fp16' (bfloat16 matmul), 'sq' (int8) and 'fp8' where the device
-has them; the rest of the capability table has no kernel in torch.
+Kernels are those of torch that the device's file names; decode attention is torch's own choice with a bfloat16 cache.
+A figure is the median of several turns.
 """
 
-import importlib
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
+from sparsefab.cost_models.cuda import AttentionStep, Calls, Cuda, Product
 from sparsefab.errors import TargetError
 from sparsefab.targets import TARGETS, Device, load_device
 
-__all__ = ["Cuda", "Product", "guess_device", "measure_products", "open_cuda", "plan_products"]
+__all__ = [
+    "guess_device",
+    "kernels_of",
+    "measure_attention",
+    "measure_power",
+    "measure_products",
+    "plan_attention",
+    "plan_products",
+]
+
+log = logging.getLogger(__name__)
 
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 _SIDES = (128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 5120, 6144, 8192, 11008, 14336, 16384)
 _LARGEST_OPERATIONS = 2.0 * 4096 * 16384 * 8192
-_TURNS, _CALLS, _CACHE_BYTES, _ROWS_A_SIDE = 7, 8, 256 << 20, 6
+_TURNS, _ROWS_A_SIDE = 7, 6
 
+#: (query heads, key/value heads, head size) of decoders, and what lies between them.
+_LAYOUTS = (
+    (32, 32, 128), (32, 8, 128), (64, 8, 128), (40, 40, 128), (40, 8, 128), (16, 16, 64), (12, 12, 64), (9, 3, 64),
+    (32, 4, 128), (28, 4, 128), (16, 2, 128), (8, 1, 128), (24, 8, 128), (48, 8, 128), (71, 1, 64), (32, 32, 64),
+    (14, 2, 64), (64, 4, 128), (96, 8, 128), (20, 20, 128), (8, 8, 128), (8, 1, 256), (16, 16, 256), (8, 4, 256),
+    (15, 5, 64), (64, 64, 128), (16, 8, 128), (32, 2, 128),
+)  # fmt: skip
+_BATCHES, _CONTEXTS, _LARGEST_CACHE_BYTES = 9, (6.0, 16.0), 4e9
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Product:
-    """One product [m, k] x [k, n]."""
+_POWER_SECONDS, _POWER_SIDE = 2.0, 8192
+#: Loads of the power meter by kernel: rows of products whose sides are `_POWER_SIDE`, from decode to the board's limit.
+_POWER_ROWS = {"fp16": (1, 16, 64, 128, 256, 512, 8192), "fp8": (16, 128, 512, 8192), "sq": (16, 512, 8192)}
 
-    m: int
-    n: int
-    k: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Cuda:
-    """What the measuring needs of a device; `open_cuda` makes one of torch, a test of its own.
-
-    kernels : mapping by kernel family      Each takes a product and returns a call that runs it once, asynchronously.
-    timer : callable(call, count)           Seconds a call, over `count` calls in a row.
-    """
-
-    name: str
-    versions: str
-    kernels: dict[str, Callable[[Product], Callable[[], object]]]
-    timer: Callable[[Callable[[], object], int], float]
-
-
-def open_cuda() -> Cuda:
-    """Return this machine's CUDA device.
-
-    Raises
-    ------
-    TargetError             If torch is not installed or sees no CUDA device.
-    """
-    try:
-        torch: Any = importlib.import_module("torch")
-    except ImportError as error:
-        raise TargetError(
-            "bench gpu needs PyTorch, which is not installed: pip install torch, on a machine with a CUDA device"
-        ) from error
-    if not torch.cuda.is_available():
-        raise TargetError(f"bench gpu needs a CUDA device; torch {torch.__version__} sees none")
-
-    def timer(call: Callable[[], object], count: int) -> float:
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        for _ in range(count):
-            call()
-        end.record()
-        torch.cuda.synchronize()
-        return float(begin.elapsed_time(end)) * 1e-3 / count
-
-    kernels: dict[str, Callable[[Product], Callable[[], object]]] = {}
-    for name, make in (("fp16", _float_product), ("sq", _int8_product), ("fp8", _fp8_product)):
-        try:
-            make(torch, Product(m=32, n=256, k=256))()
-            torch.cuda.synchronize()
-        except (RuntimeError, AttributeError, TypeError, ValueError):
-            continue  # this device or this torch has no such kernel
-        kernels[name] = lambda product, make=make: make(torch, product)  # type: ignore[misc]
-    return Cuda(
-        name=str(torch.cuda.get_device_name()),
-        versions=f"torch {torch.__version__}, CUDA {torch.version.cuda}",
-        kernels=kernels,
-        timer=timer,
-    )
-
-
-def _rotating(weights: Sequence[Any], run: Callable[[Any], object]) -> Callable[[], object]:
-    """Call `run` on the next copy of the weights each time."""
-    place = 0
-
-    def call() -> object:
-        nonlocal place
-        place = (place + 1) % len(weights)
-        return run(weights[place])
-
-    return call
-
-
-def _copies(nbytes: int) -> int:
-    return int(min(max(1, -(-_CACHE_BYTES // nbytes)), 256))
-
-
-def _float_product(torch: Any, product: Product) -> Callable[[], object]:
-    x = torch.randn(product.m, product.k, device="cuda", dtype=torch.bfloat16)
-    count = _copies(2 * product.n * product.k)
-    weights = [torch.randn(product.n, product.k, device="cuda", dtype=torch.bfloat16) for _ in range(count)]
-    return _rotating(weights, lambda w: torch.matmul(x, w.t()))
-
-
-def _int8_product(torch: Any, product: Product) -> Callable[[], object]:
-    def draw(*shape: int) -> Any:
-        return torch.randint(-127, 128, shape, device="cuda", dtype=torch.int8)
-
-    # the kernel takes no fewer than 17 rows; fewer are filled up, as a model would have to
-    x = draw(max(product.m, 32), product.k)
-    weights = [draw(product.n, product.k) for _ in range(_copies(product.n * product.k))]
-    return _rotating(weights, lambda w: torch._int_mm(x, w.t()))
-
-
-def _fp8_product(torch: Any, product: Product) -> Callable[[], object]:
-    def draw(*shape: int) -> Any:
-        return torch.randn(*shape, device="cuda").to(torch.float8_e4m3fn)
-
-    one = torch.ones((), device="cuda")
-    x = draw(-(-product.m // 16) * 16, product.k)
-    weights = [draw(product.n, product.k) for _ in range(_copies(product.n * product.k))]
-    return _rotating(weights, lambda w: torch._scaled_mm(x, w.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16))
+T = TypeVar("T")
 
 
 def guess_device(name: str) -> Device:
@@ -146,6 +63,21 @@ def guess_device(name: str) -> Device:
     return load_device(max(found, key=len))
 
 
+def kernels_of(cuda: Cuda, device: Device) -> list[str]:
+    """Return the kernel families that both the machine and the device's file have.
+
+    Raises
+    ------
+    TargetError                 If there are none.
+    """
+    kernels = [name for name in cuda.kernels if device.gpu is not None and name in device.gpu.kernels]
+    if not kernels:
+        raise TargetError(
+            f"{device.name}: its file names none of the kernels that can be timed here: {', '.join(cuda.kernels)}"
+        )
+    return kernels
+
+
 def plan_products(sides: int, seed: int = 0) -> list[Product]:
     """Draw `sides` pairs (n, k), each with several row counts; the same for a seed."""
     random = np.random.default_rng(seed)
@@ -159,13 +91,28 @@ def plan_products(sides: int, seed: int = 0) -> list[Product]:
     return products
 
 
+def plan_attention(count: int, seed: int = 0) -> list[AttentionStep]:
+    """Draw decode steps evenly over head layouts, log-evenly over batches and contexts; the same for a seed."""
+    random = np.random.default_rng(seed)
+    steps: list[AttentionStep] = []
+    while len(steps) < count:
+        heads, kv_heads, head_size = _LAYOUTS[len(steps) % len(_LAYOUTS)]
+        batch = 2 ** int(random.integers(_BATCHES))
+        context = round(2.0 ** random.uniform(*_CONTEXTS))
+        if 4.0 * batch * context * kv_heads * head_size <= _LARGEST_CACHE_BYTES:
+            steps.append(
+                AttentionStep(batch=batch, context=context, heads=heads, kv_heads=kv_heads, head_size=head_size)
+            )
+    return steps
+
+
 def measure_products(
     cuda: Cuda,
     device: Device,
     products: Sequence[Product],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, object]]:
-    """Time every product on every kernel that both the machine and the device's file have.
+    """Time every product on every kernel of `kernels_of`.
 
     Returns
     -------
@@ -173,22 +120,90 @@ def measure_products(
 
     Raises
     ------
-    TargetError                 If the device's file names none of the kernels that torch has here.
+    TargetError                 If no kernel can be timed, or more than half of the products fail.
     """
-    kernels = [name for name in cuda.kernels if device.gpu is not None and name in device.gpu.kernels]
-    if not kernels:
-        raise TargetError(
-            f"{device.name}: its file names none of the kernels that can be timed here: {', '.join(cuda.kernels)}"
-        )
     rows: list[dict[str, object]] = []
-    source, total = f"{cuda.name}, {cuda.versions}", len(products) * len(kernels)
-    for kernel in kernels:
-        for product in products:
-            call = cuda.kernels[kernel](product)
-            cuda.timer(call, _CALLS)  # warms up
-            seconds = float(np.median([cuda.timer(call, _CALLS) for _ in range(_TURNS)]))
-            rows.append({"gpu": device.name, "dtype": kernel, "m": product.m, "n": product.n, "k": product.k,
-                         "latency_ms": seconds * 1e3, "source": source})  # fmt: skip
-            if progress is not None:
-                progress(len(rows), total)
+    kernels = kernels_of(cuda, device)
+    for place, kernel in enumerate(kernels):
+        timed = _timed(cuda, cuda.kernels[kernel], products, kernel, (place, len(kernels), progress))
+        rows += [
+            {"gpu": device.name, "dtype": kernel, "m": product.m, "n": product.n, "k": product.k,
+             "latency_ms": seconds * 1e3, "source": _source(cuda)}
+            for product, seconds in timed
+        ]  # fmt: skip
     return rows
+
+
+def measure_attention(
+    cuda: Cuda,
+    device: Device,
+    steps: Sequence[AttentionStep],
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, object]]:
+    """Time decode attention; rows in the columns of a decode-attention table, none if the machine has no such kernel.
+
+    Raises
+    ------
+    TargetError                 If more than half of the steps fail.
+    """
+    if cuda.attention is None:
+        return []
+    return [
+        {"gpu": device.name, "batch_size": step.batch, "isl": 1, "step": step.context - 1, "num_heads": step.heads,
+         "num_key_value_heads": step.kv_heads, "head_dim": step.head_size, "window_size": 0,
+         "kv_cache_dtype": "bfloat16", "latency": seconds * 1e3, "source": _source(cuda)}
+        for step, seconds in _timed(cuda, cuda.attention, steps, "attention", (0, 1, progress))
+    ]  # fmt: skip
+
+
+def measure_power(
+    cuda: Cuda, device: Device, progress: Callable[[int, int], None] | None = None
+) -> list[dict[str, object]]:
+    """Read the board's power, idle and under products from decode to compute-bound; none without a meter.
+
+    Returns
+    -------
+    list of rows                gpu, dtype ('' idle), m, n, k, latency_ms, watts.
+    """
+    if cuda.load is None:
+        return []
+    side = _POWER_SIDE
+    loads: list[tuple[str, Product | None]] = [("", None)]
+    for kernel in kernels_of(cuda, device):
+        loads += [(kernel, Product(m=m, n=side, k=side)) for m in _POWER_ROWS.get(kernel, ())]
+    rows: list[dict[str, object]] = []
+    for kernel, product in loads:
+        seconds, watts = cuda.load(None if product is None else cuda.kernels[kernel](product), _POWER_SECONDS)
+        m, n, k = (0, 0, 0) if product is None else (product.m, product.n, product.k)
+        rows.append({"gpu": device.name, "dtype": kernel, "m": m, "n": n, "k": k, "latency_ms": seconds * 1e3,
+                     "watts": watts})  # fmt: skip
+        if progress is not None:
+            progress(len(rows), len(loads))
+    return rows
+
+
+def _source(cuda: Cuda) -> str:
+    return f"{cuda.name}, {cuda.versions}"
+
+
+def _timed(
+    cuda: Cuda,
+    make: Callable[[T], Calls],
+    items: Sequence[T],
+    name: str,
+    part: tuple[int, int, Callable[[int, int], None] | None],
+) -> list[tuple[T, float]]:
+    """Median seconds of each item; one that fails (memory, a kernel's limits) is left out and logged."""
+    place, parts, progress = part
+    timed, reason = [], ""
+    for done, item in enumerate(items, start=1):
+        try:
+            timed.append((item, float(np.median(cuda.timer(make(item), _TURNS)))))
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            log.warning("%s: %s: %s", name, item, reason)
+        if progress is not None:
+            progress(place * len(items) + done, parts * len(items))
+    if 2 * len(timed) < len(items):
+        raise TargetError(f"{name}: {len(items) - len(timed)} of {len(items)} could not be timed, the last: {reason}")
+    return timed

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from sparsefab.cost_models.validate import Row
+from sparsefab.cost_models.validate_rows import Row
 from sparsefab.storage import make_folder, write_atomic
 
 __all__ = ["PICTURES", "draw", "write_pictures"]

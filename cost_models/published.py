@@ -66,12 +66,30 @@ class Simulator:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PowerPoint:
+    """Median board power of memory-bound products, and what it makes a bit that is moved."""
+
+    device: str
+    watts: float
+    pj_per_bit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardPower:
+    """Published board averages."""
+
+    source: str
+    point: tuple[PowerPoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
     """The whole file."""
 
     marlin: Marlin
     sparse_marlin: SparseMarlin
     flightllm_simulator: Simulator
+    board_power: BoardPower
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

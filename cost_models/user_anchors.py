@@ -3,7 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
-from sparsefab.cost_models.anchors import Calibration, load_gemm
+from sparsefab.cost_models.anchors import Calibration, read_calibration
 from sparsefab.errors import ConfigError
 
 __all__ = ["load_user_anchors"]
@@ -23,7 +23,7 @@ def load_user_anchors(path: str | Path) -> Calibration:
 @lru_cache(maxsize=4)
 def _read(path: Path, modified_ns: int) -> Calibration:
     if path.suffix == ".json":
-        return load_gemm.__wrapped__(path)  # the name may stand for a newer file
+        return read_calibration(path)
     try:
         from sparsefab.cost_models.calibrate import fit_products
     except ImportError as error:

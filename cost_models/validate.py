@@ -4,19 +4,20 @@ Each function returns rows with the figure reached and the goal it is held to. T
 `--measured FILE` brings the user's own in the same form.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from sparsefab.arch import AcceleratorArch, ChainArch
-from sparsefab.cost_models.anchors import Calibration, load_attention, load_gemm
+from sparsefab.cost_models.anchors import Calibration, load_attention, load_gemm, product_fits
 from sparsefab.cost_models.array import chain_cycles
 from sparsefab.cost_models.assumptions import Configuration, assumptions
 from sparsefab.cost_models.attention import cache_times
 from sparsefab.cost_models.cpu_fit import DENSITY, LEAST_MATRICES, MOST_SAMPLES, fit_samples, matrices_of, samples_table
+from sparsefab.cost_models.cross_checks import validate_power, validate_torch
 from sparsefab.cost_models.estimate import LayerPlan, Options, estimate
 from sparsefab.cost_models.gemm import Floats
 from sparsefab.cost_models.gpu import product_seconds
@@ -25,6 +26,7 @@ from sparsefab.cost_models.published import published, rtl_counts
 from sparsefab.cost_models.resources import chain_resources
 from sparsefab.cost_models.roofline import data_sheet_times
 from sparsefab.cost_models.user_anchors import load_user_anchors
+from sparsefab.cost_models.validate_rows import Goal, Row, judge, relative_errors
 from sparsefab.formats.catalog import get_format
 from sparsefab.formats.sparsity import NM, Dense
 from sparsefab.formats.tensors import TensorSpec
@@ -54,69 +56,24 @@ _CHAIN_DSPS = 64
 _DECODE_ROWS, _DECODE_SIDE = 64, 2048
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One figure. `goal` None: shown, not judged. `at_most`: the goal is a ceiling, else a floor. `value` None: it was
-    not measured here, and is not judged either. `compared`: predicted, low, high and measured seconds behind an error.
-    """
-
-    part: str
-    name: str
-    metric: str
-    value: float | None
-    goal: float | None
-    samples: int
-    at_most: bool = True
-    note: str = ""
-    compared: tuple[Floats, Floats, Floats, Floats] | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def passed(self) -> bool:
-        """Whether the goal is met; True without one, or without a measurement."""
-        if self.goal is None or self.value is None:
-            return True
-        return self.value <= self.goal if self.at_most else self.value >= self.goal
-
-    def to_json(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        return {
-            "part": self.part, "name": self.name, "metric": self.metric, "value": self.value, "goal": self.goal,
-            "at_most": self.at_most, "samples": self.samples, "passed": self.passed, "note": self.note,
-        }  # fmt: skip
-
-
-def _errors(predicted: Floats, measured: Floats) -> Floats:
-    return np.abs(predicted / measured - 1.0)
-
-
-def _judge(
-    part: str, name: str, times: tuple[Floats, Floats, Floats], measured: Floats, goals: Mapping[str, float | None]
-) -> list[Row]:
-    """Rows of error, coverage and width of one set of predictions; `goals` by metric."""
-    value, low, high = times
-    figures = {
-        "mean error": float(_errors(value, measured).mean()),
-        "coverage": float(((measured >= low) & (measured <= high)).mean()),
-        "median high/low": float(np.median(high / low)),
-    }
-    return [
-        Row(part=part, name=name, metric=metric, value=figure, goal=goals.get(metric), samples=len(measured),
-            at_most=metric != "coverage", compared=(*times, measured) if metric == "mean error" else None)
-        for metric, figure in figures.items()
-    ]  # fmt: skip
-
-
 def validate_anchors(calibration: Calibration) -> list[Row]:
-    """Judge a user's fitted anchor file on the products that its fit has not seen."""
+    """Judge a user's fitted anchor file on the products and decode steps that its fit has not seen."""
     rows = []
     for (name, kernel), table in calibration.held_out.items():
-        if len(table):
+        if not len(table):
+            continue
+        if kernel == "attention":
+            times = calibration.attention[name].seconds(table[:, :-1], *cache_times(load_device(name), table[:, :-1]))
+        else:
             times = product_seconds(
                 load_device(name), kernel, table[:, 0], table[:, 1], table[:, 2], anchors=calibration
             )[0]
-            rows += _judge(
-                "own products", f"{name} {kernel}", times, table[:, 3], {"mean error": 0.10, "coverage": 0.80}
-            )
+        goals = {"mean error": 0.12 if kernel == "attention" else 0.10, "coverage": 0.80}
+        rows += judge("own", f"{name} {kernel}", times, table[:, -1], goals)
+    if calibration.power is not None:
+        own = calibration.power
+        rows.append(Row(part="own", name=f"{own.device} power, each load left out", metric="mean error",
+                        value=own.mean_error, goal=0.30, samples=len(own.samples)))  # fmt: skip
     return rows
 
 
@@ -136,10 +93,10 @@ def validate_products(tables: Sequence[ProductTable] | None = None) -> list[Row]
     decode: list[tuple[Floats, Floats, Floats, Floats]] = []
     for table in tables:
         device = load_device(table.device)
-        own = device.gpu is not None and (str(device.gpu.calibration), table.kernel) in load_gemm().gemm
+        own = device.gpu is not None and (str(device.gpu.calibration), table.kernel) in product_fits()
         times = product_seconds(device, table.kernel, table.m, table.n, table.k)[0]
         goals = {"mean error": 0.10, "coverage": 0.80} if own else {"mean error": 0.25, "coverage": 0.80}
-        rows += _judge(
+        rows += judge(
             "products" if own else "other device", f"{table.device} {table.kernel}", times, table.seconds, goals
         )
         pooled[own].append((*times, table.seconds))
@@ -149,12 +106,14 @@ def validate_products(tables: Sequence[ProductTable] | None = None) -> list[Row]
     for own, parts in pooled.items():
         if parts:
             value, low, high, seconds = (np.concatenate(part) for part in zip(*parts, strict=True))
-            goals = {"mean error": 0.065, "coverage": 0.87, "median high/low": 1.5} if own else \
+            shipped = own and not given
+            coverage = (0.87, 0.93) if shipped else 0.80
+            limits: dict[str, Goal] = {"mean error": 0.065, "coverage": coverage, "median high/low": 1.5} if own else \
                 {"mean error": 0.25, "coverage": 0.80, "median high/low": 3.0}  # fmt: skip
-            rows += _judge("products" if own else "other device", "all", (value, low, high), seconds, goals)
+            rows += judge("products" if own else "other device", "all", (value, low, high), seconds, limits)
     if decode:
         value, low, high, seconds = (np.concatenate(part) for part in zip(*decode, strict=True))
-        rows += _judge("products", "all, decode regime", (value, low, high), seconds, {})
+        rows += judge("products", "all, decode regime", (value, low, high), seconds, {})
     return rows if given else [*rows, *_left_out_devices()]
 
 
@@ -166,7 +125,7 @@ def _left_out_devices() -> list[Row]:
         parts.append((*times, table[:, 3]))
     value, low, high, seconds = (np.concatenate(part) for part in zip(*parts, strict=True))
     goals: dict[str, float | None] = {"mean error": 0.25, "coverage": 0.80, "median high/low": 3.0}
-    return _judge("products", "each device left out", (value, low, high), seconds, goals)
+    return judge("products", "each device left out", (value, low, high), seconds, goals)
 
 
 def validate_attention() -> list[Row]:
@@ -175,7 +134,7 @@ def validate_attention() -> list[Row]:
     for (name, _), table in calibration.held_out.items():
         memory_s, compute_s = cache_times(load_device(name), table[:, :-1])
         times = calibration.attention[name].seconds(table[:, :-1], memory_s, compute_s)
-        rows += _judge("attention", name, times, table[:, -1], {"mean error": 0.12, "coverage": 0.80})
+        rows += judge("attention", name, times, table[:, -1], {"mean error": 0.12, "coverage": 0.80})
     return rows
 
 
@@ -213,7 +172,7 @@ def validate_marlin() -> list[Row]:
         ("ideal, base clock", table.ideal_base, table.base_clock_ratio.value),
     ):
         predicted = np.array([_speedup("a10", sides[:, 0], sides[:, 1], batch, ratio, 0.0) for batch in table.batch])
-        error = float(_errors(predicted, np.array(curve)).max())
+        error = float(relative_errors(predicted, np.array(curve)).max())
         rows.append(Row(part="marlin", name=f"a10 {name}", metric="largest error", value=error, goal=0.005,
                         samples=len(curve)))  # fmt: skip
     for device, goal in (("a10", 0.05), ("rtx3090", 0.06), ("a100", 0.05)):
@@ -338,7 +297,7 @@ def validate_cpu(measured: MeasuredCpu | None = None) -> list[Row]:
         fit = fit_samples(kernel, table[~left][:MOST_SAMPLES], peaks[threads])
         times = fit.seconds(table[left, : DENSITY + 1], peaks[threads])
         name = f"{kernel}, {threads} thread" + ("s" if threads > 1 else "")
-        rows += _judge("cpu", name, times, table[left, -1], {"mean error": 0.10})
+        rows += judge("cpu", name, times, table[left, -1], {"mean error": 0.10})
     note = "not measured here: `sparsefab bench cpu --calibrate` times the kernels"
     missing = Row(part="cpu", name="kernels", metric="mean error", value=None, goal=0.10, samples=0, note=note)
     return rows or [missing]
@@ -347,7 +306,7 @@ def validate_cpu(measured: MeasuredCpu | None = None) -> list[Row]:
 #: Parts of the validation page that need no measurement of the user's.
 PARTS = {
     "products": validate_products, "attention": validate_attention, "marlin": validate_marlin,
-    "fpga": validate_fpga,
+    "torch": validate_torch, "power": validate_power, "fpga": validate_fpga,
 }  # fmt: skip
 
 
@@ -363,7 +322,7 @@ def validate(part: str | None = None, measured: Path | None = None, host: Measur
     ConfigError             If the measured table cannot be used; names the column or the device.
     """
     if part is not None and part not in (*PARTS, "cpu"):
-        raise ValueError(f"part must be one of {', '.join(PARTS)}, cpu, not {part!r}")
+        raise ValueError(f"part must be one of {', '.join(PARTS)}, cpu, speed, not {part!r}")
     if measured is not None and measured.suffix == ".json":
         return validate_anchors(load_user_anchors(measured))
     if measured is not None:

@@ -99,6 +99,12 @@ class DaskWorkers:
                     result = WorkerLost(f"its worker died again and again: {str(error).splitlines()[0]}")
                 except CancelledError as error:
                     raise self._lost(len(futures)) from error
+                except TimeoutError as error:
+                    self._check(len(futures))
+                    if future.status != "error":  # the worker died that held the result: it is computed again
+                        future.add_done_callback(done.put)
+                        continue
+                    result = error
                 except Exception as error:  # what the task itself raised, or the connection
                     self._check(len(futures))
                     result = error

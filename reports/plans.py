@@ -17,7 +17,8 @@ def shape_plans(workload: Workload, recipe: Recipe) -> dict[str, LayerPlan]:
     ------
     ConfigError                     If the recipe does not fit the workload.
     """
-    plans = {}
+    plans: dict[str, LayerPlan] = {}
+    known: dict[LayerPlan, LayerPlan] = {}  # equal plans are one object, which prices are found by
     assignment = assign(workload, recipe)
     for layer in workload.weight_layers():
         chosen = assignment.layers.get(layer.name)
@@ -27,7 +28,8 @@ def shape_plans(workload: Workload, recipe: Recipe) -> dict[str, LayerPlan]:
         spec = TensorSpec.of(
             *layer.weight_shape, chosen.weights, chosen.pattern, chosen.group_size, asymmetric=asymmetric
         )
-        plans[layer.name] = LayerPlan(spec=spec, activation=chosen.activations.name)
+        plan = LayerPlan(spec=spec, activation=chosen.activations.name)
+        plans[layer.name] = known.setdefault(plan, plan)
     return plans
 
 
@@ -44,7 +46,9 @@ def plans_of(details: Mapping[str, object]) -> dict[str, LayerPlan]:
     plans = details["plans"]
     if not isinstance(plans, dict):
         raise TypeError("details['plans'] must be a table by layer name")
-    return {
-        name: LayerPlan(spec=TensorSpec.from_json(plan["spec"]), activation=plan["activation"])
-        for name, plan in plans.items()
-    }
+    known: dict[LayerPlan, LayerPlan] = {}
+    result = {}
+    for name, table in plans.items():
+        plan = LayerPlan(spec=TensorSpec.from_json(table["spec"]), activation=table["activation"])
+        result[name] = known.setdefault(plan, plan)
+    return result

@@ -1,7 +1,7 @@
 """`sparsefab bench cpu`: the CPU kernels against this machine's peaks and against other libraries, in one run.
 
-`bench cpu --calibrate` times them for the cost models' target 'host'; `bench gpu` times a CUDA device's products into
-an anchor file for `estimate --measured` and `validate --measured`.
+`bench cpu --calibrate` times them for the cost models' target 'host'; `bench gpu` times a CUDA device's products,
+decode attention and power into an anchor file for `estimate --measured` and `validate --measured`.
 """
 
 import argparse
@@ -50,35 +50,63 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _gpu(options: argparse.Namespace) -> int:
-    """Time this machine's CUDA device, fit, and write the anchor file."""
+    """Time this machine's CUDA device, fit, and write the anchor file and the tables that it was fitted to."""
     from datetime import UTC, datetime
 
     from sparsefab.cli.output import bar, print_json
-    from sparsefab.cost_models.measure_gpu import guess_device, measure_products, open_cuda, plan_products
+    from sparsefab.cost_models.cuda import open_cuda
+    from sparsefab.cost_models.measure_gpu import (
+        guess_device,
+        measure_attention,
+        measure_power,
+        measure_products,
+        plan_attention,
+        plan_products,
+    )
     from sparsefab.cost_models.validate import validate
     from sparsefab.errors import TargetError
     from sparsefab.targets import load_device
 
     cuda = open_cuda()
     try:
-        from sparsefab.cost_models.calibrate import write_products
+        from sparsefab.cost_models.calibrate import write_measured
     except ImportError as error:
         raise TargetError("bench gpu fits with SciPy, which is not installed: pip install scipy") from error
     import pandas as pd
 
     device = guess_device(cuda.name) if options.target is None else load_device(options.target)
-    with bar(f"timing {cuda.name}") as report:
-        rows = measure_products(cuda, device, plan_products(options.sides, options.seed), report)
     path = options.output or Path(f"{device.name}.json")
-    write_products(pd.DataFrame(rows), path, source=f"measured on {cuda.name}, {cuda.versions}",
-                   licence="the user's own", date=datetime.now(UTC).date().isoformat())  # fmt: skip
+    tables, files, power = {}, {}, list[dict[str, object]]()
+    with bar(f"timing {cuda.name}") as report:
+        for name, measure in (
+            ("products", lambda: measure_products(cuda, device, plan_products(options.sides, options.seed), report)),
+            (
+                "attention",
+                lambda: measure_attention(cuda, device, plan_attention(4 * options.sides, options.seed), report),
+            ),
+            ("power", lambda: measure_power(cuda, device, report)),
+        ):
+            if rows := measure():  # each is written before the next is timed
+                tables[name], files[name] = pd.DataFrame(rows), path.with_name(f"{path.stem}-{name}.csv")
+                tables[name].to_csv(files[name], index=False)
+                power = rows if name == "power" else []
+    write_measured(
+        path, tables["products"], tables.get("attention"), power,
+        source=f"measured on {cuda.name}, {cuda.versions}", licence="the user's own",
+        date=datetime.now(UTC).date().isoformat(),
+    )  # fmt: skip
     judged = validate(measured=path)
+    counts = {name: len(table) for name, table in tables.items()}
     if options.json:
-        print_json({"file": str(path), "samples": len(rows), "rows": [row.to_json() for row in judged]})
+        print_json({"file": str(path), "tables": {name: str(file) for name, file in files.items()}, "samples": counts,
+                    "missing": cuda.missing, "rows": [row.to_json() for row in judged]})  # fmt: skip
         return 0
-    print(f"{len(rows)} products timed on {cuda.name} into {path}")
+    print(f"{', '.join(f'{count} of {name}' for name, count in counts.items())} timed on {cuda.name} into {path}")
     for row in judged:
-        print(f"  {row.name}: {row.metric} on {row.samples} held-out products: {row.value:.3g}")
+        value = "-" if row.value is None else f"{row.value:.3g}"
+        print(f"  {row.name}: {row.metric} on {row.samples} held out: {value}")
+    for name, reason in cuda.missing.items():
+        print(f"  no kernel {name} here: {reason}")
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sparsefab.cli.options import Verbs, add_common
 
 if TYPE_CHECKING:
-    from sparsefab.cost_models.validate import Row
+    from sparsefab.cost_models.validate_rows import Row
 
 __all__ = ["add_parser", "run"]
 
@@ -18,7 +18,8 @@ __all__ = ["add_parser", "run"]
 def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser("validate", help="error and coverage of the cost models", description=__doc__)
-    parser.add_argument("part", nargs="?", metavar="PART", help="products, attention, marlin, fpga, cpu (default: all)")
+    parser.add_argument("part", nargs="?", metavar="PART",
+                        help="products, attention, marlin, torch, power, fpga, cpu, speed (default: all)")  # fmt: skip
     parser.add_argument(
         "--measured",
         type=Path,
@@ -32,11 +33,17 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print a row a figure; 1 if a goal is missed."""
-    from sparsefab.cli.output import print_json, print_table
+    from sparsefab.cli.output import bar, print_json, print_table
     from sparsefab.cost_models.validate import validate
+    from sparsefab.reports.speed import validate_speed
     from sparsefab.session import Session
 
-    rows = validate(options.part, options.measured, Session(options.cache_dir).measured_host())
+    rows = []
+    if options.part != "speed":
+        rows += validate(options.part, options.measured, Session(options.cache_dir).measured_host())
+    if options.measured is None and options.part in (None, "speed"):
+        with bar("timing a sweep and its report"):
+            rows += validate_speed()
     pictures = []
     if options.output is not None:
         from sparsefab.cost_models.pictures import write_pictures
@@ -49,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         return 1 if missed else 0
     table = [
         [row.part, row.name, row.metric, "-" if row.value is None else f"{row.value:.3g}",
-         _goal(row.goal, row.at_most), row.samples, _verdict(row)]
+         row.goal_text, row.samples, _verdict(row)]
         for row in rows
     ]  # fmt: skip
     columns = ["part", "what", "metric", "value", "goal", "samples", ""]
@@ -64,7 +71,3 @@ def _verdict(row: "Row") -> str:
     if row.value is None:
         return "not measured here"
     return "" if row.passed else "MISSED"
-
-
-def _goal(goal: float | None, at_most: bool) -> str:
-    return "" if goal is None else f"{'<=' if at_most else '>='} {goal:.3g}"

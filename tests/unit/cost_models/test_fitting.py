@@ -43,5 +43,5 @@ def test_a_smooth_residual_is_learnt_and_covered(monkeypatch: pytest.MonkeyPatch
         lambda curve: classify(m, n, k, curve, memory_s, compute_s), anchors=120,
     )  # fmt: skip
     assert fit.mean_error < 0.06  # without the residual the bump alone is 0.2
-    assert 0.87 <= fit.coverage <= 0.93
+    assert 0.87 <= fit.coverage <= 0.97  # few groups make wider bounds, as split-conformal prediction has it
     assert len(fit.anchor_rows) <= 120

@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,15 +14,18 @@ import pandas as pd
 import pytest
 
 from sparsefab.cli.main import main
-from sparsefab.cost_models.calibrate import write_products
+from sparsefab.cost_models.attention import cache_times
+from sparsefab.cost_models.calibrate import write_measured
+from sparsefab.cost_models.cuda import AttentionStep, Calls, Cuda, Product, open_cuda
 from sparsefab.cost_models.measure_gpu import (
-    Cuda,
-    Product,
     guess_device,
+    measure_attention,
+    measure_power,
     measure_products,
-    open_cuda,
+    plan_attention,
     plan_products,
 )
+from sparsefab.cost_models.power_fit import fit_power, power_samples
 from sparsefab.cost_models.roofline import data_sheet_times
 from sparsefab.cost_models.user_anchors import load_user_anchors
 from sparsefab.errors import ConfigError, TargetError
@@ -38,39 +41,91 @@ def true_seconds(product: Product, kernel: str = "fp16") -> float:
     return float(6e-6 + max(memory_s[0] / 0.8, compute_s[0] / 0.6))
 
 
-def fake_cuda(calls: list[int] | None = None) -> Cuda:
+def true_attention(step: AttentionStep) -> float:
+    """4 us a launch, 75 % of its bandwidth."""
+    row = [step.batch, step.context, 0, step.heads, step.kv_heads, step.head_size, 2.0]
+    return float(4e-6 + cache_times(L4, np.array([row]))[0][0] / 0.75)
+
+
+def true_watts(memory: float, compute: float) -> float:
+    return min(72.0, 15.0 + 40.0 * memory + 70.0 * compute)
+
+
+def fake_cuda(turns: list[int] | None = None, bad: set[int] = frozenset()) -> Cuda:  # type: ignore[assignment]
     random = np.random.default_rng(0)
 
-    def kernel(product: Product) -> Callable[[], object]:
-        return lambda: product
+    def calls(item: Product | AttentionStep) -> Calls:
+        if isinstance(item, Product) and item.m in bad:
+            raise RuntimeError("out of memory")
+        return Calls(run=lambda: item, count=4)
 
-    def timer(call: Callable[[], Any], count: int) -> float:
-        if calls is not None:
-            calls.append(count)
-        return true_seconds(call()) * float(np.exp(0.03 * random.normal()))
+    def seconds(made: Calls) -> float:
+        item: Any = made.run()
+        return true_seconds(item) if isinstance(item, Product) else true_attention(item)
 
-    return Cuda(name="NVIDIA L4", versions="made up", kernels={"fp16": kernel, "nothing": kernel}, timer=timer)
+    def timer(made: Calls, count: int) -> list[float]:
+        if turns is not None:
+            turns.append(count)
+        return [seconds(made) * float(np.exp(0.03 * random.normal())) for _ in range(count)]
+
+    def load(made: Calls | None, span: float) -> tuple[float, float]:
+        if made is None:
+            return 0.0, true_watts(0.0, 0.0)
+        product: Any = made.run()
+        uses = data_sheet_times(L4, "fp16", *(np.array([float(side)]) for side in (product.m, product.n, product.k)))
+        time = seconds(made)
+        return time, true_watts(float(uses[0][0]) / time, float(uses[1][0]) / time)
+
+    return Cuda(name="NVIDIA L4", versions="made up", kernels={"fp16": calls, "nothing": calls}, timer=timer,
+                attention=calls, load=load)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def anchors(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("anchors") / "l4.json"
-    rows = measure_products(fake_cuda(), L4, plan_products(40))
-    write_products(pd.DataFrame(rows), path, source="made up", licence="none", date="2026-11-22")
+    path, cuda = tmp_path_factory.mktemp("anchors") / "l4.json", fake_cuda()
+    products = pd.DataFrame(measure_products(cuda, L4, plan_products(40)))
+    steps = pd.DataFrame(measure_attention(cuda, L4, plan_attention(112)))
+    power = measure_power(cuda, L4)
+    write_measured(path, products, steps, power, source="made up", licence="none", date="2026-11-22")
     return path
 
 
-def test_every_product_is_timed_and_warmed_up() -> None:
-    calls: list[int] = []
-    rows = measure_products(fake_cuda(calls), L4, plan_products(3)[:5])
+def test_every_product_is_timed() -> None:
+    turns: list[int] = []
+    rows = measure_products(fake_cuda(turns), L4, plan_products(3)[:5])
     assert len(rows) == 5
-    assert len(calls) == 5 * 8
+    assert turns == [7] * 5
     assert {row["dtype"] for row in rows} == {"fp16"}  # the device's file knows no kernel 'nothing'
     assert rows[0]["latency_ms"] == pytest.approx(true_seconds(plan_products(3)[0]) * 1e3, rel=0.1)
     cuda = fake_cuda()
     cuda = replace(cuda, kernels={"nothing": cuda.kernels["nothing"]})
     with pytest.raises(TargetError, match="none of the kernels that can be timed here: nothing"):
         measure_products(cuda, L4, plan_products(1))
+
+
+def test_a_product_that_fails_is_left_out_and_many_are_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    products = plan_products(10)
+    left = {products[0].m}
+    rows = measure_products(fake_cuda(bad=left), L4, products)
+    assert len(rows) == sum(product.m not in left for product in products)
+    assert "out of memory" in caplog.text
+    with pytest.raises(TargetError, match=r"could not be timed, the last: out of memory"):
+        measure_products(fake_cuda(bad={product.m for product in products}), L4, products)
+
+
+def test_a_machine_without_attention_or_meter_measures_the_rest() -> None:
+    cuda = replace(fake_cuda(), attention=None, load=None)
+    assert measure_attention(cuda, L4, plan_attention(3)) == []
+    assert measure_power(cuda, L4) == []
+
+
+def test_the_terms_of_a_made_up_board_are_found() -> None:
+    samples = power_samples(measure_power(fake_cuda(), L4), L4)
+    fit = fit_power(samples, L4.power.limit_w.value)
+    assert (fit.static_w, fit.memory_w, fit.compute_w) == pytest.approx((15.0, 40.0, 70.0), rel=0.05)
+    assert fit.mean_error < 0.02
+    capped = samples[samples[:, 2] >= 71.9]
+    assert len(capped)  # the loads reach the limit, which says only that a term is large enough
 
 
 def test_the_plan_is_the_same_for_a_seed() -> None:
@@ -88,12 +143,14 @@ def test_devices_by_the_name_they_give() -> None:
 
 
 def test_a_fitted_file_has_the_shipped_form_and_is_judged(anchors: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (pair,) = json.loads(anchors.read_text())["pairs"]
-    assert (pair["device"], pair["kernel"]) == ("l4", "fp16")
+    pairs = json.loads(anchors.read_text())["pairs"]
+    assert [(pair["device"], pair["kernel"]) for pair in pairs] == [("l4", "fp16"), ("l4", "attention")]
     assert main(["validate", "--measured", str(anchors), "--json"]) == 0
-    rows = {row["metric"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
-    assert rows["mean error"]["value"] < 0.05
-    assert rows["mean error"]["samples"] > 10
+    rows = {(row["name"], row["metric"]): row for row in json.loads(capsys.readouterr().out)["rows"]}
+    for name in ("l4 fp16", "l4 attention"):
+        assert rows[name, "mean error"]["value"] < 0.05
+        assert rows[name, "mean error"]["samples"] > 10
+    assert rows["l4 power, each load left out", "mean error"]["value"] < 0.05
 
 
 def test_estimates_take_the_users_file(anchors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,7 +164,7 @@ def test_estimates_take_the_users_file(anchors: Path, tmp_path: Path, capsys: py
     assert fit.citation in value["own"]["sources"]
     own = sum(true_seconds(Product(m=1, n=n, k=k)) * count for n, k, count in (
         (4096, 4096, 64), (1024, 4096, 64), (14336, 4096, 64), (4096, 14336, 32), (32000, 4096, 1)))  # fmt: skip
-    # without the sides beyond what was timed and without attention, the made-up device's own times
+    # without the sides beyond what was timed, the made-up device's own times
     assert value["own"]["latency_s"]["value"] == pytest.approx(own, rel=0.15)
 
 
@@ -160,6 +217,16 @@ def test_a_torch_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     def lacks(*_: object, **__: object) -> None:
         raise RuntimeError("no such kernel")
 
+    replays = 0
+
+    class Graph:
+        def replay(self) -> None:
+            nonlocal replays
+            replays += 1
+
+    class Stream:
+        def wait_stream(self, other: object) -> None: ...
+
     class Event:
         def __init__(self, enable_timing: bool) -> None:
             assert enable_timing
@@ -172,14 +239,21 @@ def test_a_torch_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = SimpleNamespace(
         __version__="2.9", version=SimpleNamespace(cuda="13"), bfloat16="bf16", int8="int8", _int_mm=lacks,
         randn=lambda *shape, **_: Tensor(*shape), randint=lambda low, high, shape, **_: Tensor(*shape), matmul=matmul,
-        cuda=SimpleNamespace(is_available=lambda: True, synchronize=lambda: None, Event=Event,
-                             get_device_name=lambda: "NVIDIA L4"),
+        cuda=SimpleNamespace(is_available=lambda: True, synchronize=lambda: None, Event=Event, Stream=Stream,
+                             CUDAGraph=Graph, graph=lambda _: nullcontext(), stream=lambda _: nullcontext(),
+                             current_stream=Stream, get_device_name=lambda: "NVIDIA L4"),
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
     cuda = open_cuda()
     assert set(cuda.kernels) == {"fp16"}
-    assert cuda.timer(cuda.kernels["fp16"](Product(m=3, n=512, k=256)), 4) == pytest.approx(1e-3)
+    assert cuda.load is None
+    calls = cuda.kernels["fp16"](Product(m=3, n=512, k=256))
+    assert calls.count == 256  # copies that exceed the cache, as far as so many do
+    assert cuda.timer(calls, 4) == pytest.approx([4e-3 / 256] * 4)
     assert shapes[-1] == ((3, 256), (256, 512))
+    assert replays == 2 + 1 + 4  # the probe's, one to warm up, four turns
+    assert cuda.missing["sq"] == "no such kernel"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")

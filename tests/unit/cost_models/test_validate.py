@@ -35,9 +35,6 @@ def test_errors_do_not_grow() -> None:
         value = judged[name]
         assert value is not None
         assert value <= 1.05 * reached + 1e-6, name
-    coverage = rows["products", "all", "coverage"]
-    assert coverage is not None
-    assert 0.87 <= coverage <= 0.93
 
 
 def test_held_out_shapes_took_no_part_in_the_fit() -> None:

@@ -2,8 +2,9 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -40,6 +41,35 @@ def test_results_errors_and_deaths_on_a_cluster(cluster: "distributed.LocalClust
     again = explore(toy.make_jobs(7), toy.accuracy, toy.make_cases(), toy.cost, Store(tmp_path), workers=workers)
     assert again == expected(7)
     workers.close()
+
+
+class HalfFuture:
+    """A future as Dask's; its result is lost with its worker once, then it is computed again."""
+
+    def __init__(self, results: list[object]) -> None:
+        self.results, self.status = results, "pending"
+
+    def add_done_callback(self, call: Callable[["HalfFuture"], None]) -> None:
+        call(self)
+
+    def result(self, timeout: float) -> object:
+        result = self.results.pop(0)
+        self.status = "pending" if self.results else "error" if isinstance(result, Exception) else "finished"
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def release(self) -> None: ...
+
+
+@pytest.mark.parametrize("last", ["done", TimeoutError("the task's own")])
+def test_a_result_that_was_lost_with_its_worker_is_waited_for(last: object) -> None:
+    workers = DaskWorkers.__new__(DaskWorkers)
+    future = HalfFuture([TimeoutError(), TimeoutError(), last])
+    workers.address, workers._patience_s = "tcp://nowhere:1", 1.0
+    workers._client = SimpleNamespace(status="running", submit=lambda *_, **__: future)
+    assert list(workers.run(str, ["task"])) == [("task", last)]
+    assert not future.results
 
 
 def test_killed_workers_and_drivers_lose_and_repeat_no_point(
