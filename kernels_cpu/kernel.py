@@ -7,11 +7,13 @@ the key holds a digest of all sources of the folder, so a cached kernel always i
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from numba import njit
+from numba.core import config
 from numba.core.caching import FunctionCache
 
 __all__ = ["kernel", "piece", "sources_digest"]
@@ -33,6 +35,26 @@ class _SourceCache(FunctionCache):
 
     def _index_key(self, signature: Any, codegen: Any) -> tuple[Any, ...]:
         return (signature, codegen.magic_tuple(), sources_digest(), _identity(self._py_func))
+
+    def _save_overload(self, signature: Any, data: Any) -> None:
+        # Numba picks a file's number in the index, then writes the file: two processes at once could take one number
+        # for two kernels of a factory, and the later reader would run the wrong one.
+        self._impl.locator.ensure_cache_path()
+        with _locked(Path(config.CACHE_DIR or self._cache_path) / "sparsefab-kernels.lock"):
+            super()._save_overload(signature, data)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock between processes, where the system has one for files."""
+    try:
+        fcntl: Any = importlib.import_module("fcntl")
+    except ImportError:
+        yield
+        return
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield  # closing the file gives the lock back
 
 
 def kernel(function: Callable[..., Any], *, parallel: bool = False) -> Any:

@@ -111,7 +111,7 @@ def test_one_token_takes_its_weights_straight_from_memory():
 @pytest.mark.skipif(not runs(Level.AVX_VNNI), reason="needs AVX-VNNI")
 def test_the_narrow_loop_is_8_dot_products_4_unpacks():
     loops = innermost_loops(assembly(Level.AVX_VNNI, "u8"), "vpdpbusd")
-    assert len(loops) == 2
+    assert len(loops) in (2, 4)  # two sweeps, of both halves if the loop over them was unrolled
     for body in loops:
         copies, rest = divmod(count(body, r"(\{vex\}\s*)?vpdpbusd\s.*ymm"), 8)
         assert copies >= 1

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import sys
 import sparsefab.kernels_cpu.kernel as module
@@ -12,11 +14,11 @@ if sys.argv[1] != "same":
     module.sources_digest = lambda: sys.argv[1]
 from sparsefab.kernels_cpu import spmm_portable
 import numpy as np
-from sparsefab.kernels_cpu.layer import filled
+from sparsefab.kernels_cpu.layer import Output, filled
 zeros = np.zeros(256, np.int64)
 layer = filled(pointers=zeros, start=zeros, shifts=zeros, multipliers=zeros, scratch=zeros)
 for output, dtype in (("s32", np.int32), ("u8", np.uint8)):
-    kernel = spmm_portable.spmm(aligned=False, output=output)
+    kernel = spmm_portable.spmm(aligned=False, output=Output(kind=output))
     kernel(layer, np.zeros((1, 1, 64), np.uint8), np.zeros((1, 4, 64), dtype), np.zeros(1, np.float32), 0, 0, 1, 0, 1)
     print(sum(kernel.stats.cache_hits.values()), end="")
 """
@@ -36,3 +38,21 @@ def test_kernels_are_cached_apart_and_by_the_sources(tmp_path):
     assert hits(tmp_path, "same") == "00"
     assert hits(tmp_path, "same") == "11"  # two kernels of one factory function, each found
     assert hits(tmp_path, "another edit") == "00"
+
+
+def test_processes_write_the_cache_one_after_the_other(tmp_path):
+    """Numba picks a file's number, then writes it: two at once once gave one kernel the other's code."""
+    fcntl = pytest.importorskip("fcntl")
+    with (tmp_path / "sparsefab-kernels.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        environment = os.environ | {
+            "PYTHONPATH": str(Path(__file__).resolve().parents[3]),
+            "NUMBA_CACHE_DIR": str(tmp_path),
+        }
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, "same"], env=environment, stdout=subprocess.PIPE)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.communicate(timeout=10)
+        assert not list(tmp_path.rglob("*.nbc"))
+        fcntl.flock(lock, fcntl.LOCK_UN)
+    assert process.communicate(timeout=120)[0] == b"00"
+    assert list(tmp_path.rglob("*.nbc"))
