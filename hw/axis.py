@@ -2,8 +2,10 @@
 
 Written as Verilog text: it is wiring and vendor attributes only. Bytes of each beat, lowest first:
 
-    s_axis_weights   dsps bytes of weights, then indices, two a byte (as packed by `formats.Chain`); tlast ends a tile
-    s_axis_acts      segment x lanes bytes of activations, a byte of index, the mask of segments; tlast completes a bank
+    s_axis_weights   a beat as packed by `formats.Chain`: dsps bytes of weights, or dsps pairs of bytes with
+                     arch.matrix_vector, then indices, two a byte; tlast ends a tile
+    s_axis_acts      segment x lanes bytes of activations, a byte of index, the mask of segments and with
+                     arch.matrix_vector above it the bit `vector`; tlast completes a bank
     m_axis_sums      lanes x 4 bytes, signed; tlast as on the weights
 """
 
@@ -20,8 +22,8 @@ _SUM_BITS: Final = 32
 def axis_bytes(arch: ChainArch) -> dict[str, int]:
     """Bytes of tdata of each stream."""
     return {
-        "weights": arch.dsps + -(-arch.dsps * arch.index_bits // 8),
-        "acts": arch.segment * arch.lanes + 1 + -(-arch.segments // 8),
+        "weights": arch.weight_rows * arch.dsps + -(-arch.dsps * arch.index_bits // 8),
+        "acts": arch.segment * arch.lanes + 1 + -(-(arch.segments + int(arch.matrix_vector)) // 8),
         "sums": arch.lanes * _SUM_BITS // 8,
     }
 
@@ -36,11 +38,13 @@ def axis_wrapper(arch: ChainArch) -> str:
     if arch.sum_bits > _SUM_BITS:
         raise ValueError(f"sum_bits must be at most {_SUM_BITS} for AXI4-Stream ports, not {arch.sum_bits}")
     size = axis_bytes(arch)
-    weights = _slices("s_axis_weights_tdata", arch.dsps, 8, arch.weight_bits)
-    indices = f"s_axis_weights_tdata[{8 * arch.dsps} +: {arch.dsps * arch.index_bits}]"
+    rows = arch.weight_rows * arch.dsps
+    weights = _slices("s_axis_weights_tdata", rows, 8, arch.weight_bits)
+    indices = f"s_axis_weights_tdata[{8 * rows} +: {arch.dsps * arch.index_bits}]"
     pairs = _slices("s_axis_acts_tdata", arch.segment * arch.lanes, 8, arch.activation_bits)
     low = 8 * arch.segment * arch.lanes
-    index, mask = f"s_axis_acts_tdata[{low} +: {arch.index_bits}]", f"s_axis_acts_tdata[{low + 8} +: {arch.segments}]"
+    index = f"s_axis_acts_tdata[{low} +: {arch.index_bits}]"
+    mask = f"s_axis_acts_tdata[{low + 8} +: {arch.segments + int(arch.matrix_vector)}]"
     extension = _SUM_BITS - arch.sum_bits
     sums = ", ".join(
         (f"{{{extension}{{sums[{lane * arch.sum_bits + arch.sum_bits - 1}]}}}}, " if extension else "")

@@ -1,6 +1,6 @@
 """The activation-stationary sparse DSP chain: segments, bank control, reduction and a credited output."""
 
-from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value, signed
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.data import ArrayLayout, StructLayout
 from amaranth.lib.wiring import In, Out
@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from sparsefab.arch import ChainArch
 from sparsefab.hw.fifo import CreditFifo
 from sparsefab.hw.modules import Inline, Placer
+from sparsefab.hw.pairing import ActivationPacker
 from sparsefab.hw.reduce import ReduceTree
 from sparsefab.hw.segment import ChainSegment
 
@@ -15,21 +16,26 @@ __all__ = ["SparseChain", "acts_layout", "sums_layout", "weights_layout"]
 
 
 def weights_layout(arch: ChainArch) -> StructLayout:
-    """One weight beat: the packed bytes of `formats.Chain`, then `last` = end of the tile."""
+    """One weight beat: the packed bytes of `formats.Chain`, then `last` = end of the tile.
+
+    With arch.matrix_vector the bytes of the layout with pairs, in every tile; lane 1's are ignored where tokens share.
+    """
+    weights = ArrayLayout(signed(arch.weight_bits), arch.weight_rows)
     return StructLayout(
-        {
-            "weights": ArrayLayout(signed(arch.weight_bits), arch.dsps),
-            "indices": ArrayLayout(arch.index_bits, arch.dsps),
-            "last": 1,
-        }
+        {"weights": ArrayLayout(weights, arch.dsps), "indices": ArrayLayout(arch.index_bits, arch.dsps), "last": 1}
     )
 
 
 def acts_layout(arch: ChainArch) -> StructLayout:
-    """One activation beat: word `index` for each DSP of every segment marked in `segments`; `last` = bank complete."""
+    """One activation beat: word `index` for each DSP of every segment marked in `segments`; `last` = bank complete.
+
+    `vector`, the same for the whole bank: one token, in lane 0, whose products with two rows a DSP are wanted.
+    """
     pair = ArrayLayout(signed(arch.activation_bits), arch.lanes)
     return StructLayout(
-        {"pairs": ArrayLayout(pair, arch.segment), "index": arch.index_bits, "segments": arch.segments, "last": 1}
+        {"pairs": ArrayLayout(pair, arch.segment), "index": arch.index_bits, "segments": arch.segments}
+        | ({"vector": 1} if arch.matrix_vector else {})
+        | {"last": 1}
     )
 
 
@@ -51,7 +57,8 @@ class SparseChain(wiring.Component):
     -------
     weights : In(stream)       `weights_layout`: L weights and L indices; starts when the tile's bank is complete.
     acts : In(stream)          `acts_layout`: fills the bank that is not read; 16 * segments beats or fewer.
-    sums : Out(stream)         `sums_layout`: sum over d of weight[d] * bank[d][index[d]] for each lane.
+    sums : Out(stream)         `sums_layout`: sum over d of weight[d] * bank[d][index[d]] for each lane: the token's,
+                               or in a `vector` tile the row's.
 
     Notes
     -----
@@ -108,10 +115,32 @@ class SparseChain(wiring.Component):
             acts.ready.eq(_remains(m, "free", up=freed, down=filled, start=arch.banks)),
         ]
 
+        # what the banks take: pairs, or pairs packed for the multiplier, a cycle later
+        entered: dict[str, Value] = {
+            "enable": write.replicate(arch.segments) & acts.payload.segments,
+            "index": acts.payload.index,
+            "bank": write_bank,
+            "pairs": Value.cast(acts.payload.pairs),
+        }
+        matrix = Signal(init=1)
+        if arch.matrix_vector:
+            m.submodules.packer = packer = ActivationPacker(arch=arch)
+            m.d.comb += [packer.vector.eq(acts.payload.vector), Value.cast(packer.pairs).eq(entered["pairs"])]
+            entered = {name: _delay_word(m, value, name) for name, value in entered.items() if name != "pairs"}
+            entered["pairs"] = Value.cast(packer.words)
+            s0_vector = Signal(name="s0_vector")
+            vectors = [Signal(name=f"vector{bank}") for bank in range(arch.banks)]
+            m.d.sync += s0_vector.eq(acts.payload.vector)
+            for bank, vector in enumerate(vectors):
+                with m.If(filled & (write_bank == bank)):
+                    m.d.sync += vector.eq(s0_vector)
+            m.d.comb += matrix.eq(~Mux(read_bank, vectors[1], vectors[0]))
+
         # segments: side by side, no skew between them; their parts of the beat are cut from its bits, because a view
         # of an array of thousands of elements costs its whole length at each access
-        beat_bits, segment_weights = Value.cast(weights.payload), arch.segment * arch.weight_bits
-        segment_indices, first_index = arch.segment * arch.index_bits, arch.dsps * arch.weight_bits
+        beat_bits = Value.cast(weights.payload)
+        segment_weights = arch.segment * arch.weight_rows * arch.weight_bits
+        segment_indices, first_index = arch.segment * arch.index_bits, arch.segments * segment_weights
         for s in range(arch.segments):
             segment = self.placer.place(
                 m,
@@ -123,12 +152,14 @@ class SparseChain(wiring.Component):
                 segment.weights.eq(beat_bits.word_select(s, segment_weights)),
                 segment.indices.eq(beat_bits[first_index:].word_select(s, segment_indices)),
                 segment.read_bank.eq(read_bank),
-                segment.write_enable.eq(write & acts.payload.segments[s]),
-                segment.write_index.eq(acts.payload.index),
-                segment.write_bank.eq(write_bank),
-                Value.cast(segment.pairs).eq(Value.cast(acts.payload.pairs)),
+                segment.write_enable.eq(entered["enable"][s]),
+                segment.write_index.eq(entered["index"]),
+                segment.write_bank.eq(entered["bank"]),
+                segment.pairs.eq(entered["pairs"]),
                 reduce.totals[s].eq(segment.total),
             ]
+            if arch.matrix_vector:
+                m.d.comb += segment.matrix.eq(matrix)
 
         # results: valid and last travel beside the data
         m.d.comb += [
@@ -145,6 +176,13 @@ def _delay(m: Module, value: Value, cycles: int, name: str) -> Value:
     stages = Signal(cycles, name=name)
     m.d.sync += stages.eq(Cat(value, stages)[:cycles])
     return stages[-1]
+
+
+def _delay_word(m: Module, value: Value, name: str) -> Signal:
+    """Put a register behind what enters the banks."""
+    register = Signal(len(value), name=f"s0_{name}", reset_less=True)
+    m.d.sync += register.eq(value)
+    return register
 
 
 def _remains(m: Module, name: str, *, up: Value, down: Value, start: int) -> Value:

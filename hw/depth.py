@@ -11,7 +11,7 @@ __all__ = ["LogicDepth", "logic_depth"]
 
 # the read of a distributed RAM is a LUT; its data, write address and enable end in a register
 _RAM_READS: Final = {"RAM32M16": "ABCDEFGH", "RAM32M": "ABCD"}
-_LUTS: Final = frozenset({"LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "INV"})
+_LUTS: Final = frozenset({"LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "LUT6_2", "INV"})
 _WIRES: Final = frozenset({"MUXF7", "MUXF8", "MUXF9", "BUFG"})
 _CARRIES: Final = frozenset({"CARRY4", "CARRY8"})
 

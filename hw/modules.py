@@ -23,14 +23,21 @@ __all__ = ["Inline", "Library", "Placer", "to_verilog"]
 class Placer(Protocol):
     """Where repeated parts come from."""
 
-    def place(self, m: Module, name: str, module: str, make: Callable[[], wiring.Component]) -> wiring.PureInterface:
-        """Add one instance of the component that `make` returns, called `module` in Verilog; return its ports."""
+    def place(
+        self, m: Module, name: str, module: str, make: Callable[[], wiring.Component], *, clocked: bool = True
+    ) -> wiring.PureInterface:
+        """Add one instance of the component that `make` returns, called `module` in Verilog; return its ports.
+
+        `clocked` is false for a component without registers: its module has no clock and no reset.
+        """
 
 
 class Inline:
     """Every instance is an Amaranth submodule."""
 
-    def place(self, m: Module, name: str, module: str, make: Callable[[], wiring.Component]) -> wiring.PureInterface:
+    def place(
+        self, m: Module, name: str, module: str, make: Callable[[], wiring.Component], *, clocked: bool = True
+    ) -> wiring.PureInterface:
         component = make()
         m.submodules[name] = component
         return component
@@ -42,7 +49,9 @@ class Library:
     def __init__(self) -> None:
         self._prototypes: dict[str, wiring.Component] = {}
 
-    def place(self, m: Module, name: str, module: str, make: Callable[[], wiring.Component]) -> wiring.PureInterface:
+    def place(
+        self, m: Module, name: str, module: str, make: Callable[[], wiring.Component], *, clocked: bool = True
+    ) -> wiring.PureInterface:
         if module not in self._prototypes:
             self._prototypes[module] = make()
         signature = self._prototypes[module].signature
@@ -51,7 +60,9 @@ class Library:
             f"{'i' if member.flow == wiring.In else 'o'}_{'__'.join(map(str, path))}": Value.cast(port)
             for path, member, port in signature.flatten(ports)
         }
-        m.submodules[name] = Instance(module, i_clk=ClockSignal(), i_rst=ResetSignal(), **connections)
+        if clocked:
+            connections |= {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
+        m.submodules[name] = Instance(module, **connections)
         return ports
 
     def verilog(self) -> dict[str, str]:

@@ -5,8 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.data import ArrayLayout
 from amaranth.lib.wiring import In, Out
 
-from sparsefab.arch import LANE_BITS, ChainArch
-from sparsefab.hw.segment import segment_bits
+from sparsefab.arch import LANE_BITS, LANE_OFFSET, ChainArch
 
 __all__ = ["ReduceTree"]
 
@@ -32,7 +31,7 @@ class ReduceTree(wiring.Component):
         self.arch = arch
         super().__init__(
             {
-                "totals": In(ArrayLayout(segment_bits(arch), arch.segments)),
+                "totals": In(ArrayLayout(arch.segment_bits, arch.segments)),
                 "sums": Out(ArrayLayout(arch.sum_bits, arch.lanes)),
             }
         )
@@ -42,27 +41,29 @@ class ReduceTree(wiring.Component):
         arch = self.arch
         low, high = arch.product_range
         totals = [Value.cast(self.totals[s]) for s in range(arch.segments)]
-        lower = _tree(m, "lower", [t[:LANE_BITS] for t in totals], 0, arch.segment * high + arch.lane_offset)
-        upper = _tree(m, "upper", [t[LANE_BITS:].as_signed() for t in totals], arch.segment * low, arch.segment * high)
+        lower = _tree(m, "lower", [t[:LANE_BITS] for t in totals], (0, arch.segment * high + LANE_OFFSET))
+        upper = _tree(
+            m, "upper", [t[LANE_BITS:].as_signed() for t in totals], (arch.segment * low, arch.segment * high)
+        )
         # the offsets of all segments leave in one subtraction, the upper lane waits for it
         lower_sum = Signal(arch.sum_bits, reset_less=True)
         upper_sum = Signal(arch.sum_bits, reset_less=True)
-        m.d.sync += [lower_sum.eq(lower - arch.segments * arch.lane_offset), upper_sum.eq(upper)]
+        m.d.sync += [lower_sum.eq(lower - arch.segments * LANE_OFFSET), upper_sum.eq(upper)]
         m.d.comb += [self.sums[0].eq(lower_sum), self.sums[1].eq(upper_sum)]
         return m
 
 
-def _tree(m: Module, name: str, values: list[Value], low: int, high: int) -> Value:
-    """Add values of low .. high pairwise, a register a level; an odd one waits in a register."""
+def _tree(m: Module, name: str, values: list[Value], limits: tuple[int, int]) -> Value:
+    """Add values within `limits` pairwise, a register a level; an odd one waits in a register."""
     level = 0
-    terms = 1
+    low, high = limits
     while len(values) > 1:
         level += 1
-        terms *= 2
+        low, high = 2 * low, 2 * high
         joined: list[Value] = []
         for i in range(0, len(values), 2):
             pair = values[i : i + 2]
-            register = Signal(range(terms * low, terms * high + 1), name=f"s{level}_{name}{i // 2}", reset_less=True)
+            register = Signal(range(low, high + 1), name=f"s{level}_{name}{i // 2}", reset_less=True)
             m.d.sync += register.eq(pair[0] + pair[1] if len(pair) == 2 else pair[0])
             joined.append(register)
         values = joined

@@ -1,18 +1,21 @@
-"""Activation banks and selection: distributed RAM written ahead, read by the weights' indices."""
+"""Selection: distributed RAM written ahead and read by the weights' indices, and two-way multiplexers."""
 
 from functools import partial
 from typing import Any, Final
 
-from amaranth.hdl import Elaboratable, Module
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from sparsefab.hw.modules import Placer
+from sparsefab.hw.primitives.lut6_2 import LUT6_2
 from sparsefab.hw.primitives.lutram import RAM32M, RAM32M16
 
-__all__ = ["LutRam"]
+__all__ = ["LutRam", "choose"]
 
 _READER_BITS: Final = 2
+# inputs: I0, I1 the two choices of O5, I2, I3 those of O6, I4 picks, I5 = 1
+_CHOOSE_LOW, _CHOOSE_HIGH = 0xCCCCAAAA, 0xFF00F0F0
 
 
 class LutRam(wiring.Component):
@@ -83,3 +86,28 @@ class LutRam(wiring.Component):
                     getattr(self, f"read_data{memory}")[bits].eq(getattr(ram, f"DO{letter}")),
                 ]
         return m
+
+
+def choose(m: Module, name: str, pick: Value, one: Value, zero: Value, *, body: str, placer: Placer) -> Value:
+    """Return `one` while `pick`, else `zero`: two bits a LUT site; Yosys by itself never shares a LUT."""
+    width = len(one)
+    result = []
+    for low in range(0, width, 2):
+        lut: Any = placer.place(
+            m,
+            f"{name}{low // 2}",
+            "sparsefab_lut6_2",
+            partial(LUT6_2, init=_CHOOSE_HIGH << 32 | _CHOOSE_LOW, body=body),
+            clocked=False,
+        )
+        high = min(low + 1, width - 1)
+        m.d.comb += [
+            lut.I0.eq(zero[low]),
+            lut.I1.eq(one[low]),
+            lut.I2.eq(zero[high]),
+            lut.I3.eq(one[high]),
+            lut.I4.eq(pick),
+            lut.I5.eq(Const(1, 1)),
+        ]
+        result += [lut.O5, lut.O6][: width - low]
+    return Cat(result)

@@ -17,7 +17,7 @@ from sparsefab.hw.depth import LogicDepth, logic_depth
 __all__ = ["Resources", "synthesize"]
 
 # LUT sites of one cell (UG574): a RAM32M16 takes a whole slice's eight LUTs
-_LUT_CELLS: Final = {"INV": 1} | {f"LUT{inputs}": 1 for inputs in range(1, 7)}
+_LUT_CELLS: Final = {"INV": 1, "LUT6_2": 1} | {f"LUT{inputs}": 1 for inputs in range(1, 7)}
 _LUTRAM_CELLS: Final = {
     "RAM32M16": 8,
     "RAM32M": 4,

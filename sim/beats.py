@@ -34,8 +34,8 @@ class BeatFormat:
             activation_bits=arch.activation_bits,
             sum_bits=arch.sum_bits,
             index_pitch=arch.index_bits,
-            last_of_weights=arch.dsps * (arch.weight_bits + arch.index_bits),
-            last_of_acts=acts + arch.index_bits + arch.segments,
+            last_of_weights=arch.dsps * (arch.weight_rows * arch.weight_bits + arch.index_bits),
+            last_of_acts=acts + arch.index_bits + arch.segments + int(arch.matrix_vector),
         )
 
     @staticmethod
@@ -53,16 +53,18 @@ class BeatFormat:
         )
 
     def weights(self, stimuli: ChainStimuli) -> list[int]:
-        """Weight beats: weights, indices, last."""
-        above = self.arch.dsps * self.weight_bits
-        fields = (_pack(stimuli.weights, self.weight_bits), _pack(stimuli.indices, self.arch.index_bits), stimuli.last)
+        """Weight beats: weights, indices, last; lane 1's weight beside lane 0's."""
+        arch = self.arch
+        rows = np.stack((stimuli.weights, stimuli.seconds)[: arch.weight_rows], axis=2).reshape(stimuli.beats, -1)
+        above = arch.weight_rows * arch.dsps * self.weight_bits
+        fields = (_pack(rows, self.weight_bits), _pack(stimuli.indices, arch.index_bits), stimuli.last)
         return [
             weights | indices << above | int(last) << self.last_of_weights
             for weights, indices, last in zip(*fields, strict=True)
         ]
 
     def acts(self, stimuli: ChainStimuli) -> list[int]:
-        """Activation beats, index by index and segment by segment: pairs, index, segment mask, last."""
+        """Activation beats, index by index and segment by segment: pairs, index, segment mask, vector, last."""
         arch = self.arch
         shape = (-1, arch.segments, arch.segment, arch.block, arch.lanes)
         banks = stimuli.banks.reshape(shape).transpose(0, 3, 1, 2, 4)  # [tiles, block, segments, segment, lanes]
@@ -72,7 +74,10 @@ class BeatFormat:
             index, segment = number // arch.segments % arch.block, number % arch.segments
             last = index == arch.block - 1 and segment == arch.segments - 1
             mask = 1 << (above + self.index_pitch + segment)
-            payloads.append(pairs | index << above | mask | int(last) << self.last_of_acts)
+            vector = int(stimuli.vector[number // (arch.segments * arch.block)]) << (
+                above + self.index_pitch + arch.segments
+            )
+            payloads.append(pairs | index << above | mask | vector | int(last) << self.last_of_acts)
         return payloads
 
     def sums(self, stimuli: ChainStimuli) -> list[int]:

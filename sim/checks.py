@@ -38,10 +38,12 @@ class Tally:
 
     @staticmethod
     def of(report: VerifyReport) -> "Tally":
-        """The sum of a bench's runs."""
+        """The sum of a bench's runs; what was never exercised fails, too."""
         failed = [run for run in report.runs if run.mismatches]
         first = f"{failed[0].name}, seed {failed[0].seed}: {failed[0].first}" if failed else ""
-        return Tally(cases=report.checks, failures=report.mismatches, first=first)
+        if not failed and report.missing:
+            first = f"never seen: {', '.join(report.missing)}"
+        return Tally(cases=report.checks, failures=report.mismatches + len(report.missing), first=first)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Verify emitted Verilog in a simulator: build, run the bench, collect what it measured."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,14 @@ from sparsefab.hw.axis import AXIS_TOP
 from sparsefab.hw.emit import TOP, chain_verilog, requantize_verilog
 from sparsefab.hw.requantize import RequantizeArch
 from sparsefab.sim.simulator import GSR_CYCLES, SimulatorName, build, run_bench, simulators
-from sparsefab.sim.stimuli import ChainStimuli, packed_stimuli, random_stimuli, requantize_stimuli, steady_stimuli
+from sparsefab.sim.stimuli import (
+    ChainStimuli,
+    chain_kinds,
+    packed_stimuli,
+    random_stimuli,
+    requantize_stimuli,
+    steady_stimuli,
+)
 
 __all__ = ["MODES", "RunReport", "SimulatorName", "VerifyReport", "simulators", "verify_chain", "verify_requantize"]
 
@@ -31,7 +38,10 @@ SLOTS: Final = (0, 1, 2, 4, 8, 16)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """One pass of one stimulus file through the design; `utilisation` is weight beats a cycle, first to last."""
+    """One pass of one stimulus file through the design; `utilisation` is weight beats a cycle, first to last.
+
+    `coverage` counts the results that were compared, by what they exercise.
+    """
 
     name: str
     seed: int
@@ -40,15 +50,31 @@ class RunReport:
     utilisation: float
     mismatches: int
     first: dict[str, int | None] | None
+    coverage: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """All runs of one design in one simulator."""
+    """All runs of one design in one simulator; `required` is what they must have exercised."""
 
     block: str
     simulator: str
     runs: tuple[RunReport, ...]
+    required: tuple[str, ...] = ()
+
+    @property
+    def coverage(self) -> dict[str, int]:
+        """Results compared in all runs, by what they exercise."""
+        total = dict.fromkeys(self.required, 0)
+        for run in self.runs:
+            for kind, count in run.coverage.items():
+                total[kind] = total.get(kind, 0) + count
+        return total
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What was never exercised."""
+        return tuple(kind for kind, count in self.coverage.items() if not count)
 
     @property
     def checks(self) -> int:
@@ -103,7 +129,7 @@ def verify_chain(
 
     Returns
     -------
-    VerifyReport                     `mismatches` == 0 is success; a mismatch does not raise.
+    VerifyReport                     No `mismatches` and nothing `missing` is success; neither raises.
 
     Raises
     ------
@@ -117,16 +143,18 @@ def verify_chain(
     primitives = "behavioural" if unisim is None else "vendor"
     texts = modules if modules is not None else chain_verilog(arch, primitives=primitives, axis=axis)
     sets: list[tuple[str, int, ChainStimuli]] = []
+    required: tuple[str, ...] = ()
     if packed is not None and activations is not None:
         sets += [("packed", seed, packed_stimuli(arch, packed, activations, max_beats=max_beats)) for seed in seeds]
     else:
+        required = chain_kinds(arch, SLOTS)
         sets += [("random", seed, random_stimuli(arch, beats=beats, slots=SLOTS, seed=seed)) for seed in seeds]
     steady = steady_stimuli(arch, tiles=4, seed=seeds[0])
     built = build(texts, build_dir, simulator, top=AXIS_TOP if axis else TOP, unisim=unisim)
     plan, arrays = _plan(arch, sets, steady)
     plan |= {"axis": axis, "reset_cycles": 4 if unisim is None else GSR_CYCLES}
     runs = tuple(RunReport(**run) for run in run_bench(built, "bench_chain", plan, arrays))
-    return VerifyReport(block="chain", simulator=simulator, runs=runs)
+    return VerifyReport(block="chain", simulator=simulator, runs=runs, required=required)
 
 
 def verify_requantize(

@@ -14,6 +14,7 @@ from sparsefab.sim.reference.chain import beat_sums, fill_banks
 __all__ = [
     "ChainStimuli",
     "RequantizeStimuli",
+    "chain_kinds",
     "packed_stimuli",
     "random_stimuli",
     "requantize_stimuli",
@@ -25,15 +26,20 @@ __all__ = [
 class ChainStimuli:
     """What goes into a chain, in order.
 
-    weights : int64[beats, dsps]              indices : int64[beats, dsps]
+    weights, seconds : int64[beats, dsps]     indices : int64[beats, dsps]
     tile_of_beat : int64[beats]               Ascending from 0; a tile has at least one beat.
     banks : int64[tiles, dsps, block, lanes]  Activations.
+    vector : int64[tiles]                     1: two rows share a DSP with the token of lane 0; `seconds` are lane 1's.
+    slots : int64[tiles]                      N of N:16, for the coverage report.
     """
 
     weights: NDArray[np.int64]
+    seconds: NDArray[np.int64]
     indices: NDArray[np.int64]
     tile_of_beat: NDArray[np.int64]
     banks: NDArray[np.int64]
+    vector: NDArray[np.int64]
+    slots: NDArray[np.int64]
 
     @property
     def beats(self) -> int:
@@ -47,15 +53,25 @@ class ChainStimuli:
 
     def expected(self) -> NDArray[np.int64]:
         """int64[beats, lanes]: the reference's sums."""
-        return np.asarray(beat_sums(self.weights, self.indices, self.tile_of_beat, self.banks))
+        return np.asarray(
+            beat_sums(self.weights, self.seconds, self.indices, self.tile_of_beat, self.banks, self.vector)
+        )
+
+    def kinds(self) -> list[str]:
+        """What each beat exercises, as `chain_kinds` names it."""
+        names = [_kind(int(n), int(vector)) for n, vector in zip(self.slots, self.vector, strict=True)]
+        return [names[tile] for tile in self.tile_of_beat]
 
     def arrays(self) -> dict[str, NDArray[np.int64]]:
         """The fields by name, for the process that runs inside the simulator."""
         return {
             "weights": self.weights,
+            "seconds": self.seconds,
             "indices": self.indices,
             "tile_of_beat": self.tile_of_beat,
             "banks": self.banks,
+            "vector": self.vector,
+            "slots": self.slots,
         }
 
     @staticmethod
@@ -65,58 +81,82 @@ class ChainStimuli:
             return ChainStimuli(**{name: archive[name] for name in archive.files})
 
 
+def chain_kinds(arch: ChainArch, slots: tuple[int, ...]) -> tuple[str, ...]:
+    """Every mode with every N of `slots`: what random stimuli must have exercised."""
+    return tuple(_kind(n, vector) for vector in range(arch.weight_rows) for n in slots)
+
+
+def _kind(n: int, vector: int) -> str:
+    return f"{'vector' if vector else 'matrix'} {n}:16"
+
+
 def random_stimuli(arch: ChainArch, *, beats: int, slots: tuple[int, ...], seed: int) -> ChainStimuli:
     """Tiles of random length whose blocks store at most N weights, N drawn from `slots`; one weight in four is extreme.
 
-    The first tile is the corner that fills both lanes: all -128 times all -128, then times 127.
+    The first tile, and with arch.matrix_vector the second, is the corner that fills both lanes: all -128 times all
+    -128, then times 127. Every N in every mode comes once, in short tiles, before any comes twice.
     """
     random = np.random.default_rng(seed)
     low_w, low_a = -(1 << (arch.weight_bits - 1)), -(1 << (arch.activation_bits - 1))
+    kinds = [(n, vector) for n in slots for vector in range(arch.weight_rows)]
     weights: list[NDArray[np.int64]] = []
     indices: list[NDArray[np.int64]] = []
     tiles: list[NDArray[np.int64]] = []
     banks: list[NDArray[np.int64]] = []
+    modes: list[tuple[int, int]] = []
+    order = [(arch.block, vector) for vector in range(arch.weight_rows)]
+    order += [kinds[k] for k in random.permutation(len(kinds))]
     count = 0
     while count < beats:
-        rows = min(int(random.integers(1, 2 * arch.fill_beats())), beats - count)
-        n = int(random.choice(slots))
-        corner = not banks
-        tile_weights = random.integers(low_w, -low_w, (rows, arch.dsps))
-        extreme = random.random(tile_weights.shape) < 0.25
-        tile_weights = np.where(extreme, random.choice([low_w, -low_w - 1], tile_weights.shape), tile_weights)
+        corner, first = len(banks) < arch.weight_rows, len(banks) < len(order)
+        longest = min(2 * arch.fill_beats(), max(beats // len(order), 1) if first else beats)
+        rows = min(int(random.integers(longest)) + 1, beats - count)
+        n, vector = order[len(banks)] if first else kinds[random.integers(len(kinds))]
+        both = random.integers(low_w, -low_w, (2, rows, arch.dsps))
+        extreme = random.random(both.shape) < 0.25
+        both = np.where(extreme, random.choice([low_w, -low_w - 1], both.shape), both)
         positions = random.integers(0, arch.block, (rows, arch.dsps))
-        served = n * (arch.dsps // n) if n else 0  # DSPs that serve a block; the rest holds weight 0, index 0
-        tile_weights[:, served:], positions[:, served:] = 0, 0
+        # DSPs that serve a block; the rest holds weight 0, index 0. Short chains serve no whole dense block
+        served = n * max(arch.dsps // n, 1) if n else 0
+        both[:, :, served:], positions[:, served:] = 0, 0
         bank = random.integers(low_a, -low_a, (arch.dsps, arch.block, arch.lanes))
         bank = np.where(random.random(bank.shape) < 0.25, random.choice([low_a, -low_a - 1], bank.shape), bank)
         if n:
             bank = bank[np.minimum(np.arange(arch.dsps) // n * n, arch.dsps - 1)]  # N DSPs hold the same block
         if corner:
-            tile_weights[:], bank[:] = low_w, low_a
-            tile_weights[1::2] = -low_w - 1
-        weights.append(tile_weights)
+            both[:], bank[:] = low_w, low_a
+            both[:, 1::2] = -low_w - 1
+        weights.append(both)
         indices.append(positions)
         tiles.append(np.full(rows, len(banks)))
         banks.append(bank)
+        modes.append((n, vector))
         count += rows
+    first, second = np.concatenate(weights, axis=1)
     return ChainStimuli(
-        weights=np.concatenate(weights),
+        weights=first,
+        seconds=second,
         indices=np.concatenate(indices),
         tile_of_beat=np.concatenate(tiles),
         banks=np.stack(banks),
+        vector=np.array([vector for _, vector in modes]),
+        slots=np.array([n for n, _ in modes]),
     )
 
 
 def steady_stimuli(arch: ChainArch, *, tiles: int, seed: int) -> ChainStimuli:
-    """Dense tiles twice as long as a bank takes to fill: what utilisation is measured on."""
+    """Dense tiles twice as long as a bank takes to fill, modes in turn: what utilisation is measured on."""
     random = np.random.default_rng(seed)
     rows = 2 * arch.fill_beats()
     shape = (tiles * rows, arch.dsps)
     return ChainStimuli(
         weights=random.integers(-127, 128, shape),
+        seconds=random.integers(-127, 128, shape),
         indices=random.integers(0, arch.block, shape),
         tile_of_beat=np.repeat(np.arange(tiles), rows),
         banks=random.integers(-128, 128, (tiles, arch.dsps, arch.block, arch.lanes)),
+        vector=np.arange(tiles) % arch.weight_rows,
+        slots=np.full(tiles, arch.block),
     )
 
 
@@ -128,39 +168,47 @@ def packed_stimuli(
     Parameters
     ----------
     arch : ChainArch
-    packed : PackedTensor            In a Chain layout of arch.dsps.
-    activations : int[tokens, in]    Signed codes; tokens go two by two through the lanes, an odd last one with zeros.
+    packed : PackedTensor            In a Chain layout of arch.dsps; with pairs of rows it needs arch.matrix_vector.
+    activations : int[tokens, in]    Signed codes; tokens go two by two through the lanes, an odd last one with zeros,
+                                     or one by one when the lanes are a pair of rows.
     max_beats : int | None           Stop after the tiles that fit; None = all.
 
     Returns
     -------
-    ChainStimuli                     Token pairs outermost, then tiles, then rows.
+    ChainStimuli                     Tokens or token pairs outermost, then tiles, then rows or row pairs.
     """
     layout = packed.layout
     if not isinstance(layout, Chain) or layout.dsps != arch.dsps:
         raise ValueError(f"packed must be in the chain layout of {arch.dsps} DSPs, not {layout.name}")
-    rows, columns = packed.spec.rows, packed.spec.columns
+    if layout.pairs and not arch.matrix_vector:
+        raise ValueError(f"matrix_vector must be true for pairs of rows, layout {layout.name}")
+    columns, together = packed.spec.columns, layout.beat_rows
     if activations.ndim != 2 or activations.shape[1] != columns:
         raise ValueError(f"activations must be [tokens, {columns}], not {activations.shape}")
-    tiles = layout.tiles(columns)
+    tiles, rows = layout.tiles(columns), -(-packed.spec.rows // together)
     raw = packed.sections["beats"].reshape(tiles * rows, layout.beat_bytes)
-    weights = raw[:, : layout.dsps].view(np.int8).astype(np.int64)
-    indices = unpack_bits(np.ascontiguousarray(raw[:, layout.dsps :]), 4, layout.dsps).astype(np.int64)
-    codes = np.zeros((-(-activations.shape[0] // arch.lanes) * arch.lanes, columns), np.int64)
+    weights = np.zeros((tiles * rows, layout.dsps, 2), np.int64)
+    weights[:, :, :together] = (
+        raw[:, : together * layout.dsps].view(np.int8).reshape(tiles * rows, layout.dsps, together)
+    )
+    indices = unpack_bits(np.ascontiguousarray(raw[:, together * layout.dsps :]), 4, layout.dsps).astype(np.int64)
+    tokens = 1 if layout.pairs else arch.lanes  # of a pass
+    passes = -(-activations.shape[0] // tokens)
+    codes = np.zeros((passes * tokens, columns), np.int64)
     codes[: activations.shape[0]] = activations
-    passes = codes.shape[0] // arch.lanes
+    lanes = np.zeros((passes, arch.lanes, columns), np.int64)
+    lanes[:, :tokens] = codes.reshape(passes, tokens, columns)
     kept = passes * tiles if max_beats is None else max(1, min(passes * tiles, max_beats // rows))
-    banks = np.concatenate(
-        [
-            fill_banks(np.ascontiguousarray(pair), layout.slots, arch.dsps, arch.block)
-            for pair in codes.reshape(passes, arch.lanes, columns)
-        ]
-    )[:kept]
+    banks = np.concatenate([fill_banks(each, layout.slots, arch.dsps, arch.block) for each in lanes])[:kept]
+    first, second = np.tile(weights, (passes, 1, 1))[: kept * rows].transpose(2, 0, 1)
     return ChainStimuli(
-        weights=np.tile(weights, (passes, 1))[: kept * rows],
+        weights=np.ascontiguousarray(first),
+        seconds=np.ascontiguousarray(second),
         indices=np.tile(indices, (passes, 1))[: kept * rows],
         tile_of_beat=np.repeat(np.arange(kept), rows),
         banks=banks,
+        vector=np.full(kept, int(layout.pairs)),
+        slots=np.full(kept, layout.slots),
     )
 
 

@@ -1,12 +1,13 @@
 """Parameters of the accelerator and what follows from them: widths for the hardware, rates for the software.
 
-A chain multiplies weight beats with stationary activations. Per DSP two int8 products share the weight:
+A chain multiplies weight beats with stationary activations. Per DSP two int8 products share an operand, the weight with
+two tokens (matrix-matrix) or the activation with two rows (matrix-vector):
 
-    pre-adder   a1 << 18 + a0          P = w a1 << 18 + w a0 + offset
-                                           '--- upper lane   '--- lower lane, kept in 0 .. 2**18 - 1 by the offset
+    matrix   a1 << 18 + a0 times w     P = w a1 << 18 + w a0 + offset
+    vector   w1 << 18 + w0 times a         '--- upper lane   '--- lower lane, kept in 0 .. 2**18 - 1 by the offset
 
-WP486 adds the lower lane's sign bit back to the upper lane after the sum. Here the first DSP of a segment adds a
-constant through its RND operand instead, so the lower lane never borrows and no correction is left; the constant is
+WP486 adds the lower lane's sign bit back to the upper lane after the sum. Here the first DSP of a segment adds
+2**17 - 1 through its RND operand instead, so the lower lane never borrows and no correction is left; the constants are
 subtracted once, after all segments are summed. It also makes 8 products of full-range int8 exact, where a signed lane
 holds 7.
 """
@@ -14,9 +15,10 @@ holds 7.
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["LANE_BITS", "AcceleratorArch", "ChainArch"]
+__all__ = ["LANE_BITS", "LANE_OFFSET", "AcceleratorArch", "ChainArch"]
 
 LANE_BITS: Final = 18  # distance of the two lanes: the B port's width, the lower lane's room for a segment's sum
+LANE_OFFSET: Final = (1 << (LANE_BITS - 1)) - 1  # what a segment starts its lower lane with
 _ACTIVATION_PIPELINE: Final = 4  # A1/D, AD, M, P
 
 
@@ -29,7 +31,8 @@ class ChainArch:
     dsps : int                 Length L; a multiple of `segment`.
     segment : int              DSPs in one cascade; limited by the lower lane.
     block : int                Inputs M that one activation bank holds.
-    lanes : int                Tokens at a time (products per DSP).
+    lanes : int                Products per DSP: tokens at a time, or rows at a time.
+    matrix_vector : bool       Rows may share a DSP, tile by tile; without it only tokens do.
     banks : int                Activation banks: one is read while the other is written.
     weight_bits, activation_bits : int
                                Signed operands.
@@ -42,6 +45,7 @@ class ChainArch:
     segment: int = 8
     block: int = 16
     lanes: int = 2
+    matrix_vector: bool = True
     banks: int = 2
     weight_bits: int = 8
     activation_bits: int = 8
@@ -96,15 +100,9 @@ class ChainArch:
 
     @property
     def segment_limit(self) -> int:
-        """Products whose sums, whatever the operands, take at most 2**18 values."""
+        """Products whose sums, whatever the operands, stay in 0 .. 2**18 - 1 once LANE_OFFSET is added."""
         low, high = self.product_range
-        return ((1 << LANE_BITS) - 1) // (high - low)
-
-    @property
-    def lane_offset(self) -> int:
-        """Constant that keeps a segment's lower lane in 0 .. 2**18 - 1."""
-        low, _ = self.product_range
-        return -self.segment * low
+        return min(LANE_OFFSET // -low, ((1 << LANE_BITS) - 1 - LANE_OFFSET) // high)
 
     @property
     def sum_range(self) -> tuple[int, int]:
@@ -117,6 +115,22 @@ class ChainArch:
         """Bits of one lane's signed sum over the chain."""
         low, high = self.sum_range
         return max(high.bit_length(), (-low - 1).bit_length()) + 1
+
+    @property
+    def segment_bits(self) -> int:
+        """Bits of a segment's packed sum: the lower lane, and the upper lane's sum with its sign."""
+        low, high = self.product_range
+        return LANE_BITS + max((self.segment * high).bit_length(), (-self.segment * low - 1).bit_length()) + 1
+
+    @property
+    def weight_rows(self) -> int:
+        """Weights of a DSP in one beat: those of one row, or of two."""
+        return 2 if self.matrix_vector else 1
+
+    @property
+    def word_bits(self) -> int:
+        """Bits of a word in an activation bank: a pair; packed for the multiplier it takes one more."""
+        return self.lanes * self.activation_bits + int(self.matrix_vector)
 
     @property
     def index_bits(self) -> int:

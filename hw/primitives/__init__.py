@@ -5,7 +5,7 @@ from typing import Final
 
 __all__ = ["PRIMITIVES", "is_wrapper"]
 
-PRIMITIVES: Final = ("DSP48E2", "RAM32M16", "RAM32M")
+PRIMITIVES: Final = ("DSP48E2", "RAM32M16", "RAM32M", "LUT6_2")
 
 _WRAPPER: Final = re.compile(f"sparsefab_({'|'.join(PRIMITIVES)})(_.*)?", re.IGNORECASE)
 

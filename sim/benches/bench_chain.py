@@ -5,6 +5,7 @@ outcome goes into a file beside it; `sparsefab.sim.run` reads it.
 """
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ async def check_chain(dut: Any) -> None:
         for _ in range(plan["reset_cycles"]):
             await FallingEdge(clock)
         reset.value = 1 if plan["axis"] else 0
-        results.append(await _run(clock, arch, run, *agents))
+        results.append(await _run(clock, arch, run, *agents, kinds=stimuli.kinds()))
     (plan_path.parent / "results.json").write_text(json.dumps(results))
     failed = [result for result in results if result["mismatches"]]
     assert not failed, f"{len(failed)} of {len(results)} runs differ: {failed[0]}"
@@ -75,6 +76,8 @@ async def _run(
     weights: StreamSource,
     sums: StreamSink,
     expected: list[int],
+    *,
+    kinds: list[str],
 ) -> dict[str, Any]:
     agents = (acts, weights, sums)
     cycle = quiet = 0
@@ -105,4 +108,5 @@ async def _run(
         "utilisation": weights.utilisation,
         "mismatches": len(mismatches),
         "first": asdict(mismatches[0]) if mismatches else None,
+        "coverage": dict(Counter(kinds[: len(sums.received)])),
     }

@@ -10,15 +10,19 @@ Integers = NDArray[np.int64]
 
 
 @njit(cache=True)
-def beat_sums(weights: Integers, indices: Integers, tile_of_beat: Integers, banks: Integers) -> Integers:
+def beat_sums(
+    weights: Integers, seconds: Integers, indices: Integers, tile_of_beat: Integers, banks: Integers, vector: Integers
+) -> Integers:
     """Sum weight times selected activation over the DSPs of a chain.
 
     Parameters
     ----------
-    weights : int64[beats, dsps]               Signed weights, 0 in unused slots.
+    weights, seconds : int64[beats, dsps]      Signed weights, 0 in unused slots; `seconds` of a second row.
     indices : int64[beats, dsps]               Which activation of its bank each weight meets.
     tile_of_beat : int64[beats]                The bank contents in force.
-    banks : int64[tiles, dsps, block, lanes]   Activations.
+    banks : int64[tiles, dsps, block, lanes]   Activations, one token a lane.
+    vector : int64[tiles]                      1: lane 1 is the second row with the token of lane 0; 0: the first row
+                                               with the token of lane 1.
 
     Returns
     -------
@@ -28,8 +32,12 @@ def beat_sums(weights: Integers, indices: Integers, tile_of_beat: Integers, bank
     for beat in range(weights.shape[0]):
         tile = tile_of_beat[beat]
         for dsp in range(weights.shape[1]):
-            for lane in range(banks.shape[3]):
-                sums[beat, lane] += weights[beat, dsp] * banks[tile, dsp, indices[beat, dsp], lane]
+            activations = banks[tile, dsp, indices[beat, dsp]]
+            sums[beat, 0] += weights[beat, dsp] * activations[0]
+            if vector[tile]:
+                sums[beat, 1] += seconds[beat, dsp] * activations[0]
+            else:
+                sums[beat, 1] += weights[beat, dsp] * activations[1]
     return sums
 
 

@@ -7,6 +7,7 @@ weights and activations; plain, with idles, with back-pressure, with both.
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,12 +122,16 @@ def _simulate(options: argparse.Namespace) -> int:
     options.simulator, options.beats = options.simulator or "verilator", options.beats or 500
     if (options.model is None) != (options.recipe is None):
         raise ValueError("--model and --recipe go together")
-    rows = []
+    rows: list[dict[str, object]] = []
+    coverage: Counter[str] = Counter()
+    missing: dict[str, None] = {}
     simulators: tuple[SimulatorName, ...] = (
         ("verilator", "icarus") if options.simulator == "both" else (options.simulator,)
     )
     for simulator in simulators:
         for what, report in _reports(options, simulator).items():
+            coverage.update(report.coverage)
+            missing |= {f"{what}, {simulator}: {kind}": None for kind in report.missing}
             rows += [
                 {
                     "what": what,
@@ -142,9 +147,11 @@ def _simulate(options: argparse.Namespace) -> int:
                 for r in report.runs
             ]
     mismatches = sum(int(str(row["mismatches"])) for row in rows)
+    passed = not mismatches and not missing
     if options.json:
-        print_json({"block": options.block, "runs": rows, "mismatches": mismatches, "passed": mismatches == 0})
-        return 1 if mismatches else 0
+        found = {"mismatches": mismatches, "coverage": dict(coverage), "missing": list(missing), "passed": passed}
+        print_json({"block": options.block, "runs": rows, **found})
+        return 0 if passed else 1
     print_table(
         "Verilog against the reference",
         ["what", "simulator", "run", "beats", "cycles", "busy", "mismatches"],
@@ -162,11 +169,18 @@ def _simulate(options: argparse.Namespace) -> int:
         ],
         right=["beats", "cycles", "busy", "mismatches"],
     )
-    print("FAILED: the Verilog disagrees with the reference" if mismatches else "passed: equal to the bit")
+    if coverage:
+        print("results compared: " + ", ".join(f"{kind} {count:,}" for kind, count in coverage.items()))
+    if mismatches:
+        print("FAILED: the Verilog disagrees with the reference")
+    else:
+        print("passed: equal to the bit" if passed else "FAILED: not everything was exercised; raise --beats")
     for row in rows:
         if row["mismatches"]:
             print(f"  {row['what']}, {row['run']}, seed {row['seed']}: first difference {row['first']}")
-    return 1 if mismatches else 0
+    for kind in missing:
+        print(f"  never exercised: {kind}")
+    return 0 if passed else 1
 
 
 def _reports(options: argparse.Namespace, simulator: "SimulatorName") -> "Mapping[str, VerifyReport]":

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsefab.arch import ChainArch
+from sparsefab.arch import LANE_OFFSET, ChainArch
 from sparsefab.errors import MissingToolError
 from sparsefab.formats import NM, Chain, IntFormat, QuantTensor, pack
 from sparsefab.hw.emit import chain_verilog
+from sparsefab.hw.primitives import PRIMITIVES
 from sparsefab.sim.run import SimulatorName, simulators, verify_chain
 
 pytestmark = pytest.mark.cocotb
@@ -27,6 +28,8 @@ def test_random_beats_with_every_stall(simulator: SimulatorName, dsps: int, beat
     _need(simulator)
     report = verify_chain(ChainArch(dsps=dsps), build_dir=BUILD, simulator=simulator, seeds=(1,), beats=beats)
     assert report.mismatches == 0, [run for run in report.runs if run.mismatches]
+    assert not report.missing
+    assert len(report.coverage) == 12
     assert len(report.runs) == 5
     assert report.utilisation is not None
     assert report.utilisation >= 0.99
@@ -57,14 +60,25 @@ def test_packed_weights() -> None:
     assert [run.beats for run in report.runs if run.name != "steady"] == [90] * 4
 
 
-def test_a_planted_bug_is_caught() -> None:
-    """Without the constant that keeps the lower lane from borrowing, the sums are wrong."""
+@pytest.mark.parametrize(
+    ("module", "right", "wrong"),
+    [
+        # the constant that keeps the lower lane from borrowing
+        ("sparsefab_dsp48e2", f"48'h{LANE_OFFSET:012x}", "48'h000000000000"),
+        # what makes up for a negative weight below another
+        ("sparsefab_chain_segment", "s3_counts <= s2_negative", "s3_counts <= 1'h0"),
+        # the multiplexer of the second operand: the upper of its two bits picks the wrong way round
+        pytest.param("sparsefab_lut6_2", "64'hff00f0f0ccccaaaa", "64'hf0f0ff00ccccaaaa", marks=pytest.mark.slow),
+        # the delay of a late DSP's weights
+        pytest.param("sparsefab_skew_weight", ".ADDRA(read_address1)", ".ADDRA(read_address2)", marks=pytest.mark.slow),
+    ],
+)
+def test_a_planted_bug_is_caught(module: str, right: str, wrong: str) -> None:
     _need("icarus")
     arch = ChainArch(dsps=8)
     modules = chain_verilog(arch, primitives="behavioural")
-    constant = f"48'h{arch.lane_offset:012x}"
-    assert modules["sparsefab_dsp48e2"].count(constant) == 1
-    modules["sparsefab_dsp48e2"] = modules["sparsefab_dsp48e2"].replace(constant, "48'h000000000000")
+    assert right in modules[module]
+    modules[module] = modules[module].replace(right, wrong)
     report = verify_chain(arch, build_dir=BUILD, simulator="icarus", beats=40, modules=modules)
     assert report.mismatches > 0
 
@@ -81,7 +95,7 @@ def _library(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     arch = ChainArch(dsps=8)
     vendor, twin = (chain_verilog(arch, primitives=body) for body in ("vendor", "behavioural"))
-    for primitive in ("DSP48E2", "RAM32M16", "RAM32M"):
+    for primitive in PRIMITIVES:
         wrapper = f"sparsefab_{primitive.lower()}"
         names = re.findall(r"\.(\w+)\(\d+'", vendor[wrapper]) + re.findall(r'\.(\w+)\("', vendor[wrapper])
         clock = "CLK" if primitive == "DSP48E2" else "WCLK"

@@ -2,9 +2,10 @@
 
 from itertools import product
 
+import numpy as np
 import pytest
 
-from sparsefab.arch import LANE_BITS, AcceleratorArch, ChainArch
+from sparsefab.arch import LANE_BITS, LANE_OFFSET, AcceleratorArch, ChainArch
 from sparsefab.config import dumps, loads
 
 
@@ -25,20 +26,29 @@ def test_refuses(arguments: dict[str, int], message: str) -> None:
         ChainArch(**arguments)
 
 
+def _lanes(packed: int) -> tuple[int, int]:
+    """Read a segment's packed sum as the adder tree does."""
+    return (packed & (1 << LANE_BITS) - 1) - LANE_OFFSET, packed >> LANE_BITS
+
+
 @pytest.mark.parametrize(("weight_bits", "activation_bits"), list(product(range(2, 9), repeat=2)))
-def test_lane_offset_keeps_every_sum_in_the_lane(weight_bits: int, activation_bits: int) -> None:
-    # column_dsps lifts the other limit, so that the lane's own is met
+def test_segment_limit_is_tight(weight_bits: int, activation_bits: int) -> None:
+    """Over all operands: sums of `segment_limit` products come out of the lanes as they went in, one more does not."""
     arch = ChainArch(dsps=1, segment=1, weight_bits=weight_bits, activation_bits=activation_bits)
-    values = [
-        w * a
-        for w in (-(1 << weight_bits - 1), (1 << weight_bits - 1) - 1)
-        for a in (-(1 << activation_bits - 1), (1 << activation_bits - 1) - 1)
-    ]
-    assert arch.product_range == (min(values), max(values))
-    limit = min(arch.segment_limit, 8)
-    longest = ChainArch(dsps=limit, segment=limit, weight_bits=weight_bits, activation_bits=activation_bits)
-    assert limit * min(values) + longest.lane_offset >= 0
-    assert limit * max(values) + longest.lane_offset < 1 << LANE_BITS
+    weights, activations = (np.arange(-(1 << bits - 1), 1 << bits - 1) for bits in (weight_bits, activation_bits))
+    products = np.multiply.outer(weights, activations)
+    low, high = int(products.min()), int(products.max())
+    assert arch.product_range == (low, high)
+
+    def exact(count: int) -> bool:
+        # a lane is a carry of the other: it is exact for all sums if it is for the extreme ones, which all lie between
+        extremes = list(product((count * low, count * high), repeat=2))
+        return all(_lanes((upper << LANE_BITS) + lower + LANE_OFFSET) == (lower, upper) for lower, upper in extremes)
+
+    assert exact(arch.segment_limit)
+    assert not exact(arch.segment_limit + 1)
+    longest = ChainArch(dsps=min(arch.segment_limit, 8), segment=min(arch.segment_limit, 8), weight_bits=weight_bits,
+                        activation_bits=activation_bits)  # fmt: skip
     low, high = longest.sum_range
     assert -(1 << longest.sum_bits - 1) <= low
     assert high < 1 << longest.sum_bits - 1

@@ -76,7 +76,7 @@ def test_axi_stream_wrapper_and_scripts(tmp_path: Path) -> None:
     for port in ("tdata", "tvalid", "tready", "tlast"):
         for stream in ("s_axis_weights", "s_axis_acts", "m_axis_sums"):
             assert f'"xilinx.com:interface:axis:1.0 {stream} {port.upper()}"' in text
-    assert "input wire [95:0] s_axis_weights_tdata" in text  # 8 weights, 8 indices
+    assert "input wire [159:0] s_axis_weights_tdata" in text  # 8 pairs of weights, 8 indices
     assert (
         "synth_design -mode out_of_context -top axis_top -part xcu280-fsvh2892-2L-e"
         in (manifest.path / "synth.tcl").read_text()

@@ -1,5 +1,7 @@
 """The chain's reference against plain integers and against the matrix product of what was packed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from sparsefab.arch import ChainArch
 from sparsefab.formats import NM, Chain, Dense, IntFormat, QuantTensor, pack
 from sparsefab.sim.reference.chain import accumulate_tiles, beat_sums, fill_banks
-from sparsefab.sim.stimuli import packed_stimuli, random_stimuli, steady_stimuli
+from sparsefab.sim.stimuli import chain_kinds, packed_stimuli, random_stimuli, steady_stimuli
 
 
 def _tensor(rows: int, columns: int, slots: int, random: np.random.Generator) -> QuantTensor:
@@ -28,14 +30,16 @@ def _tensor(rows: int, columns: int, slots: int, random: np.random.Generator) ->
 
 
 def test_beat_sums_in_python_integers() -> None:
-    stimuli = random_stimuli(ChainArch(dsps=16), beats=40, slots=(0, 1, 2, 4, 8, 16), seed=5)
-    want = [
-        [
-            sum(int(w) * int(stimuli.banks[tile, d, i, lane]) for d, (w, i) in enumerate(zip(ws, ix, strict=True)))
-            for lane in range(2)
-        ]
-        for ws, ix, tile in zip(stimuli.weights, stimuli.indices, stimuli.tile_of_beat, strict=True)
-    ]
+    stimuli = random_stimuli(ChainArch(dsps=16), beats=60, slots=(0, 1, 2, 4, 8, 16), seed=5)
+    want = []
+    for beat, tile in enumerate(stimuli.tile_of_beat):
+        words = [stimuli.banks[tile, d, i].tolist() for d, i in enumerate(stimuli.indices[beat])]
+        first, second = stimuli.weights[beat].tolist(), stimuli.seconds[beat].tolist()
+        lower = sum(w * a for w, (a, _) in zip(first, words, strict=True))
+        tokens = sum(w * b for w, (_, b) in zip(first, words, strict=True))
+        rows = sum(w * a for w, (a, _) in zip(second, words, strict=True))
+        want.append([lower, rows if stimuli.vector[tile] else tokens])
+    assert set(stimuli.vector) == {0, 1}
     assert stimuli.expected().tolist() == want
 
 
@@ -53,6 +57,35 @@ def test_packed_beats_give_the_matrix_product(slots: int, blocks: int, seed: int
     np.testing.assert_array_equal(got[3], 0)
 
 
+@settings(max_examples=20, deadline=None)
+@given(slots=st.sampled_from([3, 8, 16]), blocks=st.integers(1, 9), seed=st.integers(0, 1000))
+def test_pairs_of_rows_give_the_matrix_product(slots: int, blocks: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    tensor = _tensor(6, 16 * blocks, slots, random)
+    if tensor.mask is not None:
+        shared = np.repeat(tensor.mask[::2], 2, axis=0)
+        stored = np.where(shared, random.integers(-128, 128, shared.shape), 0).astype(np.int16)
+        tensor = replace(tensor, mask=shared, codes=stored, pattern=NM(slots, 16, rows=2))
+    codes = random.integers(-128, 128, (3, 16 * blocks))
+    stimuli = packed_stimuli(ChainArch(dsps=16), pack(tensor, Chain(dsps=16, slots=slots, pairs=True)), codes)
+    passes = stimuli.expected().reshape(3, -1, 2)
+    got = np.stack([accumulate_tiles(np.ascontiguousarray(sums), 3).T.reshape(-1) for sums in passes])
+    np.testing.assert_array_equal(got, codes @ tensor.centred().astype(np.int64).T)
+    with pytest.raises(ValueError, match="matrix_vector must be true for pairs of rows"):
+        packed_stimuli(
+            ChainArch(dsps=16, matrix_vector=False), pack(tensor, Chain(dsps=16, slots=slots, pairs=True)), codes
+        )
+
+
+@pytest.mark.parametrize("matrix_vector", [True, False])
+def test_random_stimuli_exercise_every_kind(matrix_vector: bool) -> None:
+    arch = ChainArch(dsps=64, matrix_vector=matrix_vector)
+    stimuli = random_stimuli(arch, beats=200, slots=(0, 1, 2, 4, 8, 16), seed=3)
+    assert stimuli.beats == 200
+    assert set(stimuli.kinds()) == set(chain_kinds(arch, (0, 1, 2, 4, 8, 16)))
+    assert len(chain_kinds(arch, (0, 1, 2, 4, 8, 16))) == (12 if matrix_vector else 6)
+
+
 def test_banks_repeat_a_block_for_its_slots() -> None:
     activations = np.arange(64, dtype=np.int64).reshape(2, 32)
     banks = fill_banks(activations, 4, 8, 16)
@@ -63,9 +96,11 @@ def test_banks_repeat_a_block_for_its_slots() -> None:
 
 def test_random_stimuli_start_in_the_corner() -> None:
     arch = ChainArch(dsps=16)
-    stimuli = random_stimuli(arch, beats=10, slots=(16,), seed=0)
-    assert stimuli.expected().max() == arch.sum_range[1]
-    assert stimuli.expected().min() == arch.sum_range[0] or stimuli.beats == 1
+    stimuli = random_stimuli(arch, beats=40, slots=(16,), seed=0)
+    for vector in (0, 1):
+        corner = stimuli.expected()[stimuli.tile_of_beat == vector]
+        assert corner[0].tolist() == [arch.sum_range[1]] * 2
+        assert len(corner) < 2 or corner[1].tolist() == [arch.sum_range[0]] * 2
     assert stimuli.last[-1]
 
 
@@ -84,4 +119,5 @@ def test_max_beats_keeps_whole_tiles() -> None:
 
 def test_beat_sums_of_no_beats() -> None:
     empty = np.zeros((0, 4), np.int64)
-    assert beat_sums(empty, empty, np.zeros(0, np.int64), np.zeros((1, 4, 16, 2), np.int64)).shape == (0, 2)
+    none, banks = np.zeros(0, np.int64), np.zeros((1, 4, 16, 2), np.int64)
+    assert beat_sums(empty, empty, empty, none, banks, np.zeros(1, np.int64)).shape == (0, 2)
