@@ -6,7 +6,7 @@ import numpy as np
 
 from sparsefab.kernels_cpu.kernel import piece
 
-__all__ = ["embed", "look_up", "pool"]
+__all__ = ["embed", "pool"]
 
 
 @piece
@@ -29,15 +29,6 @@ def embed(ids, positions, words, places, x):
             word, place = words[token], places[positions[lane]]
             for channel in range(len(x)):
                 x[channel, lane] = word[channel] + place[channel]
-
-
-@piece
-def look_up(table, codes):
-    """Replace each of codes uint8[rows, W] by its entry of table uint8[256]."""
-    for row in range(len(codes)):
-        line = codes[row]
-        for lane in range(len(line)):
-            line[lane] = table[line[lane]]
 
 
 @piece

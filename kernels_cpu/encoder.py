@@ -3,7 +3,7 @@
     for stage in 0 .. layers:                      all panels finish a stage before the next: attention reads them all
       for panel in P:                              on threads
         stage 0      embed, normalize
-        stage l > 0  attend -> product out -> add, normalize -> product up -> table -> product down -> add, normalize
+        stage l > 0  attend -> product out -> add, normalize -> product up, table -> product down -> add, normalize
         but the last product of queries, keys and values -> projected[stage % 2]
     average each sequence
 
@@ -20,36 +20,37 @@ import numpy as np
 from numba import get_thread_id, prange
 
 from sparsefab.kernels_cpu.attention import ATTENTION, attend
-from sparsefab.kernels_cpu.embedding import embed, look_up, pool
-from sparsefab.kernels_cpu.kernel import kernel
+from sparsefab.kernels_cpu.embedding import embed, pool
+from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.normalize import NORM, normalize
 from sparsefab.kernels_cpu.ticks import lap, ticks
 
 __all__ = ["BLOCK_RECORD", "PARTS", "encoder"]
 
 # The parts of a call whose time is told apart; attention's come first.
-PARTS = ("widen keys and values", "scores", "softmax", "mix values", "linear", "normalize", "table", "embed")
-LINEAR, NORMALIZE, TABLE, EMBED = 4, 5, 6, 7
+PARTS = ("widen keys and values", "scores", "softmax", "mix values", "linear", "normalize", "embed")
+LINEAR, NORMALIZE, EMBED = 4, 5, 6
 
 # Constants of one block of the encoder.
 BLOCK_RECORD = np.dtype([("attention", ATTENTION), ("attention_norm", NORM), ("output_norm", NORM)])
 
 
 @functools.cache
-def encoder(project: Any, multiply: Any, *, parallel: bool) -> Any:
+def encoder(project: tuple[Any, ...], expand: tuple[Any, ...], multiply: tuple[Any, ...], *, parallel: bool) -> Any:
     """Return the compiled encoder.
 
     Parameters
     ----------
-    project, multiply            Kernels of `spmm` whose results are s8 codes and reals.
+    project, expand, multiply    Kernels of `spmm` whose results are s8 codes, codes by a table, and reals; one or two
+                                 of each.
     parallel : bool              Panels on threads.
 
     Returns
     -------
     kernel(model, tokens, buffers, embedding, spent), the first three tuples:
         model      words, places, norm NORM[1], blocks BLOCK_RECORD[L], linears LAYER[4 L] (projections, out, up, down
-                   of each block), scales float32[L, 2, 64] (of the inputs of out and down, the same 64 times),
-                   tables uint8[L, 256], heads
+                   of each block), choices uint8[4 L] (which of a product's kernels), scales float32[L, 2, 64] (of the
+                   inputs of out and down, the same 64 times), heads
         tokens     ids, positions int32[P, W], starts, lengths int64[sequences], firsts, lasts int64[P] (the sequences
                    of each panel)
         buffers    x float32[P, width, W], projected int8[2, P, 3 width, W], and for each task codes uint8[T, width, W],
@@ -58,7 +59,7 @@ def encoder(project: Any, multiply: Any, *, parallel: bool) -> Any:
         embedding  float32[sequences, width]
         spent      int64[T, PARTS], takes the ticks of each part, or None
     """
-    stage = _stage(project, multiply)
+    stage = _stage(_one_of(project), _one_of(expand), _one_of(multiply))
 
     if parallel:
 
@@ -84,10 +85,33 @@ def encoder(project: Any, multiply: Any, *, parallel: bool) -> Any:
     return kernel(run_serial)
 
 
-def _stage(project: Any, multiply: Any) -> Any:
+def _one_of(kernels: tuple[Any, ...]) -> Any:
+    """Return product(choice, layers, activations, out, scales, task, groups), for the one panel of each array."""
+    first, last = kernels[0], kernels[-1]
+    if len(kernels) > 2:
+        raise ValueError(f"at most two kernels of a kind, not {len(kernels)}")
+    if first is last:
+
+        @piece
+        def product(choice, layers, activations, out, scales, task, groups):
+            first(layers, activations, out, scales, task, 0, 1, 0, groups)
+
+        return product
+
+    @piece
+    def chosen(choice, layers, activations, out, scales, task, groups):
+        if choice == 0:
+            first(layers, activations, out, scales, task, 0, 1, 0, groups)
+        else:
+            last(layers, activations, out, scales, task, 0, 1, 0, groups)
+
+    return chosen
+
+
+def _stage(project: Any, expand: Any, multiply: Any) -> Any:
     @kernel
     def stage(model, tokens, buffers, number, panel, task, all_spent):
-        words, places, norm, blocks, linears, scales, tables, heads = model
+        words, places, norm, blocks, linears, choices, scales, heads = model
         ids, positions, starts, lengths, firsts, lasts = tokens
         all_x, projected, all_codes, all_context, all_inner, all_inner_codes, all_sums, all_scratch = buffers
         x, codes, context, sums = all_x[panel], all_codes[task], all_context[task], all_sums[task]
@@ -107,26 +131,24 @@ def _stage(project: Any, multiply: Any) -> Any:
                    heads, scratch, spent)  # fmt: skip
             since = 0 if spent is None else ticks()
             groups = len(context) // 4
-            multiply(linears[linear + 1 : linear + 2], all_context[task:one], all_sums[task:one], scales[at, 0],
-                     task, 0, 1, 0, groups)  # fmt: skip
+            multiply(choices[linear + 1], linears[linear + 1 : linear + 2], all_context[task:one], all_sums[task:one],
+                     scales[at, 0], task, groups)  # fmt: skip
             since = lap(spent, LINEAR, since)
             normalize(block.attention_norm, x, sums, codes)
             since = lap(spent, NORMALIZE, since)
-            project(linears[linear + 2 : linear + 3], all_codes[task:one], all_inner[task:one], scales[at, 0],
-                    task, 0, 1, 0, all_inner.shape[1] // 4)  # fmt: skip
+            expand(choices[linear + 2], linears[linear + 2 : linear + 3], all_codes[task:one], all_inner[task:one],
+                   scales[at, 0], task, all_inner.shape[1] // 4)  # fmt: skip
             since = lap(spent, LINEAR, since)
-            look_up(tables[at], all_inner_codes[task])
-            since = lap(spent, TABLE, since)
-            multiply(linears[linear + 3 : linear + 4], all_inner_codes[task:one], all_sums[task:one], scales[at, 1],
-                     task, 0, 1, 0, groups)  # fmt: skip
+            multiply(choices[linear + 3], linears[linear + 3 : linear + 4], all_inner_codes[task:one],
+                     all_sums[task:one], scales[at, 1], task, groups)  # fmt: skip
             since = lap(spent, LINEAR, since)
             normalize(block.output_norm, x, sums, codes)
             since = lap(spent, NORMALIZE, since)
         if number < len(blocks):
             linear = 4 * number
             target = projected[number % 2]
-            project(linears[linear : linear + 1], all_codes[task:one], target[panel : panel + 1], scales[0, 0],
-                    task, 0, 1, 0, target.shape[1] // 4)  # fmt: skip
+            project(choices[linear], linears[linear : linear + 1], all_codes[task:one], target[panel : panel + 1],
+                    scales[0, 0], task, target.shape[1] // 4)  # fmt: skip
             lap(spent, LINEAR, since)
 
     return stage

@@ -5,18 +5,20 @@
     accuracy = task.metric(task.records(engine))                # or any task of models.evaluate
     engine.report()                                             # seconds an item, share of the layers, differences
 
-Weight layers run on the kernels, activations are quantized and every float operator between the layers runs in NumPy.
+An encoder that a plan can be made of runs as a whole, `Engine(compressed, plan=plan)`. Else weight layers run on the
+kernels, activations are quantized and every float operator between the layers runs in NumPy.
 """
 
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsefab.kernels_cpu.plan import EncoderPlan
 from sparsefab.kernels_cpu.runner import KernelRunner
 from sparsefab.models.compress import CompressedModel
 from sparsefab.models.evaluate.runner import BitTrueRunner
@@ -35,7 +37,13 @@ class Report:
     seconds_per_item : float     Median over calls of wall time; compiling is outside.
     layers_share : float         Of the time, in weight layers: kernels and the quantization before them.
     kernels : layer -> kernel    Or 'none: ' and the reason.
-    compared : int               Output values compared with the bit-true runner's; 0 if not asked for.
+    tokens : int                 Kept tokens that an encoder read in all; 0 of other models.
+    seconds_per_token : float    Median over calls of an encoder, else 0.
+    planned : bool               The model ran as a whole, by a plan.
+    parts : part -> share        Of a plan's time; empty else, and where no cycle counter can be read.
+    weight_bytes, buffer_bytes   What a plan holds; 0 else.
+    compared : int               Output values compared with the bit-true runner's or, of a plan, with those of
+                                 `models.evaluate.encoder`; 0 if not asked for.
     differing : int              Of these, the ones whose bits differ.
     """
 
@@ -45,6 +53,12 @@ class Report:
     kernels: Mapping[str, str]
     compared: int
     differing: int
+    tokens: int = 0
+    seconds_per_token: float = 0.0
+    planned: bool = False
+    parts: Mapping[str, float] = field(default_factory=dict)
+    weight_bytes: int = 0
+    buffer_bytes: int = 0
 
 
 class Engine:
@@ -54,7 +68,8 @@ class Engine:
     ----------
     compressed : CompressedModel        Calibrated where activations are static.
     threads : int                       At most `available_threads()`.
-    check : bool                        Compute everything by the bit-true runner too, untimed, and count differences.
+    check : bool                        Compute everything bit-true too, untimed, and count differences.
+    plan : EncoderPlan | None           Runs the whole model, on its own threads, instead of its layers one by one.
 
     Raises
     ------
@@ -67,12 +82,17 @@ class Engine:
         *,
         threads: int = 1,
         check: bool = False,
+        plan: EncoderPlan | None = None,
         clock: Clock = time.perf_counter,
     ) -> None:
         self._model = compressed.model
         self._clock = clock
-        self._runner = _Timed(KernelRunner(compressed, threads=threads), clock)
-        self._exact = BitTrueRunner(compressed) if check else None
+        self._plan = plan
+        self._runner = None if plan is not None else _Timed(KernelRunner(compressed, threads=threads), clock)
+        self._check = check
+        self._exact = BitTrueRunner(compressed) if check and plan is None else None
+        self._tokens: list[int] = []
+        self._last: Mapping[str, NDArray[Any]] = {}
         self._items: list[int] = []
         self._seconds: list[float] = []
         self._layers_s = 0.0
@@ -81,18 +101,31 @@ class Engine:
     def __call__(self, feeds: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         """Run a batch; the first one runs twice, and its first time, with the compiling, does not count."""
         if not self._seconds:
-            execute(self._model, feeds, self._runner, outputs=outputs)
-        self._runner.seconds = 0.0
+            self._results(feeds, outputs)
+        if self._runner is not None:
+            self._runner.seconds = 0.0
         begin = self._clock()
-        results = execute(self._model, feeds, self._runner, outputs=outputs)
+        results = self._results(feeds, outputs)
         self._seconds.append(self._clock() - begin)
-        self._layers_s += self._runner.seconds
+        self._layers_s += 0.0 if self._runner is None else self._runner.seconds
         self._items.append(len(next(iter(feeds.values()))))
-        if self._exact is not None:
-            for name, expected in execute(self._model, feeds, self._exact, outputs=outputs).items():
+        self._tokens.append(int(np.count_nonzero(feeds["attention_mask"])) if "attention_mask" in feeds else 0)
+        self._last = feeds
+        if self._check:
+            for name, expected in self._expected(feeds, outputs).items():
                 self._compared += expected.size
                 self._differing += _differences(results[name], expected)
         return results
+
+    def _results(self, feeds: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+        if self._plan is None:
+            return execute(self._model, feeds, self._runner, outputs=outputs)
+        return _chosen(self._plan.run(feeds), outputs)
+
+    def _expected(self, feeds: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+        if self._plan is None:
+            return execute(self._model, feeds, self._exact, outputs=outputs)
+        return _chosen(self._plan.source.run(feeds), outputs)
 
     def report(self) -> Report:
         """Sum up what ran so far.
@@ -104,14 +137,33 @@ class Engine:
         if not self._seconds:
             raise ValueError("nothing ran yet")
         each = [seconds / items for seconds, items in zip(self._seconds, self._items, strict=True)]
+        by_token = [seconds / count for seconds, count in zip(self._seconds, self._tokens, strict=True) if count]
+        plan, runner = self._plan, self._runner
+        try:
+            parts = {} if plan is None else plan.profile(self._last)
+        except ValueError:  # no counter to be read here
+            parts = {}
         return Report(
             items=sum(self._items),
             seconds_per_item=statistics.median(each),
-            layers_share=self._layers_s / sum(self._seconds),
-            kernels=dict(self._runner.inner.kernels),
+            layers_share=self._layers_s / sum(self._seconds) if plan is None else parts.get("linear", 0.0),
+            kernels=dict(runner.inner.kernels) if runner is not None else {} if plan is None else plan.kernels,
             compared=self._compared,
             differing=self._differing,
+            tokens=sum(self._tokens),
+            seconds_per_token=statistics.median(by_token) if by_token else 0.0,
+            planned=plan is not None,
+            parts=parts,
+            weight_bytes=0 if plan is None else plan.weight_bytes,
+            buffer_bytes=0 if plan is None else plan.buffer_bytes,
         )
+
+
+def _chosen(results: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """Some outputs of a plan, which has the hidden states and the embedding."""
+    if missing := sorted(set(outputs) - set(results)):
+        raise ValueError(f"a plan computes {', '.join(sorted(results))}, not {missing[0]!r}")
+    return {name: results[name] for name in outputs}
 
 
 class _Timed:

@@ -36,6 +36,8 @@ __all__ = ["EncoderPlan"]
 
 Feeds = Mapping[str, NDArray[Any]]
 
+# Of a block's products (queries, keys and values in one; out; up; down), the kind: codes, codes by a table, reals.
+_KINDS = (0, 2, 1, 2)
 # A float is rounded to a code by way of 2^22; what enters that must stay below.
 _ROUNDABLE = 1 << 21
 # The power of two of a score is made in the exponent of a float, which must not run out.
@@ -50,6 +52,7 @@ class EncoderPlan:
     source : QuantizedEncoder        What it means.
     threads : int                    At most `available_threads()`; panels are shared out among them.
     level : Level | None             Instruction set of the products; None takes the best one that runs here.
+    emulate : bool                   As for `Product`: for tests, slow.
 
     Raises
     ------
@@ -57,19 +60,20 @@ class EncoderPlan:
     ModelError                       If the shapes or scales are beyond what the kernels hold; the message says which.
     """
 
-    def __init__(self, source: QuantizedEncoder, *, threads: int = 1, level: Level | None = None) -> None:
+    def __init__(
+        self, source: QuantizedEncoder, *, threads: int = 1, level: Level | None = None, emulate: bool = False
+    ) -> None:
         check_threads(threads)
         self.source = source
         self._threads = threads
         _check_shapes(source)
         graph = source.graph
-        self._products = [product for block in graph.blocks for product in _products(source, block, level)]
+        self._products = [product for block in graph.blocks for product in _products(source, block, level, emulate)]
         self._keep: list[NDArray[Any]] = [*_norm_arrays(graph.norm)]
         self._norm = np.zeros(1, NORM)
         self._fill_norm(self._norm[0], graph.norm, source.input_scale(graph.blocks[0].query))
         self._blocks = np.zeros(len(graph.blocks), BLOCK_RECORD)
         self._scales = aligned_zeros((len(graph.blocks), 2, 64), np.float32)
-        self._tables = np.zeros((len(graph.blocks), 256), np.uint8)
         for index, block in enumerate(graph.blocks):
             self._fill_block(index, block)
         self._buffers: dict[int, _Buffers] = {}
@@ -114,12 +118,18 @@ class EncoderPlan:
         graph, total = self.source.graph, 0
         for product in self._products:
             total += sum(array.nbytes for array in product.prepared(64)[2].values())
-        return total + graph.words.nbytes + graph.places.nbytes + self._tables.nbytes + self._scales.nbytes
+        return total + graph.words.nbytes + graph.places.nbytes + self._scales.nbytes
 
     @property
     def buffer_bytes(self) -> int:
         """Bytes of the buffers that calls so far needed."""
         return sum(buffers.nbytes for buffers in self._buffers.values())
+
+    @property
+    def kernels(self) -> dict[str, str]:
+        """The kernel of each layer."""
+        blocks = self.source.graph.blocks
+        return {name: f"4x1 blocks, {self.level.value}" for block in blocks for name in block.layers}
 
     @property
     def level(self) -> Level:
@@ -155,12 +165,12 @@ class EncoderPlan:
         spent: NDArray[np.int64] | None = None,
     ) -> None:
         graph = self.source.graph
-        linears, project, multiply = self._linears(placed.width)
+        linears, choices, kernels = self._linears(placed.width)
         linears["scratch"] = buffers.portable.ctypes.data
-        model = (graph.words, graph.places, self._norm, self._blocks, linears, self._scales, self._tables,
+        model = (graph.words, graph.places, self._norm, self._blocks, linears, choices, self._scales,
                  graph.blocks[0].heads)  # fmt: skip
         held = (buffers.x, buffers.projected, *buffers.of_tasks)
-        compiled = encoder(project, multiply, parallel=self._threads > 1)
+        compiled = encoder(*kernels, parallel=self._threads > 1)
         if self._threads == 1:
             compiled(model, placed.tokens, held, embedding, spent)
             return
@@ -171,15 +181,17 @@ class EncoderPlan:
         finally:
             numba.set_num_threads(before)
 
-    def _linears(self, width: int) -> tuple[NDArray[np.void], Any, Any]:
-        """Records of all products for panels of a width, and the kernels for codes and for reals."""
-        records = np.zeros(len(self._products), LAYER)
-        kernels: dict[bool, Any] = {}
+    def _linears(self, width: int) -> tuple[NDArray[np.void], NDArray[np.uint8], list[tuple[Any, ...]]]:
+        """Records of all products for panels of a width, which kernel of its kind each takes, and the kernels."""
+        records, choices = np.zeros(len(self._products), LAYER), np.zeros(len(self._products), np.uint8)
+        kinds: list[list[Any]] = [[], [], []]  # what `encoder` calls project, expand, multiply
         for index, product in enumerate(self._products):
             compiled, record, _ = product.prepared(width)
-            records[index] = record[0]
-            kernels[isinstance(product.epilogue, Codes)] = compiled
-        return records, kernels[True], kernels[False]
+            known = kinds[_KINDS[index % len(_KINDS)]]
+            if compiled not in known:
+                known.append(compiled)
+            records[index], choices[index] = record[0], known.index(compiled)
+        return records, choices, [tuple(known) for known in kinds]
 
     def _buffers_for(self, placed: "_Placed") -> "_Buffers":
         """Buffers that hold at least so many panels of that width, and attention's longest sequence."""
@@ -240,7 +252,6 @@ class EncoderPlan:
         self._fill_norm(record["output_norm"], block.output_norm, source.input_scale(following.query))
         self._scales[index, 0] = source.input_scale(block.out).scale
         self._scales[index, 1] = source.input_scale(block.down).scale
-        self._tables[index] = gelu_table(source.scales[index].gelu, source.input_scale(block.down), tanh=block.tanh)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -346,24 +357,32 @@ def _check_shapes(source: QuantizedEncoder) -> None:
             raise ModelError(f"the inner width {inner} must be a multiple of 4, the same in all blocks")
 
 
-def _products(source: QuantizedEncoder, block: Block, level: Level | None) -> list[Product]:
+def _products(source: QuantizedEncoder, block: Block, level: Level | None, emulate: bool) -> list[Product]:
     """The products of a block: queries, keys and values in one, out, up, down."""
     index = source.graph.blocks.index(block)
     scales = source.scales[index]
+    entering = requantizer_of(source.layer(block.up), scales.gelu, ENTERING)
+    table = gelu_table(scales.gelu, source.input_scale(block.down), tanh=block.tanh)
     first = [(block.query, scales.query), (block.key, scales.key), (block.value, scales.value)]
     projections = [
         (name, requantizer_of(source.layer(name), StaticScale(scale=scale, zero_point=0), PROJECTED))
         for name, scale in first
     ]
     return [
-        _coded(source, projections, level),
-        _real(source, block.out, level),
-        _coded(source, [(block.up, requantizer_of(source.layer(block.up), scales.gelu, ENTERING))], level),
-        _real(source, block.down, level),
+        _coded(source, projections, level, emulate, None),
+        _real(source, block.out, level, emulate),
+        _coded(source, [(block.up, entering)], level, emulate, table),
+        _real(source, block.down, level, emulate),
     ]
 
 
-def _coded(source: QuantizedEncoder, parts: list[tuple[str, Requantizer]], level: Level | None) -> Product:
+def _coded(
+    source: QuantizedEncoder,
+    parts: list[tuple[str, Requantizer]],
+    level: Level | None,
+    emulate: bool,
+    table: NDArray[np.uint8] | None,
+) -> Product:
     """One product of layers that read the same codes, their rows one after another."""
     first = parts[0][1]
     requantizer = Requantizer(
@@ -376,14 +395,15 @@ def _coded(source: QuantizedEncoder, parts: list[tuple[str, Requantizer]], level
     weights = _stacked([_weights(source.layer(name).tensor) for name, _ in parts])
     return Product(
         weights,
-        Codes(requantizer=requantizer, signed=True),
+        Codes(requantizer=requantizer, signed=True, table=table),
         bias=np.concatenate([_bias(source, name) for name, _ in parts]),
         zero_point=source.input_scale(parts[0][0]).zero_point,
         level=level,
+        emulate=emulate,
     )
 
 
-def _real(source: QuantizedEncoder, name: str, level: Level | None) -> Product:
+def _real(source: QuantizedEncoder, name: str, level: Level | None, emulate: bool) -> Product:
     tensor = source.layer(name).tensor
     return Product(
         _weights(tensor),
@@ -391,6 +411,7 @@ def _real(source: QuantizedEncoder, name: str, level: Level | None) -> Product:
         bias=_bias(source, name),
         zero_point=source.input_scale(name).zero_point,
         level=level,
+        emulate=emulate,
     )
 
 

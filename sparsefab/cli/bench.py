@@ -1,7 +1,8 @@
 """`sparsefab bench cpu`: the CPU kernels against this machine's peaks and against other libraries, in one run.
 
 `bench cpu --calibrate` times them for the cost models' target 'host'; `bench gpu` times a CUDA device's products,
-decode attention and power into an anchor file for `estimate --measured` and `validate --measured`.
+decode attention and power into an anchor file for `estimate --measured` and `validate --measured`; `bench encoder`
+times a whole encoder, compiled to a plan, beside other runtimes.
 """
 
 import argparse
@@ -16,7 +17,7 @@ __all__ = ["add_parser", "run"]
 def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser("bench", help="time the CPU kernels, or a GPU's products", description=__doc__)
-    parser.add_argument("device", choices=["cpu", "gpu"], help="what to time")
+    parser.add_argument("device", choices=["cpu", "gpu", "encoder"], help="what to time")
     parser.add_argument("--shape", action="append", type=_shape, metavar="OUTxIN", help="repeat for more")
     parser.add_argument("--density", action="append", type=float, metavar="D", help="stored share; repeat for more")
     parser.add_argument("--tokens", action="append", type=positive, metavar="N", help="repeat for more (default: 128)")
@@ -24,6 +25,11 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--threads", type=positive, default=1, metavar="T", help="default: 1")
     parser.add_argument("--peers", default="", metavar="A,B", help="libraries to time beside ours")
     parser.add_argument("--rounds", type=positive, default=31, metavar="N", help="turns of each (default: 31)")
+    parser.add_argument("--model", metavar="M", help="encoder: a known encoder or a shape (default: minilm-l6)")
+    parser.add_argument(
+        "--sequence", action="append", type=positive, metavar="N", help="encoder: tokens a sequence; repeat for more"
+    )
+    parser.add_argument("--batch", action="append", type=positive, metavar="B", help="encoder: repeat for more")
     parser.add_argument("--calibrate", action="store_true", help="time the kernels for the cost models' target 'host'")
     parser.add_argument("--seconds", type=positive, default=20, metavar="S", help="to spend on it (default: 20)")
     parser.add_argument("--target", metavar="T", help="gpu: its device or TOML file (default: by the name it gives)")
@@ -46,6 +52,10 @@ def run(options: argparse.Namespace) -> int:
     """Time what was asked for."""
     if options.device == "gpu":
         return _gpu(options)
+    if options.device == "encoder":
+        from sparsefab.cli.bench_encoder import bench
+
+        return bench(options)
     return _calibrate(options) if options.calibrate else _table(options)
 
 

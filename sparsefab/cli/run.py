@@ -31,7 +31,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--data", type=Path, metavar="FILE", help="your own data, as `sparsefab evaluate` takes it")
     parser.add_argument("--threads", type=positive, default=1, metavar="T", help="for large products (default: 1)")
     parser.add_argument(
-        "--check", action="store_true", help="compare every output with the bit-true runner; 1 if one differs"
+        "--check", action="store_true", help="compare every output with the bit-true evaluation; 1 if one differs"
     )
     add_common(parser)
     parser.set_defaults(run=run)
@@ -52,6 +52,13 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print(options.model, options.threads, ran)
     return 1 if ran.report.differing else 0
+
+
+def _how(ran: "Ran") -> tuple[str, ...]:
+    if ran.report.planned:
+        return ("the encoder runs as a whole, in one compiled call",)
+    reason = f"it runs layer by layer: {ran.why_no_plan}"
+    return (reason, *(_HOW if ran.unit == "token" else _HOW[:1]))
 
 
 def _kernels(ran: "Ran") -> dict[str, str]:
@@ -77,7 +84,12 @@ def _as_json(model: str, threads: int, ran: "Ran") -> dict[str, object]:
         "compared": report.compared,
         "differing": report.differing,
         "agrees": not report.differing if report.compared else None,
-        "how": list(_HOW if ran.unit == "token" else _HOW[:1]),
+        "how": list(_how(ran)),
+        "planned": report.planned,
+        "seconds_per_token": report.seconds_per_token or None,
+        "parts": dict(report.parts),
+        "weight_bytes": report.weight_bytes or None,
+        "buffer_bytes": report.buffer_bytes or None,
         "kernels": _kernels(ran),
     }
 
@@ -99,7 +111,12 @@ def _print(model: str, threads: int, ran: "Ran") -> None:
         print(f"{ran.metric} {ran.value:.4f} over {report.items} samples")
     print(f"{1 / report.seconds_per_item:.3g} {ran.unit}s/s ({si(report.seconds_per_item, 's')} each, median over "
           f"{report.items}), {threads} thread(s); {report.layers_share:.0%} of the time in weight layers")  # fmt: skip
-    for line in _HOW if ran.unit == "token" else _HOW[:1]:
+    for line in _how(ran):
         print(f"  {line}")
+    if report.planned:
+        print(f"  {si(report.seconds_per_token, 's')} a token; weights and tables {si(report.weight_bytes)}B, "
+              f"buffers {si(report.buffer_bytes)}B")  # fmt: skip
+    if report.parts:
+        print("  where the time goes: " + ", ".join(f"{name} {share:.0%}" for name, share in report.parts.items()))
     if report.compared:
-        print(f"against the bit-true runner: {report.compared} outputs, {report.differing} differ")
+        print(f"against the bit-true evaluation: {report.compared} outputs, {report.differing} differ")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sparsefab.arch import AcceleratorArch
 from sparsefab.cost_models.estimate import Estimate, KvCache, LayerPlan, Options, estimate
 from sparsefab.cost_models.user_anchors import load_user_anchors
-from sparsefab.errors import ModelError
+from sparsefab.errors import LayoutError, ModelError
 from sparsefab.models.compress import PUBLISHED, CompressedModel, Recipe, compress, find_recipe
 from sparsefab.models.evaluate import (
     BitTrueRunner,
@@ -26,8 +26,9 @@ from sparsefab.models.evaluate import (
     records_key,
     task_for,
 )
+from sparsefab.models.evaluate.encoder import calibrate_encoder
 from sparsefab.models.evaluate.evaluation import Progress
-from sparsefab.models.evaluate.tasks import ImageTask, TextTask
+from sparsefab.models.evaluate.tasks import ImageTask, Task, TextTask
 from sparsefab.models.model import Model
 from sparsefab.models.source import Source, resolve
 from sparsefab.models.tokenize import load_tokenizer
@@ -41,6 +42,7 @@ from sparsefab.workload import DEFAULT_CONTEXT, Phase, Workload
 
 if TYPE_CHECKING:
     from sparsefab.kernels_cpu.inference import Report
+    from sparsefab.kernels_cpu.plan import EncoderPlan
 
 __all__ = ["Evaluated", "Ran", "Session"]
 
@@ -65,6 +67,7 @@ class Ran:
     unit : str                  What was counted: token, image or embedding.
     prompt, text : str          Of a language model: what it was given, and what it added.
     metric, value               Of every other model, over the samples that ran.
+    why_no_plan : str           Why the model ran layer by layer; empty where a plan ran it as a whole.
     """
 
     compressed: CompressedModel
@@ -74,6 +77,7 @@ class Ran:
     text: str = ""
     metric: str = ""
     value: float | None = None
+    why_no_plan: str = ""
 
 
 class Session:
@@ -193,12 +197,18 @@ class Session:
             task = task_for(source, loaded, self.cache_dir, Slice(samples=None if text else samples), data)
         if task is not None and compressed.uncalibrated:
             compressed = calibrate(compressed, task.calibration_feeds())
-        engine = Engine(compressed, threads=threads, check=check)
+        plan, reason = _plan(compressed, task, threads)
+        engine = Engine(compressed, threads=threads, check=check, plan=plan)
         if task is not None and not text:
             value = task.metric(task.records(engine, progress))
             unit = "image" if isinstance(task, ImageTask) else "embedding"
             return Ran(
-                compressed=compressed, unit=unit, report=engine.report(), metric=task.protocol.metric, value=value
+                compressed=compressed,
+                unit=unit,
+                report=engine.report(),
+                metric=task.protocol.metric,
+                value=value,
+                why_no_plan=reason,
             )
         tokenizer = load_tokenizer(source.file)
         if isinstance(task, TextTask) and prompt is None:
@@ -207,7 +217,12 @@ class Session:
         context = int(loaded.metadata.get("context", DEFAULT_CONTEXT))
         added = generate(engine, tokenizer.encode(given), tokens=tokens, context=context, progress=progress)
         return Ran(
-            compressed=compressed, unit="token", report=engine.report(), prompt=given, text=tokenizer.decode(added)
+            compressed=compressed,
+            unit="token",
+            report=engine.report(),
+            prompt=given,
+            text=tokenizer.decode(added),
+            why_no_plan=reason,
         )
 
     def export(self, compressed: CompressedModel, source: Source, out: Path) -> dict[str, Path]:
@@ -347,6 +362,19 @@ class Session:
         if workload.family != "decoder":
             return None, prefill
         return estimate(workload, plans, device, Phase(kind="decode", batch=batch, context=context), options), prefill
+
+
+def _plan(compressed: CompressedModel, task: Task | None, threads: int) -> "tuple[EncoderPlan | None, str]":
+    """The plan of an encoder, or why there is none."""
+    from sparsefab.kernels_cpu.plan import EncoderPlan
+
+    family = compressed.model.workload.family
+    if family != "encoder" or task is None:
+        return None, f"only BERT-type encoders have a plan, this is a {family}"
+    try:
+        return EncoderPlan(calibrate_encoder(compressed, task.calibration_feeds()), threads=threads), ""
+    except (LayoutError, ModelError) as error:
+        return None, str(error)
 
 
 def _float_activations(compressed: CompressedModel) -> list[tuple[str, str]]:

@@ -46,6 +46,14 @@ def test_every_level_gives_the_bits_of_the_meaning(small, level):
     assert_same(plan.run(feeds), small.run(feeds))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("level", [Level.AVX512_VNNI, Level.AVX512, Level.AVX_VNNI])
+def test_levels_that_the_machine_may_lack(small, level):
+    plan = EncoderPlan(small, level=level, emulate=True)
+    for feeds in (feeds_of([20]), feeds_of([33, 70])):
+        assert_same(plan.run(feeds), small.run(feeds))
+
+
 @pytest.mark.parametrize(
     ("width", "inner", "heads", "pattern", "gelu"),
     [

@@ -1,0 +1,171 @@
+"""A quantized encoder as ONNX graphs of plain operators (operator set 13), for other runtimes to run.
+
+    float      dequantized weights, float32 throughout
+    dynamic    layers by DynamicQuantizeLinear and MatMulInteger: activations get their scale at run time
+    static     layers by QuantizeLinear and MatMulInteger with the calibrated scales; the rest is float32
+    meaning    every rounding of `models.evaluate.encoder`, in float32: what its results are compared with
+
+Norm, GELU and softmax are written in the operators that exporters write, which runtimes fuse as they know how.
+Inputs input_ids, attention_mask int64[batch, sequence]; output embedding float32[batch, width].
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from sparsefab.formats import StaticScale
+from sparsefab.models.evaluate.encoder import QuantizedEncoder, gelu_table
+from sparsefab.models.evaluate.encoder_graph import Block, Norm
+
+__all__ = ["Form", "encoder_onnx"]
+
+Form = Literal["float", "dynamic", "static", "meaning"]
+
+
+def encoder_onnx(source: QuantizedEncoder, form: Form, *, batch: int | None = None, sequence: int | None = None) -> Any:
+    """Return the graph, an onnx.ModelProto; a length that is None is free."""
+    writer = _Writer(source, form)
+    lengths: list[int | str] = ["batch" if batch is None else batch, "sequence" if sequence is None else sequence]
+    writer.write(sequence)
+    graph = helper.make_graph(
+        writer.nodes,
+        f"encoder-{form}",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, lengths) for name in ("input_ids", "attention_mask")],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [lengths[0], source.graph.width])],
+        writer.constants,
+    )
+    model: ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return model
+
+
+class _Writer:
+    """Collects nodes and constants; each method returns the name of its result."""
+
+    def __init__(self, source: QuantizedEncoder, form: Form) -> None:
+        self.source, self.form = source, form
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def write(self, sequence: int | None) -> None:
+        """Write everything from the inputs to `embedding`."""
+        graph = self.source.graph
+        words = self.add("Gather", [self.constant(graph.words), "input_ids"])
+        if sequence is None:
+            length = self.add("Slice", [self.add("Shape", ["input_ids"]), *map(self.numbers, (1, 2))])
+            places = self.add("Slice", [self.constant(graph.places), self.numbers(0), length, self.numbers(0)])
+        else:
+            places = self.constant(graph.places[:sequence])
+        x = self.norm(graph.norm, self.add("Add", [words, places]))
+        mask = self.add("Unsqueeze", [self.add("Cast", ["attention_mask"], to=TensorProto.FLOAT), self.numbers(1, 2)])
+        bias = self.add("Mul", [self.add("Sub", [self.real(1), mask]), self.real(-10000)])
+        for index, block in enumerate(graph.blocks):
+            x = self.block(index, block, x, bias)
+        column = self.add("Unsqueeze", [self.add("Cast", ["attention_mask"], to=TensorProto.FLOAT), self.numbers(2)])
+        total = self.add("ReduceSum", [self.add("Mul", [x, column]), self.numbers(1)], keepdims=0)
+        count = self.add("ReduceSum", [column, self.numbers(1)], keepdims=0)
+        self.add("Div", [total, count], output="embedding")
+
+    def block(self, index: int, block: Block, x: str, bias: str) -> str:
+        """One layer of the encoder."""
+        source, scales = self.source, self.source.scales[index]
+        q, k, v = (
+            self.split(self.rounded(self.linear(name, x), StaticScale(scale=scale, zero_point=0), signed=True), block)
+            for name, scale in ((block.query, scales.query), (block.key, scales.key), (block.value, scales.value))
+        )
+        turned = self.add("Transpose", [k], perm=[0, 1, 3, 2])
+        sums = self.add("MatMul", [q, turned])
+        sums = self.add("Mul", [sums, self.real(math.sqrt(block.heads / source.graph.width))])
+        mixed = self.mix(self.add("Add", [sums, bias]), v)
+        joined = self.add("Transpose", [mixed], perm=[0, 2, 1, 3])
+        joined = self.add("Reshape", [joined, self.numbers(0, 0, source.graph.width)])
+        x = self.norm(block.attention_norm, self.add("Add", [self.linear(block.out, joined), x]))
+        inner = self.gelu(block, self.linear(block.up, x), scales.gelu)
+        return self.norm(block.output_norm, self.add("Add", [self.linear(block.down, inner), x]))
+
+    def mix(self, sums: str, values: str) -> str:
+        if self.form != "meaning":
+            return self.add("MatMul", [self.add("Softmax", [sums], axis=-1), values])
+        powers = self.add("Exp", [self.add("Sub", [sums, self.add("ReduceMax", [sums], axes=[-1], keepdims=1)])])
+        codes = self.add("Round", [self.add("Mul", [powers, self.real(255)])])
+        total = self.add("ReduceSum", [codes, self.numbers(-1)], keepdims=1)
+        return self.add("Div", [self.add("MatMul", [codes, values]), total])
+
+    def gelu(self, block: Block, x: str, entering: StaticScale) -> str:
+        if self.form == "meaning":  # the table itself
+            leaving = self.source.input_scale(block.down)
+            codes = self.quantized(x, entering, signed=True)
+            table = gelu_table(entering, leaving, tanh=block.tanh).astype(np.float32)
+            values = ((table - leaving.zero_point) * np.float32(leaving.scale)).astype(np.float32)
+            return self.add("Gather", [self.constant(values), self.add("Cast", [codes], to=TensorProto.INT64)])
+        if block.tanh:
+            cube = self.add("Mul", [self.add("Mul", [self.add("Mul", [x, x]), x]), self.real(0.044715)])
+            inner = self.add("Tanh", [self.add("Mul", [self.add("Add", [x, cube]), self.real(math.sqrt(2 / math.pi))])])
+        else:
+            inner = self.add("Erf", [self.add("Div", [x, self.real(math.sqrt(2))])])
+        return self.add("Mul", [self.add("Mul", [x, self.add("Add", [inner, self.real(1)])]), self.real(0.5)])
+
+    def linear(self, name: str, x: str) -> str:
+        """A layer and its bias."""
+        layer, bias = self.source.layer(name), self.source.compressed.model.bias(name)
+        integers = layer.tensor.integers().T
+        scale = layer.tensor.accumulator_scale
+        if self.form in ("float", "meaning"):
+            x = self.rounded(x, self.source.input_scale(name), signed=False)
+            y = self.add("MatMul", [x, self.constant((integers * scale).astype(np.float32))])
+        else:
+            if self.form == "static":
+                static = self.source.input_scale(name)
+                codes, zero = self.quantized(x, static, signed=False), self.constant(np.uint8(static.zero_point))
+                factor = self.constant((scale * np.float32(static.scale)).astype(np.float32))
+            else:
+                codes, unit, zero = (f"{name}.{part}.{len(self.nodes)}" for part in ("codes", "unit", "zero"))
+                self.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], [codes, unit, zero]))
+                factor = self.add("Mul", [unit, self.constant(scale)])
+            weights = [self.constant(integers.astype(np.int8)), zero, self.constant(np.int8(0))]
+            sums = self.add("Cast", [self.add("MatMulInteger", [codes, *weights])], to=TensorProto.FLOAT)
+            y = self.add("Mul", [sums, factor])
+        return y if bias is None else self.add("Add", [y, self.constant(bias)])
+
+    def norm(self, norm: Norm, x: str) -> str:
+        centred = self.add("Sub", [x, self.add("ReduceMean", [x], axes=[-1], keepdims=1)])
+        squares = self.add("Pow", [centred, self.real(2)])
+        variance = self.add("ReduceMean", [squares], axes=[-1], keepdims=1)
+        deviation = self.add("Sqrt", [self.add("Add", [variance, self.real(norm.epsilon)])])
+        scaled = self.add("Mul", [self.add("Div", [centred, deviation]), self.constant(norm.gain)])
+        return self.add("Add", [scaled, self.constant(norm.bias)])
+
+    def split(self, x: str, block: Block) -> str:
+        heads = self.numbers(0, 0, block.heads, self.source.graph.width // block.heads)
+        return self.add("Transpose", [self.add("Reshape", [x, heads])], perm=[0, 2, 1, 3])
+
+    def quantized(self, x: str, static: StaticScale, *, signed: bool) -> str:
+        zero = (np.int8 if signed else np.uint8)(static.zero_point)
+        return self.add("QuantizeLinear", [x, self.real(static.scale), self.constant(zero)])
+
+    def rounded(self, x: str, static: StaticScale, *, signed: bool) -> str:
+        """Round to codes and back, where that is the meaning."""
+        if self.form != "meaning":
+            return x
+        zero = (np.int8 if signed else np.uint8)(static.zero_point)
+        scale = [self.real(static.scale), self.constant(zero)]
+        return self.add("DequantizeLinear", [self.quantized(x, static, signed=signed), *scale])
+
+    def add(self, op: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
+        output = output or f"{op}.{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, list(inputs), [output], output, **attributes))
+        return output
+
+    def constant(self, array: NDArray[Any] | np.generic) -> str:
+        name = f"constant.{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+        return name
+
+    def real(self, value: float) -> str:
+        return self.constant(np.float32(value))
+
+    def numbers(self, *values: int) -> str:
+        return self.constant(np.asarray(values, np.int64))
