@@ -162,7 +162,7 @@ def route(spec: TensorSpec | None, activation: str, rows: int, columns: int) -> 
         raise TargetError(
             f"absent: CPU kernels take float, int8 or uint8 activations (or narrower integers), not {activation}"
         )
-    if not isinstance(spec.format, IntFormat) and not spec.format.fixed_point().fits(8):
+    if not isinstance(spec.format, IntFormat) and not spec.format.decode_table().fits(8):
         raise TargetError(
             f"absent: {spec.format.name} values need more than 8 bits in fixed point, the int8 kernels take s8; "
             "use float activations"

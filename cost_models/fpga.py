@@ -20,10 +20,11 @@ from sparsefab.cost_models.kv import KvCache, cache_bytes
 from sparsefab.cost_models.layers import Options, Priced, plan_for, price_rest, routed, shapes_of
 from sparsefab.cost_models.resources import check_fit, largest_arch, resources
 from sparsefab.cost_models.result import Figure, LayerEstimate, LayerPlan, Provenance, Support, Uses
-from sparsefab.errors import FormatError, TargetError
+from sparsefab.errors import TargetError
 from sparsefab.formats.catalog import Format, get_format
 from sparsefab.formats.ints import IntFormat
 from sparsefab.formats.layout import storage_layout
+from sparsefab.formats.mx import BlockFormat
 from sparsefab.formats.sparsity import NM, Dense
 from sparsefab.formats.tensors import TensorSpec
 from sparsefab.targets import Device, FpgaSpec
@@ -60,6 +61,8 @@ def support(fmt: Format, asymmetric: bool, activation: str) -> tuple[Support, st
     if key == "fp16":
         return Support.ABSENT, "float activations: the chain multiplies s8; give the layer an int8 activation format"
     acts = get_format(activation)
+    if isinstance(acts, BlockFormat):
+        return Support.ABSENT, f"{activation} activations: the chain has one activation scale a token, none a block"
     if key != "uint8" and not _fits(acts):
         return Support.ABSENT, f"{activation} activations need more than 8 bits in fixed point"
     dequantized = fmt.bits < 8
@@ -67,10 +70,7 @@ def support(fmt: Format, asymmetric: bool, activation: str) -> tuple[Support, st
 
 
 def _fits(fmt: Format) -> bool:
-    try:
-        return fmt.fixed_point().fits(8)
-    except (OverflowError, FormatError):
-        return False
+    return fmt.decode_table().fits(8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
-from sparsefab.formats import IntFormat, Nibbles16, QuantTensor, Requantizer, Vnni4x1, Vnni4x4, pack
+from sparsefab.formats import BlockFormat, IntFormat, Nibbles16, QuantTensor, Requantizer, Vnni4x1, Vnni4x4, pack
 from sparsefab.kernels_cpu.gemv import MatrixVector, NibbleWeights
 from sparsefab.kernels_cpu.panels import interleaved as interleave
 from sparsefab.kernels_cpu.panels import panels_of, rows_of
@@ -156,6 +156,8 @@ def _plan(layer: CompressedLayer, bias: Floats | None, codes_out: OutputCodes | 
     tensor, activations = layer.tensor, layer.activations
     if not isinstance(activations, IntFormat) or activations.bits > 8:
         raise LayoutError(f"activations in {activations.name} are no 8-bit integers")
+    if isinstance(tensor.format, BlockFormat):
+        raise LayoutError(f"weights in {tensor.format.name} have a scale a block")
     scale = tensor.accumulator_scale
     if tensor.group_multipliers is not None:
         if not (layer.dynamic and activations.signed):

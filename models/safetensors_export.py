@@ -4,11 +4,13 @@
     LAYER.scales        float32 [out]
     LAYER.multipliers   uint16 [out, groups]        Only with group scales
     LAYER.zero_points   int16 [out, groups]         Only if asymmetric
+    LAYER.block_scales  uint8 [out, blocks]         Only of block formats (MX: E8M0, NVFP4: E4M3)
     LAYER.mask          uint8 [out, ceil(in / 8)]   Only if sparse; bit i of byte j: is weight 8 j + i stored?
     LAYER.bias          float32 [out]               LAYER.weight float32 [out, in]: a layer that is not compressed
 
 The header's metadata holds, under 'layers', a JSON object: layer -> format, pattern, group_size. A weight is
-scale * multiplier * (value(code) - zero_point).
+scale * multiplier * (value(code) - zero_point). In block formats it is value(code) * block scale, for NVFP4 times
+`scales`; for MX these only repeat each row's largest block scale.
 """
 
 import json
@@ -74,7 +76,9 @@ def read_tensors(path: Path) -> dict[str, QuantTensor]:
         if f"{name}.mask" in file:
             packed = np.asarray(file[f"{name}.mask"], np.uint8)
             mask = np.unpackbits(packed, axis=1, count=codes.shape[1], bitorder="little").astype(np.bool_)
-        multipliers, zero_points = (file.get(f"{name}.{part}") for part in ("multipliers", "zero_points"))
+        multipliers, zero_points, block_scales = (
+            file.get(f"{name}.{part}") for part in ("multipliers", "zero_points", "block_scales")
+        )
         tensors[name] = QuantTensor(
             codes=codes,
             format=get_format(entry["format"]),
@@ -82,6 +86,7 @@ def read_tensors(path: Path) -> dict[str, QuantTensor]:
             group_size=int(entry["group_size"]),
             group_multipliers=None if multipliers is None else np.asarray(multipliers, np.uint16),
             zero_points=None if zero_points is None else np.asarray(zero_points, np.int16),
+            block_scales=None if block_scales is None else np.asarray(block_scales, np.uint8),
             pattern=parse_pattern(entry["pattern"]),
             mask=mask,
         )
@@ -99,6 +104,8 @@ def _parts(tensor: QuantTensor) -> dict[str, NDArray[np.generic]]:
         parts["multipliers"] = tensor.group_multipliers
     if tensor.zero_points is not None:
         parts["zero_points"] = tensor.zero_points
+    if tensor.block_scales is not None:
+        parts["block_scales"] = tensor.block_scales
     if tensor.mask is not None:
         parts["mask"] = np.packbits(tensor.mask, axis=1, bitorder="little")
     return parts

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sparsefab.arch import ChainArch
 from sparsefab.errors import TargetError
-from sparsefab.formats import NM, Chain, PackedTensor, Pattern, pack
+from sparsefab.formats import NM, BlockFormat, Chain, PackedTensor, Pattern, pack
 from sparsefab.models.compress import CompressedLayer, CompressedModel
 from sparsefab.models.evaluate import BitTrueRunner
 from sparsefab.models.evaluate.runner import quantize_input
@@ -28,7 +28,13 @@ def chain_layout(pattern: Pattern, arch: ChainArch) -> Chain:
 
 
 def runs_on_chain(layer: CompressedLayer) -> bool:
-    """Whether weights and activations are integers that fit s8, once a u8 activation is taken less 128."""
+    """Whether weights and activations are integers that fit s8, once a u8 activation is taken less 128.
+
+    The chain adds what lies in different blocks of a beat, so block formats do not run on it as they are.
+    """
+    formats = (layer.tensor.format, layer.activations)
+    if any(isinstance(fmt, BlockFormat) or fmt.decode_table().wide for fmt in formats):
+        return False
     values = layer.tensor.centred()
     activations = layer.activations.fixed_point().values
     span = int(activations.max()) - int(activations.min())

@@ -86,6 +86,11 @@ class Convolution:
         """(out_channels, in_channels / groups * kernel height * kernel width)."""
         return self.out_channels, self.in_channels // self.groups * self.kernel[0] * self.kernel[1]
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether it is a matrix product over channels: 1x1, without groups."""
+        return self.kernel == (1, 1) and self.groups == 1
+
     def macs(self, tokens: int) -> int:
         """Multiplications for `tokens` images, dense."""
         rows, columns = self.weight_shape

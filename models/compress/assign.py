@@ -1,11 +1,11 @@
 """Rules to layers: which recipe each weight layer gets, and what is left alone and why."""
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from sparsefab.errors import ConfigError, LayoutError
-from sparsefab.formats import Dense, Format, IntFormat, Pattern, get_format, parse_pattern
+from sparsefab.formats import BlockFormat, Dense, Format, IntFormat, Pattern, get_format, parse_pattern
 from sparsefab.models.compress.recipe import Recipe, Rule
 from sparsefab.workload import Convolution, Linear, Workload
 
@@ -103,12 +103,22 @@ def _layer_recipe(layer: Linear | Convolution, rule: Rule, named: bool, family: 
             raise ConfigError(f"layer {layer.name}: {error}") from error
         notes.append(f"stays dense: {error}")
         pattern = Dense()
-    if group_size is not None and group_size >= columns:
+    if isinstance(weights, BlockFormat):
+        group_size = None
+    elif group_size is not None and group_size >= columns:
         notes.append(f"one scale a row: a group of {group_size} covers all {columns} inputs")
         group_size = None
     elif group_size is not None and columns % group_size:
         notes.append(f"the last group is short: {columns % group_size} of {group_size} inputs")
     activations, dynamic = _activations(rule, family)
+    if isinstance(activations, BlockFormat) and isinstance(layer, Convolution) and not layer.pointwise:
+        # a block would hold a window of inputs, and a pixel would have another code in every window
+        if named:
+            raise ConfigError(
+                f"layer {layer.name}: {activations.name} activations need a 1x1 convolution without groups"
+            )
+        notes.append(f"activations stay 8-bit integers: {activations.name} needs a 1x1 convolution without groups")
+        activations, dynamic = _activations(replace(rule, activations="auto"), family)
     return (
         LayerRecipe(
             weights=weights,

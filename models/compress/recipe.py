@@ -4,7 +4,7 @@ name = "w4g32-2:4"
 [[rules]]
 layers = ["*"]              # glob patterns over layer names; the last rule that matches a layer decides
 weights = "int4"            # a number format, or "float" to leave the layer alone; uint<b> has zero points
-group_size = 32             # weights that share a scale; absent: one scale a row
+group_size = 32             # weights that share a scale; absent: one scale a row, or a block format's own blocks
 pattern = "2:4"             # dense, N:M, N:M pairs, N:16@density, RxC@density, unstructured@density
 method = "rtn"              # rtn, rtn-clip
 activations = "auto"        # a format; auto: int8 a token for decoders, uint8 a tensor for encoders and CNNs
@@ -15,8 +15,10 @@ from pathlib import Path
 
 from sparsefab import config
 from sparsefab.errors import ConfigError, FormatError
-from sparsefab.formats import FloatFormat, Format, get_format, parse_pattern
+from sparsefab.formats import BlockFormat, FloatFormat, Format, get_format, parse_pattern
 from sparsefab.models.compress.rtn import METHODS
+
+MOST_UNIT_EXPONENT = 100  # leaves float32 scales 26 binades for the weights themselves
 
 __all__ = ["Recipe", "Rule", "load_recipe", "recipe_from_text"]
 
@@ -43,6 +45,12 @@ class Rule:
             raise ValueError(f"pattern {self.pattern!r} needs a density: {self.pattern}@0.5")
         if self.weights != "float":
             fmt = _usable(self.weights)
+            if isinstance(fmt, BlockFormat) and self.group_size not in (None, fmt.block_size):
+                raise ValueError(f"{self.weights!r} brings blocks of {fmt.block_size}; leave group_size out")
+            if isinstance(fmt, BlockFormat) and self.method == "rtn-clip":
+                raise ValueError(
+                    f"method 'rtn-clip' does not apply to {self.weights!r}; its blocks define their scales"
+                )
             if fmt.bits < 2 or (isinstance(fmt, FloatFormat) and not fmt.signed):
                 raise ValueError(
                     f"weights = {self.weights!r} cannot hold both signs; take a signed format of 2 bits or more"
@@ -52,14 +60,16 @@ class Rule:
 
 
 def _usable(name: str) -> Format:
-    """A format whose values fit the fixed-point grid that exact sums are made on."""
+    """A format that holds zero, in a unit that a float32 scale holds."""
     try:
         fmt = get_format(name)
-        fmt.fixed_point()
     except FormatError as error:
         raise ValueError(str(error)) from error
-    except OverflowError as error:
-        raise ValueError(f"number format {name!r} has too wide an exponent range for exact sums: {error}") from error
+    if isinstance(fmt, FloatFormat) and not fmt.zero:
+        raise ValueError(f"number format {name!r} holds no zero; it is one for scales")
+    unit = fmt.decode_table().unit_exponent
+    if abs(unit) > MOST_UNIT_EXPONENT:
+        raise ValueError(f"number format {name!r} counts in 2^{unit}; float32 scales reach 2^+-{MOST_UNIT_EXPONENT}")
     return fmt
 
 

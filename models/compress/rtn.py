@@ -3,7 +3,7 @@
 Symmetric grids put the group's largest magnitude on the format's largest value; unsigned integers span [min, max],
 widened to hold 0, with a zero point. Group scales become integer multipliers of a row scale before codes are rounded,
 so that the codes are nearest on the grid in use. Clipping tries ranges shrunk by up to 37 % in
-twelve steps and keeps, for each group, the one of least squared error.
+twelve steps and keeps, for each group, the one of least squared error. Block formats define their own scales.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.formats import (
+    BlockFormat,
     Dense,
+    FloatFormat,
     Format,
     IntFormat,
     Pattern,
@@ -60,6 +62,8 @@ def _quantize(
     if not np.isfinite(weights).all():
         raise ValueError("a weight is NaN or infinite")
     rows, columns = weights.shape
+    if isinstance(fmt, BlockFormat):
+        return _quantize_blocks(weights, fmt, group_size, pattern, mask, clip), 0.0
     size = columns if group_size is None else group_size
     groups = group_count(columns, size)
     padding = ((0, 0), (0, groups * size - columns))
@@ -92,13 +96,32 @@ def _quantize(
     return tensor, scale_loss
 
 
-def _grid(low: Floats, high: Floats, fmt: Format) -> tuple[Floats, NDArray[np.int64] | None]:
+def _quantize_blocks(
+    weights: NDArray[np.float32],
+    fmt: BlockFormat,
+    group_size: int | None,
+    pattern: Pattern | None,
+    mask: NDArray[np.bool_] | None,
+    clip: bool,
+) -> QuantTensor:
+    """Blocks of OCP MX or NVFP4, whose scales the format itself defines."""
+    if clip:
+        raise ValueError(f"clipping does not apply to {fmt.name}: its scales follow from each block's largest weight")
+    if group_size not in (None, fmt.block_size):
+        raise ValueError(f"{fmt.name} brings blocks of {fmt.block_size}; leave group_size = {group_size} out")
+    kept = weights if mask is None else np.where(mask, weights, np.float32(0))
+    outer = None if fmt.is_mx else fmt.outer_scales(kept)
+    codes, scales = fmt.quantize(kept if outer is None else kept / outer[:, None])
+    return QuantTensor.of_blocks(codes.astype(np.int16), fmt, scales, outer, pattern, mask)
+
+
+def _grid(low: Floats, high: Floats, fmt: IntFormat | FloatFormat) -> tuple[Floats, NDArray[np.int64] | None]:
     """Scale and zero point [out, groups] of ranges; a group of zeros takes its row's smallest scale, or 1."""
     if isinstance(fmt, IntFormat) and not fmt.signed:
         low, high = np.minimum(low, 0), np.maximum(high, 0)
         scales = _without_zeros((high - low) / fmt.code_max)
         return scales, np.clip(np.rint(-low / scales), 0, fmt.code_max).astype(np.int64)
-    return _without_zeros(np.maximum(-low, high) / fmt.max_value), None
+    return _without_zeros(np.maximum(-low, high) / fmt.scaled_max), None
 
 
 def _without_zeros(scales: Floats) -> Floats:
@@ -127,7 +150,7 @@ def _decode(codes: NDArray[np.int32], scales: Floats, zero_points: NDArray[np.in
     return values * scales[:, :, None]
 
 
-def _best_shrink(grouped: Floats, low: Floats, high: Floats, fmt: Format) -> Floats:
+def _best_shrink(grouped: Floats, low: Floats, high: Floats, fmt: IntFormat | FloatFormat) -> Floats:
     """Factor [out, groups] on each group's range that leaves the least squared error."""
     best = np.ones(low.shape)
     for start in range(0, len(grouped), CLIP_ROWS):

@@ -6,11 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsefab.formats import ActivationCodes, Layout, QuantTensor, Requantizer, pack, storage_layout, unpack
+from sparsefab.formats import ActivationCodes, Layout, QuantTensor, pack, storage_layout, unpack
 from sparsefab.models.compress import CompressedLayer
-from sparsefab.models.evaluate.runner import BitTrueRunner, OutputCodes, largest_activation, quantize_input, static_bias
+from sparsefab.models.evaluate.layer_product import (
+    accumulator_bits,
+    fraction_bits,
+    has_integer_bias,
+    token_scales,
+    unit_exponent,
+)
+from sparsefab.models.evaluate.runner import BitTrueRunner, OutputCodes, quantize_input, requantizer_of, static_bias
 from sparsefab.models.execute import execute
 from sparsefab.sim.reference.linear import (
+    LIMB_BITS,
+    Operand,
     accumulate,
     accumulate_limbs,
     limbs_to_float32,
@@ -20,6 +29,7 @@ from sparsefab.sim.reference.linear import (
 
 __all__ = ["LayerAgreement", "agreement", "reference_layer"]
 
+ACCUMULATOR_BITS = 63  # of the reference's int64 sums
 Floats = NDArray[np.float32]
 
 
@@ -65,40 +75,56 @@ def _reference(
     part: slice = slice(None),
 ) -> tuple[Floats, int]:
     """`reference_layer` on codes; `part` takes some of the rows."""
-    groups = (tensor.shape[0], tensor.spec.groups)
-    zeros, ones = np.zeros(groups, np.int64), np.ones(groups, np.int64)
-    bias_codes = static_bias(layer, bias)
-    arguments = (
-        tensor.format.to_pattern(tensor.codes)[part],
-        tensor.format.fixed_point().values,
-        tensor.stored_mask[part],
-        (zeros if tensor.zero_points is None else tensor.zero_points.astype(np.int64))[part],
-        (ones if tensor.group_multipliers is None else tensor.group_multipliers.astype(np.int64))[part],
-        tensor.group_size,
-        codes.patterns,
-        layer.activations.fixed_point().values,
-        codes.zero_point,
-        bias_codes[part],
-    )
-    bound = int(np.abs(tensor.integers()).max(initial=1)) * largest_activation(layer) * tensor.shape[1]
-    bits = (bound + int(np.abs(bias_codes).max(initial=0))).bit_length() + 1
+    bias_codes, exponent = static_bias(layer, bias), unit_exponent(layer)
+    weights, activations = _weights(tensor, part), _activations(codes)
+    bits = max(accumulator_bits(layer), int(np.abs(bias_codes).max(initial=0)).bit_length()) + 1
+    scales = token_scales(layer, codes)
     scale, own_bias = tensor.accumulator_scale[part], None if bias is None else bias[part]
-    if bits > 63:
-        rounded = limbs_to_float32(accumulate_limbs(*arguments))
-        values = (rounded * scale) * codes.token_scales[:, None]
-        return (values if own_bias is None else values + own_bias), bits
-    acc = accumulate(*arguments)
-    if codes_out is not None and layer.static is not None:
-        return _codes(acc, layer, codes_out, part), bits
-    values = to_values(acc, scale, codes.token_scales)
-    return (values + own_bias if layer.static is None and own_bias is not None else values), bits
+    if bits > ACCUMULATOR_BITS or exponent:
+        limbs = -(-(bits + 1) // LIMB_BITS) + 1
+        sums = accumulate_limbs(weights, activations, fraction_bits(layer), bias_codes[part], limbs)
+        values = (limbs_to_float32(sums, exponent) * scale) * scales[:, None]
+    else:
+        acc = accumulate(weights, activations, fraction_bits(layer), bias_codes[part])
+        if codes_out is not None:
+            return _codes(acc, layer, codes_out, part), bits
+        values = to_values(acc, scale, scales)
+    return (values if own_bias is None or has_integer_bias(layer) else values + own_bias), bits
+
+
+def _weights(tensor: QuantTensor, part: slice) -> Operand:
+    """Some rows as the reference takes them."""
+    table, zeros = tensor.format.decode_table(), tensor.zero_points
+    multipliers = tensor.multipliers[part]
+    return Operand(
+        patterns=tensor.format.to_pattern(tensor.codes)[part],
+        stored=tensor.stored_mask[part],
+        significands=table.significand,
+        exponents=table.shifts,
+        zero_points=np.zeros_like(multipliers) if zeros is None else zeros[part].astype(np.int64),
+        multipliers=multipliers,
+        shifts=tensor.shifts[part],
+        group_size=tensor.group_size,
+    )
+
+
+def _activations(codes: ActivationCodes) -> Operand:
+    """Activations as the reference takes them."""
+    table = codes.format.decode_table()
+    return Operand(
+        patterns=codes.patterns,
+        stored=np.ones(codes.codes.shape, np.bool_),
+        significands=table.significand,
+        exponents=table.shifts,
+        zero_points=np.full(codes.multipliers.shape, codes.zero_point, np.int64),
+        multipliers=codes.multipliers,
+        shifts=codes.shifts,
+        group_size=codes.block_size,
+    )
 
 
 def _codes(acc: NDArray[np.int64], layer: CompressedLayer, out: OutputCodes, part: slice) -> Floats:
-    assert layer.static is not None
-    ratios = layer.tensor.accumulator_scale[part].astype(np.float64) * layer.static.scale / out.static.scale
-    lowest = out.static.zero_point if out.relu else out.format.code_min
-    constants = Requantizer.of(ratios, out.static.zero_point, lowest, out.format.code_max)
+    constants = requantizer_of(layer, out, part)
     codes = requantize_codes(
         acc, constants.multipliers, constants.shifts, constants.zero_point, constants.code_min, constants.code_max
     )

@@ -1,11 +1,13 @@
 """Run a compressed model's layers in the one arithmetic: quantized activations, exact accumulators, one rounding.
 
 A layer whose output only quantized layers read, at most through a ReLU, leaves as codes by the one requantization;
-every other output is a real value: float32(accumulator) * row scale * token scale.
+every other output is a real value: float32(accumulator) * row scale * token scale. An accumulator that may exceed 62
+bits leaves as a real value, and its bias is added in float32.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from sparsefab.errors import ModelError
 from sparsefab.formats import (
     ActivationCodes,
+    BlockFormat,
     IntFormat,
     Requantizer,
     StaticScale,
@@ -21,9 +24,17 @@ from sparsefab.formats import (
     requantize,
 )
 from sparsefab.models.compress import CompressedLayer, CompressedModel
-from sparsefab.models.evaluate.products import FLOAT64_EXACT_BITS, ExactWeights
+from sparsefab.models.evaluate.layer_product import (
+    LayerProduct,
+    accumulator_bits,
+    has_integer_bias,
+    token_scales,
+    unit_exponent,
+)
+from sparsefab.models.evaluate.products import FLOAT64_EXACT_BITS
+from sparsefab.workload import Convolution
 
-__all__ = ["BitTrueRunner", "OutputCodes", "largest_activation", "output_codes", "quantize_input", "static_bias"]
+__all__ = ["BitTrueRunner", "OutputCodes", "output_codes", "quantize_input", "requantizer_of", "static_bias"]
 
 Floats = NDArray[np.float32]
 
@@ -62,7 +73,7 @@ def output_codes(compressed: CompressedModel) -> dict[str, OutputCodes]:
     found = {}
     for name, node in graph.layer_nodes().items():
         layer = compressed.layers.get(name)
-        if layer is None or layer.static is None:
+        if layer is None or not has_integer_bias(layer):
             continue
         tensor, relu = node.outputs[0], False
         while (following := readers.get(tensor, [])) and len(following) == 1 and following[0].op == "Relu":
@@ -81,15 +92,23 @@ def output_codes(compressed: CompressedModel) -> dict[str, OutputCodes]:
 
 
 def static_bias(layer: CompressedLayer, bias: Floats | None) -> NDArray[np.int64]:
-    """Return the bias in units of the accumulator, int64[out], for a layer with a static activation scale."""
+    """Return the bias in units of the accumulator, int64[out], for a layer that has it so; else zeros."""
     rows = layer.tensor.shape[0]
-    if bias is None or layer.static is None:
+    if bias is None or layer.static is None or not has_integer_bias(layer):
         return np.zeros(rows, np.int64)
     unit = layer.tensor.accumulator_scale.astype(np.float64) * layer.static.scale
     codes = np.rint(bias.astype(np.float64) / unit)
     if np.abs(codes).max(initial=0) >= 1 << 62:
         raise ModelError("a bias is too large for its row's scale: more than 62 bits in units of the accumulator")
     return codes.astype(np.int64)
+
+
+def requantizer_of(layer: CompressedLayer, out: OutputCodes, part: slice = slice(None)) -> Requantizer:
+    """The requantization by which some rows of a layer leave as codes."""
+    assert layer.static is not None
+    ratios = layer.tensor.accumulator_scale[part].astype(np.float64) * layer.static.scale / out.static.scale
+    lowest = out.static.zero_point if out.relu else out.format.code_min
+    return Requantizer.of(ratios, out.static.zero_point, lowest, out.format.code_max)
 
 
 class BitTrueRunner:
@@ -112,7 +131,15 @@ class BitTrueRunner:
         self.compressed = compressed
         self._layers = compressed.layers
         self._output_codes: Mapping[str, OutputCodes] = output_codes(compressed)
-        self._plans = {name: _Plan.of(layer, compressed.model.bias(name)) for name, layer in self._layers.items()}
+        groups = {
+            layer.name: layer.groups
+            for layer in compressed.model.workload.weight_layers()
+            if isinstance(layer, Convolution)
+        }
+        self._plans = {
+            name: _Plan.of(layer, compressed.model.bias(name), groups.get(name, 1))
+            for name, layer in self._layers.items()
+        }
 
     @property
     def output_codes(self) -> Mapping[str, OutputCodes]:
@@ -131,16 +158,25 @@ class _Plan:
     """What one layer needs at run time, prepared once."""
 
     layer: CompressedLayer
-    weights: ExactWeights
+    products: tuple[LayerProduct, ...]  # one for each group of a convolution, or
+    stacked: NDArray[np.float64] | None  # [groups, out, in]: all groups in one float64 product, where that is exact
     bias: Floats | None
     bias_codes: NDArray[np.int64]
 
     @staticmethod
-    def of(layer: CompressedLayer, bias: Floats | None) -> "_Plan":
-        integers = layer.tensor.integers()
+    def of(layer: CompressedLayer, bias: Floats | None, groups: int) -> "_Plan":
+        rows, columns = layer.tensor.shape
+        each = rows // groups
+        parts = [slice(g * each, (g + 1) * each) for g in range(groups)]
+        stacked = None
+        plain = not any(isinstance(fmt, BlockFormat) for fmt in (layer.tensor.format, layer.activations))
+        if groups > 1 and plain and unit_exponent(layer) == 0 and accumulator_bits(layer) <= FLOAT64_EXACT_BITS:
+            stacked = layer.tensor.integers().reshape(groups, each, columns).astype(np.float64)
+            parts = []
         return _Plan(
             layer=layer,
-            weights=ExactWeights.of(integers, largest_activation(layer)),
+            products=tuple(LayerProduct.of(layer, part) for part in parts),
+            stacked=stacked,
             bias=bias,
             bias_codes=static_bias(layer, bias),
         )
@@ -148,39 +184,40 @@ class _Plan:
     def run(self, x: Floats, codes_out: OutputCodes | None) -> Floats:
         """float32[tokens, in] (or [tokens, groups, in]) -> float32[tokens, out], bias included."""
         codes = quantize_input(self.layer, x.reshape(len(x), -1))
-        integers = codes.integers.reshape(x.shape)
         scale = self.layer.tensor.accumulator_scale
-        if self.layer.static is None:
-            rounded = (
-                self._sums(integers).astype(np.float32) if x.ndim == 3 else self.weights.accumulate_float32(integers)
-            )
-            y = (rounded * scale) * codes.token_scales[:, None]
+        if not has_integer_bias(self.layer):
+            y = (self._values(codes) * scale) * token_scales(self.layer, codes)[:, None]
             return y if self.bias is None else y + self.bias
-        acc = self._sums(integers) + self.bias_codes
+        acc = self._sums(codes) + self.bias_codes
         if codes_out is None:
             return (acc.astype(np.float32) * scale) * codes.token_scales[:, None]
-        out = codes_out.static
-        ratios = scale.astype(np.float64) * self.layer.static.scale / out.scale
-        lowest = out.zero_point if codes_out.relu else codes_out.format.code_min
-        constants = Requantizer.of(ratios, out.zero_point, lowest, codes_out.format.code_max)
-        out_codes = requantize(acc.astype(np.int64), constants) - out.zero_point
-        return out_codes.astype(np.float32) * np.float32(out.scale)
+        constants = requantizer_of(self.layer, codes_out)
+        out_codes = requantize(acc.astype(np.int64), constants) - codes_out.static.zero_point
+        return out_codes.astype(np.float32) * np.float32(codes_out.static.scale)
 
-    def _sums(self, integers: NDArray[np.int32] | NDArray[np.int64]) -> NDArray[np.float64] | NDArray[np.int64]:
-        """Exact sums [tokens, out], float64 or, where that is too narrow, int64."""
-        if integers.ndim == 2:
-            return self.weights.accumulate(integers)
-        tokens, groups, columns = integers.shape
-        weights = self.layer.tensor.integers().reshape(groups, -1, columns)
-        bound = int(np.abs(weights).max(initial=0)) * largest_activation(self.layer) * columns
-        if bound.bit_length() > FLOAT64_EXACT_BITS:
-            raise ModelError(f"a convolution with groups needs {bound.bit_length()} bits; give it a narrower format")
-        sums = np.einsum("tgi,goi->tgo", integers.astype(np.float64), weights.astype(np.float64))
-        return sums.reshape(tokens, -1) + 0.0
+    def _sums(self, codes: ActivationCodes) -> NDArray[np.float64] | NDArray[np.int64]:
+        """Exact sums [tokens, out]."""
+        if self.stacked is not None:
+            groups, _, columns = self.stacked.shape
+            x = codes.integers.reshape(-1, groups, columns).astype(np.float64)
+            return np.einsum("tgi,goi->tgo", x, self.stacked).reshape(len(x), -1) + 0.0
+        return _joined([product.sums(part) for product, part in self._parts(codes)])
+
+    def _values(self, codes: ActivationCodes) -> Floats:
+        """Sums rounded once to float32[tokens, out]."""
+        if self.stacked is not None:
+            return self._sums(codes).astype(np.float32)
+        return _joined([product.values(part) for product, part in self._parts(codes)])
+
+    def _parts(self, codes: ActivationCodes) -> Iterator[tuple[LayerProduct, ActivationCodes]]:
+        """Each group's product with its inputs."""
+        if len(self.products) == 1:
+            yield self.products[0], codes
+            return
+        columns = self.layer.tensor.shape[1]
+        for g, product in enumerate(self.products):
+            yield product, codes.columns(slice(g * columns, (g + 1) * columns))
 
 
-def largest_activation(layer: CompressedLayer) -> int:
-    """Greatest magnitude of value(code) - zero_point over all codes of the layer's input."""
-    values = layer.activations.fixed_point().values
-    zero_point = 0 if layer.static is None else layer.static.zero_point
-    return int(np.abs(values - zero_point).max())
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)

@@ -1,52 +1,75 @@
 """A compressed linear layer, to the bit: exact integers in, exact integers out.
 
-    acc = bias + sum over groups g of s_g * sum over i in g of (q_i - z_g) * (x_i - zero_point)
+    acc = bias + sum over segments of floor(m_w * m_x * sum of (q_i - z_w) * (x_i - z_x) * 2^(F - d_w - d_x))
+
+A segment is what lies in one group of the weights and one of the activations; m, z, d are the groups' multipliers, zero
+points and shifts, F fraction bits: `sparsefab.formats.mx` says where they come from. Where there are no shifts, F is 0.
 
 Arrays only: codes as bit patterns, formats as decode tables. `accumulate` serves accumulators of up to 63 bits,
 `accumulate_limbs` any width, as base-2^16 digits.
 """
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["LIMBS", "LIMB_BITS", "accumulate", "accumulate_limbs", "limbs_to_float32", "requantize_codes", "to_values"]
+__all__ = [
+    "LIMB_BITS",
+    "Operand",
+    "accumulate",
+    "accumulate_limbs",
+    "limbs_to_float32",
+    "requantize_codes",
+    "to_values",
+]
 
 LIMB_BITS = 16
-LIMBS = 8  # 128 bits
 
 Patterns = NDArray[np.uint16]
 Integers = NDArray[np.int64]
 
 
+class Operand(NamedTuple):
+    """One operand of a layer: codes, what they stand for, and the scales of their groups along the input axis."""
+
+    patterns: Patterns  # [rows or tokens, in] bit patterns
+    stored: NDArray[np.bool_]  # [rows or tokens, in]
+    significands: Integers  # [2**bits]
+    exponents: Integers  # [2**bits]: value = significand * 2^exponent on the format's grid, exponents >= 0
+    zero_points: Integers  # [rows or tokens, groups]
+    multipliers: Integers  # [rows or tokens, groups]
+    shifts: Integers  # [rows or tokens, groups], >= 0
+    group_size: int
+
+
 @njit(cache=True)
-def accumulate(
-    weights: Patterns,  # [out, in] bit patterns
-    weight_values: Integers,  # [2**weight_bits] fixed-point values
-    stored: NDArray[np.bool_],  # [out, in]
-    zero_points: Integers,  # [out, groups]
-    multipliers: Integers,  # [out, groups]
-    group_size: int,
-    activations: Patterns,  # [tokens, in]
-    activation_values: Integers,  # [2**activation_bits]
-    activation_zero_point: int,
-    bias: Integers,  # [out]
-) -> Integers:
-    """Accumulate int64[tokens, out]; the caller sees to it that 63 bits hold every sum."""
-    tokens, columns = activations.shape
-    rows = weights.shape[0]
+def accumulate(weights: Operand, activations: Operand, fraction_bits: int, bias: Integers) -> Integers:
+    """Accumulate int64[tokens, out]; the caller sees to it that 63 bits hold every sum, shifted or not."""
+    tokens, columns = activations.patterns.shape
+    rows = weights.patterns.shape[0]
+    weight_values = weights.significands << weights.exponents
+    activation_values = activations.significands << activations.exponents
     result = np.empty((tokens, rows), np.int64)
     for token in range(tokens):
         for row in range(rows):
             total = bias[row]
-            for group in range(zero_points.shape[1]):
+            start = 0
+            while start < columns:
+                group, block = start // weights.group_size, start // activations.group_size
+                stop = min((group + 1) * weights.group_size, (block + 1) * activations.group_size, columns)
                 partial = np.int64(0)
-                for i in range(group * group_size, min((group + 1) * group_size, columns)):
-                    if stored[row, i]:
-                        q = weight_values[weights[row, i]] - zero_points[row, group]
-                        x = activation_values[activations[token, i]] - activation_zero_point
+                for i in range(start, stop):
+                    if weights.stored[row, i]:
+                        q = weight_values[weights.patterns[row, i]] - weights.zero_points[row, group]
+                        x = activation_values[activations.patterns[token, i]] - activations.zero_points[token, block]
                         partial += q * x
-                total += multipliers[row, group] * partial
+                partial *= weights.multipliers[row, group] * activations.multipliers[token, block]
+                shift = fraction_bits - weights.shifts[row, group] - activations.shifts[token, block]
+                total += partial << shift if shift >= 0 else partial >> min(-shift, 63)
+                start = stop
             result[token, row] = total
     return result
 
@@ -60,62 +83,81 @@ def _carry(digits: Integers) -> None:
 
 
 @njit(cache=True)
-def accumulate_limbs(
-    weights: Patterns,
-    weight_values: Integers,
-    stored: NDArray[np.bool_],
-    zero_points: Integers,
-    multipliers: Integers,
-    group_size: int,
-    activations: Patterns,
-    activation_values: Integers,
-    activation_zero_point: int,
-    bias: Integers,
-) -> Integers:
-    """Accumulate into int64[tokens, out, LIMBS]: little-endian base-2^16 digits, the last one signed.
+def _add_shifted(total: Integers, part: Integers, shift: int) -> None:
+    """Add floor(part * 2^shift) to total, in place; `part` is carried, and is kept."""
+    limbs = total.shape[0]
+    if shift >= 0:
+        word, bit = shift // LIMB_BITS, shift % LIMB_BITS
+        for k in range(limbs - word):
+            total[k + word] += part[k] << bit
+        if word > 0 and part[limbs - 1] < 0:  # what is left out above stands for the sign
+            total[limbs - 1] -= 1 << (LIMB_BITS + bit)
+    else:
+        word, bit = -shift // LIMB_BITS, -shift % LIMB_BITS
+        if word >= limbs:
+            total[0] += -1 if part[limbs - 1] < 0 else 0
+        for k in range(limbs - word):
+            digit = part[k + word] >> bit
+            if k + word < limbs - 1:
+                digit += (part[k + word + 1] << (LIMB_BITS - bit)) & ((1 << LIMB_BITS) - 1)
+            total[k] += digit
+    _carry(total)
 
-    An activation is split into 16-bit digits, so that a product with a weight of up to 40 bits and the sum over a group
-    of up to 2^7 inputs stay below 2^63; carries are settled after every 64 inputs.
+
+@njit(cache=True)
+def accumulate_limbs(
+    weights: Operand, activations: Operand, fraction_bits: int, bias: Integers, limbs: int
+) -> Integers:
+    """Accumulate into int64[tokens, out, limbs]: little-endian base-2^16 digits, the last one signed.
+
+    A product of significands has at most 36 bits, so 2^10 of them, shifted by up to 15, stay below 2^62 in a digit.
+    The caller sees to it that `limbs` digits hold every sum, shifted or not, and one bit more.
     """
-    tokens, columns = activations.shape
-    rows = weights.shape[0]
-    result = np.zeros((tokens, rows, LIMBS), np.int64)
-    partial = np.zeros(LIMBS, np.int64)
+    tokens, columns = activations.patterns.shape
+    rows = weights.patterns.shape[0]
+    result = np.zeros((tokens, rows, limbs), np.int64)
+    partial = np.zeros(limbs, np.int64)
     for token in range(tokens):
         for row in range(rows):
             total = result[token, row]
             total[0] = bias[row]
             _carry(total)
-            for group in range(zero_points.shape[1]):
+            start = 0
+            while start < columns:
+                group, block = start // weights.group_size, start // activations.group_size
+                stop = min((group + 1) * weights.group_size, (block + 1) * activations.group_size, columns)
                 partial[:] = 0
                 since = 0
-                for i in range(group * group_size, min((group + 1) * group_size, columns)):
-                    if not stored[row, i]:
+                for i in range(start, stop):
+                    if not weights.stored[row, i]:
                         continue
-                    q = weight_values[weights[row, i]] - zero_points[row, group]
-                    x = activation_values[activations[token, i]] - activation_zero_point
-                    for k in range(4):
-                        digit = x >> (k * LIMB_BITS)
-                        if k < 3:
-                            digit &= (1 << LIMB_BITS) - 1
-                        partial[k] += q * digit
+                    w, x = weights.patterns[row, i], activations.patterns[token, i]
+                    q = weights.significands[w] - weights.zero_points[row, group]
+                    a = activations.significands[x] - activations.zero_points[token, block]
+                    place = weights.exponents[w] + activations.exponents[x]
+                    partial[place // LIMB_BITS] += (q * a) << (place % LIMB_BITS)
                     since += 1
-                    if since == 64:
+                    if since == 1 << 10:
                         _carry(partial)
                         since = 0
                 _carry(partial)
-                for k in range(LIMBS):
-                    total[k] += multipliers[row, group] * partial[k]
-                _carry(total)
+                multiplier = weights.multipliers[row, group] * activations.multipliers[token, block]
+                for k in range(limbs):
+                    partial[k] *= multiplier
+                _carry(partial)
+                shift = fraction_bits - weights.shifts[row, group] - activations.shifts[token, block]
+                _add_shifted(total, partial, shift)
+                start = stop
     return result
 
 
 @njit(cache=True)
-def limbs_to_float32(digits: Integers) -> NDArray[np.float32]:
-    """Round limb accumulators [tokens, out, LIMBS] to float32[tokens, out], to nearest, ties to even.
+def limbs_to_float32(digits: Integers, exponent: int) -> NDArray[np.float32]:
+    """Round limb accumulators [tokens, out, limbs], times 2^exponent, to float32[tokens, out].
 
+    To nearest, ties to even.
     All but the topmost bits are folded into one sticky bit first (rounding to odd), which makes the second rounding,
-    float64 to float32, right.
+    float64 to float32, right, also where that is subnormal.
     """
     tokens, rows, limbs = digits.shape
     result = np.empty((tokens, rows), np.float32)
@@ -141,7 +183,8 @@ def limbs_to_float32(digits: Integers) -> NDArray[np.float32]:
             for k in range(low):
                 if d[k] != 0:
                     sticky = np.int64(1)
-            value = np.float32(np.float64((head << 1) | sticky)) * np.float32(2.0) ** np.float32(low * LIMB_BITS - 1)
+            exact = math.ldexp(np.float64((head << 1) | sticky), low * LIMB_BITS - 1 + exponent)
+            value = np.float32(exact)
             result[token, row] = -value if negative else value
     return result
 

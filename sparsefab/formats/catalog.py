@@ -40,8 +40,13 @@ _ML_DTYPES = {
     "float6_e2m3fn": FloatFormat(exponent_bits=2, mantissa_bits=3),
     "float4_e2m1fn": FloatFormat(exponent_bits=2, mantissa_bits=1),
 }
+_BLOCKS = {
+    name: found
+    for name in ("mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp4", "mxint8", "nvfp4")
+    if (found := block_format(name)) is not None
+}
 # What weights and activations may be stored in.
-CATALOG: dict[str, Format] = {**_INTS, **_SYMMETRIC, **_UNSIGNED, **_SPLITS, **_ML_DTYPES}
+CATALOG: dict[str, Format] = {**_INTS, **_SYMMETRIC, **_UNSIGNED, **_SPLITS, **_ML_DTYPES, **_BLOCKS}
 # What their scales may be stored in, too.
 SCALE_FORMATS: dict[str, FloatFormat] = {"float8_e8m0fnu": E8M0}
 

@@ -55,11 +55,14 @@ class DecodeTable:
 
     @property
     def unit_exponent(self) -> int:
-        """Exponent of what accumulators and scales count in: the grid, or the largest value's where that is wide.
+        """Exponent of what accumulators and scales count in: of the grid, or, where that is wide, 0 if it can be.
 
-        A float32 holds sums counted in either: of a wide grid it would overflow.
+        A float32 could not hold sums counted in a wide grid. The unit lies at least 63 bits above the grid, and not
+        above the largest value.
         """
-        return self.grid_exponent + (self.largest.bit_length() - 1 if self.wide else 0)
+        if not self.wide:
+            return self.grid_exponent
+        return self.grid_exponent + min(max(-self.grid_exponent, MAX_GRID_BITS), self.largest.bit_length() - 1)
 
     def fits(self, bits: int) -> bool:
         """Say whether every value fits `bits`-bit two's complement on the grid."""

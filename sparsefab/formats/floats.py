@@ -115,6 +115,12 @@ class FloatFormat:
         return float(self._magnitude(self.max_code))
 
     @property
+    def scaled_max(self) -> float:
+        """The value on which scales put the largest magnitude: max_value, or the unit of a format with a wide grid."""
+        table = self.decode_table()
+        return float(np.ldexp(1.0, table.unit_exponent)) if table.wide else self.max_value
+
+    @property
     def nan_code(self) -> int | None:
         """Magnitude code of the canonical NaN, the sign bit for 'fnuz'; None when there is none."""
         top = (1 << (self.exponent_bits + self.mantissa_bits)) - 1

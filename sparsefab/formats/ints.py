@@ -109,6 +109,11 @@ class IntFormat:
         """Greatest magnitude that both signs reach (or the greatest code when unsigned or one-sided)."""
         return float(self.code_max) if self.code_max > 0 else 1.0
 
+    @property
+    def scaled_max(self) -> float:
+        """The value on which scales put the largest magnitude."""
+        return self.max_value
+
     def encode_scalar(
         self, value: float, rounding: Rounding = "nearest-even", saturating: bool = True, random_bits: int = 0
     ) -> int:

@@ -1,6 +1,8 @@
 """Layouts: which bytes a compressed matrix becomes. The catalogue of what `pack` can write.
 
 Every layout ends with the same scale sections: `multipliers` (if grouped), `zero_points` (if asymmetric), `row_scales`.
+Block formats have `block_scales`, a byte each, then `row_exponents` (MX: a row's largest block scale, an E8M0 byte, so
+that a reader knows it before the first block), or `row_scales`, or a float32 `tensor_scale`.
 Nibbles16 keeps the first two in its own order, u8[16-row blocks][groups][16 rows], multipliers also where all are 1.
 
     RowMajor            codes     rows of codes, each row starting a byte
@@ -23,6 +25,7 @@ from typing import Literal
 from sparsefab.errors import LayoutError
 from sparsefab.formats.bits import packed_bytes
 from sparsefab.formats.ints import IntFormat
+from sparsefab.formats.mx import BlockFormat
 from sparsefab.formats.sparsity import BLOCK_N_SIDE, NM, Block, BlockN, Dense, Pattern, Unstructured
 from sparsefab.formats.tensors import ROW_SCALE_BYTES, TensorSpec
 
@@ -46,13 +49,22 @@ VNNI_MAX_COLUMNS = 65_793  # columns * 255 * 128 < 2**31: no int32 accumulator o
 
 
 def _scale_sections(spec: TensorSpec) -> dict[str, int]:
-    sections = {}
+    sections: dict[str, int] = {}
+    if isinstance(spec.format, BlockFormat):
+        return {"block_scales": spec.rows * spec.groups, **_outer_sections(spec.rows, spec.format)}
     if spec.group_size < spec.columns:
         sections["multipliers"] = packed_bytes(spec.rows * spec.groups, spec.multiplier_bits)
     if spec.asymmetric:
         sections["zero_points"] = packed_bytes(spec.rows * spec.groups, spec.format.bits)
     sections["row_scales"] = spec.rows * ROW_SCALE_BYTES
     return sections
+
+
+def _outer_sections(rows: int, fmt: BlockFormat) -> dict[str, int]:
+    """Bytes of what stands above block scales."""
+    if fmt.is_mx:
+        return {"row_exponents": rows}
+    return {"row_scales": rows * ROW_SCALE_BYTES} if fmt.row_scales else {"tensor_scale": ROW_SCALE_BYTES}
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,6 +239,15 @@ class BlockFormat:
             return scaled_peak > Fraction(self.max_value)
         return scaled_peak >= Fraction(2) ** (self.emax + 1)
 
+    def silent(self, codes: NDArray[np.integer], mask: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+        """bool[rows, blocks]: blocks of codes [rows, columns] whose stored elements are all zero."""
+        loud = self.fixed_point().values[self.to_pattern(codes)] != 0
+        if mask is not None:
+            loud &= mask
+        starts = np.arange(0, codes.shape[1], self.block_size)
+        result: NDArray[np.bool_] = ~np.logical_or.reduceat(loud, starts, axis=1)
+        return result
+
     def split_scales(
         self, scales: NDArray[np.uint8], silent: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.formats.layout import BlockRows, Chain, Layout, Nibbles16, RowMajor, Sparse, Vnni4x1, Vnni4x4
+from sparsefab.formats.mx import BlockFormat
 from sparsefab.formats.packing_chain import read_chain, write_chain
 from sparsefab.formats.packing_nibbles import read_nibbles16, read_nibbles16_groups, write_nibbles16
-from sparsefab.formats.packing_parts import Parts, Sections, pack_scales, section, unpack_groups
+from sparsefab.formats.packing_parts import Parts, Sections, pack_scales, section, unpack_blocks, unpack_groups
 from sparsefab.formats.packing_storage import (
     read_block_rows,
     read_row_major,
@@ -56,6 +57,10 @@ def unpack(packed: PackedTensor) -> QuantTensor:
         multipliers, zero_points = unpack_groups(packed)
     reader: Callable[[PackedTensor, Any, NDArray[np.int16] | None], Parts] = _READERS[type(layout)]
     codes, mask = reader(packed, layout, zero_points)
+    if isinstance(spec.format, BlockFormat):
+        block_scales, outer = unpack_blocks(packed, spec.format)
+        pattern = Dense() if mask is None else _pattern_of(packed, mask)
+        return QuantTensor.of_blocks(codes, spec.format, block_scales, outer, pattern, mask)
     return QuantTensor(
         codes=codes,
         format=spec.format,

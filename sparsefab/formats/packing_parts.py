@@ -13,7 +13,8 @@ from sparsefab.errors import LayoutError
 from sparsefab.formats.bits import pack_bits, packed_bytes, unpack_bits
 from sparsefab.formats.ints import IntFormat
 from sparsefab.formats.layout import Layout
-from sparsefab.formats.tensors import PackedTensor, QuantTensor, TensorSpec
+from sparsefab.formats.mx import BlockFormat
+from sparsefab.formats.tensors import ROW_SCALE_BYTES, PackedTensor, QuantTensor, TensorSpec
 
 __all__ = [
     "Groups",
@@ -26,6 +27,7 @@ __all__ = [
     "pack_scales",
     "section",
     "slots_of",
+    "unpack_blocks",
     "unpack_groups",
     "zero_codes",
 ]
@@ -41,6 +43,8 @@ def pack_scales(tensor: QuantTensor, *, grouped: bool) -> Sections:
     """Write the scale sections that layouts share; `grouped` includes multipliers and zero points."""
     spec = tensor.spec
     sections: Sections = {}
+    if isinstance(tensor.format, BlockFormat) and tensor.block_scales is not None:
+        return {"block_scales": np.ascontiguousarray(tensor.block_scales).reshape(-1), **_pack_outer(tensor)}
     if grouped and spec.group_size < spec.columns:
         multipliers = tensor.group_multipliers
         if multipliers is None:
@@ -52,12 +56,38 @@ def pack_scales(tensor: QuantTensor, *, grouped: bool) -> Sections:
     return sections
 
 
+def _pack_outer(tensor: QuantTensor) -> Sections:
+    """Write what stands above block scales."""
+    fmt = tensor.format
+    assert isinstance(fmt, BlockFormat)
+    if fmt.is_mx:
+        return {"row_exponents": fmt.scale.encode(tensor.row_scales.astype(np.float64)).astype(np.uint8)}
+    if fmt.row_scales:
+        return {"row_scales": tensor.row_scales.view(np.uint8)}
+    return {"tensor_scale": tensor.row_scales[:1].view(np.uint8)}
+
+
+def unpack_blocks(packed: PackedTensor, fmt: BlockFormat) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Read block scales uint8[out, blocks] and the scales above them, float32[out]."""
+    spec = packed.spec
+    scales = section(packed, "block_scales", spec.rows * spec.groups).reshape(spec.rows, spec.groups)
+    if fmt.is_mx:
+        outer = fmt.scale.decode(section(packed, "row_exponents", spec.rows)).astype(np.float32)
+    elif fmt.row_scales:
+        outer = section(packed, "row_scales", ROW_SCALE_BYTES * spec.rows).view(np.float32)
+    else:
+        outer = np.repeat(section(packed, "tensor_scale", ROW_SCALE_BYTES).view(np.float32), spec.rows)
+    return scales, outer
+
+
 def unpack_groups(packed: PackedTensor) -> Groups:
     """Read multipliers and zero points from the sections that layouts share."""
     spec = packed.spec
     count = spec.rows * spec.groups
     grid = (spec.rows, spec.groups)
     multipliers = zero_points = None
+    if isinstance(spec.format, BlockFormat):
+        return multipliers, zero_points
     if spec.group_size < spec.columns:
         raw = section(packed, "multipliers", packed_bytes(count, spec.multiplier_bits))
         multipliers = unpack_bits(raw, spec.multiplier_bits, count).reshape(grid)
@@ -96,6 +126,8 @@ def filled_codes(tensor: QuantTensor) -> NDArray[np.int16]:
 
 def centred_s8(tensor: QuantTensor, layout: Layout) -> NDArray[np.int8]:
     """int8[out, in]: value(code) - zero_point; raises LayoutError where it leaves s8."""
+    if tensor.format.decode_table().wide:
+        raise LayoutError(f"layout {layout.name}: values of {tensor.format.name} need more than 8 bits, not s8")
     values = tensor.centred()
     if values.size and (values.min() < -128 or values.max() > 127):
         raise LayoutError(
@@ -113,7 +145,7 @@ def codes_of_centred(
     table = spec.format.fixed_point().values
     order = np.argsort(table, kind="stable")
     found = order[np.searchsorted(table[order], values.astype(np.int64))]
-    return found.astype(np.int16)
+    return spec.format.from_pattern(found.astype(np.uint16)).astype(np.int16)
 
 
 # slots: the stored weights of each block of m inputs, in ascending position

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
 from sparsefab.formats.layout import VNNI_LINE_BYTES, VNNI_MAX_COLUMNS, VNNI_PANEL_TOKENS, Vnni4x1, Vnni4x4
+from sparsefab.formats.mx import BlockFormat
 from sparsefab.formats.packing_parts import Parts, Sections, centred_s8, codes_of_centred, section
 from sparsefab.formats.tensors import PackedTensor, QuantTensor
 
@@ -141,6 +142,8 @@ def _great_with_small(
 
 
 def _check_rows(tensor: QuantTensor, layout: Vnni4x1 | Vnni4x4) -> None:
+    if isinstance(tensor.format, BlockFormat):
+        raise LayoutError(f"layout {layout.name} holds one scale a row, not the blocks of {tensor.format.name}")
     if tensor.group_size < tensor.shape[1]:
         raise LayoutError(f"layout {layout.name} holds one scale a row, not groups of {tensor.group_size}")
     columns = tensor.shape[1]

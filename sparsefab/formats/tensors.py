@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sparsefab.errors import FormatError, LayoutError
 from sparsefab.formats.catalog import Format, get_format
 from sparsefab.formats.ints import IntFormat
+from sparsefab.formats.mx import BlockFormat
 from sparsefab.formats.scales import MULTIPLIER_BITS, group_count
 from sparsefab.formats.sparsity import BLOCK_N_SIDE, BlockN, Dense, Pattern, parse_pattern
 
@@ -26,7 +27,7 @@ class TensorSpec:
     """What a compressed matrix [rows, columns] is, without its values.
 
     stored : int                Weights that are stored; rows * columns when dense, every slot with per-block N.
-    group_size : int            Inputs that share a multiplier; `columns` for one scale a row.
+    group_size : int            Inputs that share a multiplier; `columns` for one scale a row, a block format's own.
     asymmetric : bool           Each group has a zero point.
     """
 
@@ -43,6 +44,9 @@ class TensorSpec:
         self.pattern.check_shape(self.rows, self.columns)
         if not 0 <= self.stored <= self.rows * self.columns:
             raise ValueError(f"stored must lie in 0..{self.rows * self.columns}, not {self.stored}")
+        if isinstance(self.format, BlockFormat) and self.group_size != self.format.block_size:
+            size = self.format.block_size
+            raise ValueError(f"group_size of {self.format.name} must be its block's {size}, not {self.group_size}")
 
     @staticmethod
     def of(
@@ -56,13 +60,15 @@ class TensorSpec:
         """Describe a matrix by shape alone; the pattern's own density says how much is stored."""
         chosen = Dense() if pattern is None else pattern
         density = 1.0 if chosen.density is None else chosen.density
+        if group_size is None:
+            group_size = fmt.block_size if isinstance(fmt, BlockFormat) else columns
         return TensorSpec(
             rows=rows,
             columns=columns,
             format=fmt,
             pattern=chosen,
             stored=round(rows * columns * density),
-            group_size=columns if group_size is None else group_size,
+            group_size=group_size,
             asymmetric=asymmetric,
         )
 
@@ -98,7 +104,8 @@ class TensorSpec:
     @property
     def name(self) -> str:
         """int4 g32 2:4, as tables print it."""
-        grouped = f" g{self.group_size}" if self.group_size < self.columns else ""
+        own = self.group_size < self.columns and not isinstance(self.format, BlockFormat)
+        grouped = f" g{self.group_size}" if own else ""
         sparse = "" if isinstance(self.pattern, Dense) else f" {self.pattern.name}"
         return f"{self.format.name}{grouped}{sparse}"
 
@@ -107,14 +114,18 @@ class TensorSpec:
 class QuantTensor:
     """A compressed weight matrix: real = row_scale * multiplier_g * (value(code) - zero_point_g), absent weights 0.
 
+    In a block format real = row_scale * m_b * 2^-d_b * value(code), where m and d follow from the block scales: see
+    `formats.mx`, and `QuantTensor.of_blocks` to build one.
+
     Parameters
     ----------
     codes : int16[out, in]              Integers, or bit patterns of a minifloat; ignored where `mask` is False.
     format : Format
     row_scales : float32[out]           Positive and finite.
-    group_size : int                    `in` for one scale a row; the last group may be short.
+    group_size : int                    `in` for one scale a row, a block format's block; the last one may be short.
     group_multipliers : uint16[out, groups] | None     None: all 1.
     zero_points : int16[out, groups] | None            None: all 0. Integer formats only.
+    block_scales : uint8[out, blocks] | None           Scale codes of a block format, else None.
     pattern : Pattern
     mask : bool[out, in] | None         True where a weight is stored; None: everywhere.
 
@@ -130,6 +141,7 @@ class QuantTensor:
     group_size: int
     group_multipliers: NDArray[np.uint16] | None = None
     zero_points: NDArray[np.int16] | None = None
+    block_scales: NDArray[np.uint8] | None = None
     pattern: Pattern = Dense()  # noqa: RUF009 - frozen and stateless
     mask: NDArray[np.bool_] | None = None
 
@@ -157,6 +169,53 @@ class QuantTensor:
                 raise LayoutError(f"pattern {self.pattern.name} needs a mask")
         elif self.mask.shape != self.codes.shape or not self.pattern.holds(self.mask):
             raise LayoutError(f"the mask does not obey pattern {self.pattern.name}")
+        self._check_blocks()
+
+    def _check_blocks(self) -> None:
+        """Raise LayoutError where block scales and format do not belong together."""
+        fmt, scales = self.format, self.block_scales
+        if not isinstance(fmt, BlockFormat):
+            if scales is not None:
+                raise LayoutError(f"block_scales need a block format, not {fmt.name}")
+            return
+        if self.group_size != fmt.block_size:
+            raise LayoutError(f"group_size of {fmt.name} must be its block's {fmt.block_size}, not {self.group_size}")
+        if self.group_multipliers is not None:
+            raise LayoutError(f"{fmt.name} has block scales, so group_multipliers must be None")
+        grid = (self.shape[0], fmt.blocks(self.shape[1]))
+        if scales is None or scales.shape != grid or scales.dtype != np.uint8:
+            raise LayoutError(f"block_scales of {fmt.name} must be uint8{list(grid)}")
+        if scales.max(initial=0) > fmt.scale.max_code:
+            raise LayoutError(f"a block scale of {fmt.name} is NaN or negative: code {scales.max()}")
+        wanted = self.row_scales[:1] if not fmt.row_scales else self.row_scales
+        if fmt.is_mx:
+            wanted = np.ldexp(np.float32(1), self._split[2])
+        if (self.row_scales != wanted).any():
+            rule = "the powers of two of their largest block scales" if fmt.is_mx else "one value for all rows"
+            raise LayoutError(f"row_scales of {fmt.name} must be {rule}")
+
+    @staticmethod
+    def of_blocks(
+        codes: NDArray[np.int16],
+        fmt: BlockFormat,
+        block_scales: NDArray[np.uint8],
+        outer: NDArray[np.float32] | None = None,
+        pattern: Pattern | None = None,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> "QuantTensor":
+        """Build a tensor of a block format; `outer` float32[out] are NVFP4's scales above the blocks'."""
+        if outer is None:
+            silent = fmt.silent(codes, mask)
+            outer = np.ldexp(np.float32(1), fmt.split_scales(block_scales, silent)[2])
+        return QuantTensor(
+            codes=codes,
+            format=fmt,
+            row_scales=outer.astype(np.float32),
+            group_size=fmt.block_size,
+            block_scales=block_scales,
+            pattern=Dense() if pattern is None else pattern,
+            mask=mask,
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -193,6 +252,25 @@ class QuantTensor:
             return BLOCK_N_SIDE * int(BlockN.block_n(self.mask).sum(dtype=np.int64))
         return int(self.mask.sum())
 
+    @property
+    def _split(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """m, d [out, groups] and the largest exponents [out]: see `BlockFormat.split_scales`."""
+        if not isinstance(self.format, BlockFormat) or self.block_scales is None:
+            grid = (self.shape[0], group_count(self.shape[1], self.group_size))
+            ones = np.ones(grid, np.int64) if self.group_multipliers is None else self.group_multipliers
+            return ones.astype(np.int64), np.zeros(grid, np.int64), np.zeros(grid[0], np.int64)
+        return self.format.split_scales(self.block_scales, self.format.silent(self.codes, self.mask))
+
+    @property
+    def multipliers(self) -> NDArray[np.int64]:
+        """int64[out, groups]: what a group's partial sum is multiplied by."""
+        return self._split[0]
+
+    @property
+    def shifts(self) -> NDArray[np.int64]:
+        """int64[out, groups]: what a group's partial sum is shifted right by; 0 but for MX."""
+        return self._split[1]
+
     def per_weight(self, groups: NDArray[np.integer] | None, default: int) -> NDArray[np.int64]:
         """Spread a value a group over the weights: [out, groups] -> int64[out, in]."""
         if groups is None:
@@ -207,19 +285,50 @@ class QuantTensor:
         return values if self.mask is None else np.where(self.mask, values, 0)
 
     def integers(self) -> NDArray[np.int64]:
-        """Return multiplier * (value(code) - zero_point), int64[out, in]: what an accumulator sums products of."""
+        """Return multiplier * (value(code) - zero_point), int64[out, in]: what an accumulator sums products of.
+
+        The shifts of MX blocks come on top.
+
+        Raises
+        ------
+        OverflowError               If the format's grid is wider than an int64; `significands` serves all.
+        """
         values = self.centred()
-        return values if self.group_multipliers is None else values * self.per_weight(self.group_multipliers, 1)
+        if self.group_multipliers is None and self.block_scales is None:
+            return values
+        return values * self.per_weight(self.multipliers, 1)
+
+    def significands(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return int64[out, in] twice: multiplier * (value(code) - zero_point) = significand * 2^shift on the grid."""
+        table, patterns = self.format.decode_table(), self.format.to_pattern(self.codes)
+        values = table.significand[patterns] - self.per_weight(self.zero_points, 0)
+        if self.mask is not None:
+            values = np.where(self.mask, values, 0)
+        values = values * self.per_weight(self.multipliers, 1)
+        return values, np.where(values != 0, table.shifts[patterns], 0)
+
+    @property
+    def fraction_bits(self) -> int:
+        """Fraction bits of the accumulator: F of an MX format, else 0."""
+        return self.format.fraction_bits if isinstance(self.format, BlockFormat) else 0
 
     @property
     def accumulator_scale(self) -> NDArray[np.float32]:
-        """float32[out]: real weight = accumulator_scale * integers()."""
-        return np.ldexp(self.row_scales, self.format.fixed_point().exponent).astype(np.float32)
+        """float32[out]: real weight = accumulator_scale * integers() * 2^(F - d), or in units of a wide format."""
+        exponent = self.format.decode_table().unit_exponent - self.fraction_bits
+        if isinstance(self.format, BlockFormat):
+            exponent += self.format.scale_exponent
+        scales: NDArray[np.float32] = np.ldexp(self.row_scales, exponent).astype(np.float32)
+        return scales
 
     def dequantize(self) -> NDArray[np.float32]:
         """Return the weights as float32[out, in]."""
-        product = self.integers().astype(np.float64) * self.accumulator_scale[:, None].astype(np.float64)
-        return product.astype(np.float32)
+        significands, shifts = self.significands()
+        exponents = shifts + self.format.decode_table().grid_exponent - self.per_weight(self.shifts, 0)
+        if isinstance(self.format, BlockFormat):
+            exponents = exponents + self.format.scale_exponent
+        values: NDArray[np.float64] = np.ldexp(significands.astype(np.float64), exponents) * self.row_scales[:, None]
+        return values.astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -3,7 +3,11 @@
 Every format of the catalogue, as weights against int8 and uint8 activations and as activations of itself.
 """
 
+from bisect import bisect_left
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
+from math import floor
 
 import numpy as np
 import pytest
@@ -12,7 +16,10 @@ from hypothesis import strategies as st
 
 from sparsefab.formats import (
     CATALOG,
+    BlockFormat,
+    FloatFormat,
     IntFormat,
+    QuantTensor,
     Requantizer,
     StaticScale,
     get_format,
@@ -21,6 +28,7 @@ from sparsefab.formats import (
 )
 from sparsefab.models.compress import CompressedLayer, Recipe, Rule, compress, magnitude_mask, round_to_nearest
 from sparsefab.models.evaluate import BitTrueRunner, agreement, calibrate, reference_layer
+from sparsefab.models.evaluate.digits import DigitWeights, digits_to_float32, digits_to_int64, shift_right
 from sparsefab.models.evaluate.products import ExactWeights
 from sparsefab.models.evaluate.runner import OutputCodes, quantize_input, static_bias
 from sparsefab.models.execute import execute
@@ -61,52 +69,209 @@ def exact_float32(value: Fraction) -> np.float32:
     return min(around, key=lambda f: (abs(Fraction(float(f)) - value), int(f.view(np.uint32)) & 1))
 
 
-def own_quantization(layer: CompressedLayer, x: np.ndarray) -> tuple[list[list[int]], list[np.float32]]:
-    """Activation integers and scales by the words of the architecture page, in rational arithmetic."""
-    fmt, integers, scales = layer.activations, [], []
-    values = [Fraction(float(v)) for v in fmt.decode(np.arange(1 << fmt.bits)) if np.isfinite(v)]
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """A token, or a row of weights, in rational terms: integers on the grid, and what its blocks' scales say."""
+
+    integers: list[int]
+    multipliers: list[int]
+    exponents: list[int]  # of MX blocks, less that of the token's largest
+    scale: np.float32
+
+
+def nearest(value: Fraction, fmt: IntFormat | FloatFormat) -> Fraction:
+    """The value of a format nearest to a rational; of two, that with the even code; beyond the largest, the largest."""
     if isinstance(fmt, IntFormat):
-        values = [Fraction(v) for v in range(-fmt.code_max if fmt.signed else 0, fmt.code_max + 1)]
-    grid = fmt.fixed_point().exponent
+        return Fraction(min(max(round(value), -fmt.code_max if fmt.signed else 0), fmt.code_max))
+    values = finite_values(fmt)
+    above = bisect_left(values, value)
+    around = values[max(above - 1, 0) : above + 1]
+    near = min(abs(value - v) for v in around)
+    found = [v for v in around if abs(value - v) == near]
+    return found[0] if len(found) == 1 else next(v for v in found if fmt.encode_scalar(float(v)) % 2 == 0)
+
+
+@lru_cache
+def finite_values(fmt: FloatFormat) -> list[Fraction]:
+    """Every finite value once."""
+    decoded = (fmt.decode_scalar(code) for code in range(1 << fmt.bits))
+    return sorted({Fraction(v) for v in decoded if np.isfinite(v)})
+
+
+@lru_cache
+def lowest_bit(fmt: IntFormat | FloatFormat) -> Fraction:
+    """The grid that all values lie on."""
+    if isinstance(fmt, IntFormat):
+        return Fraction(1)
+    return min(Fraction(v.numerator & -v.numerator, v.denominator) for v in finite_values(fmt) if v)
+
+
+@lru_cache
+def unit(fmt: IntFormat | FloatFormat) -> Fraction:
+    """What accumulators count in, by the words of `DecodeTable.unit_exponent`."""
+    if isinstance(fmt, IntFormat):
+        return Fraction(1)
+    grid, largest = lowest_bit(fmt), max(finite_values(fmt))
+    if largest / grid < 2**63:
+        return grid
+    return min(max(Fraction(1), grid * 2**63), Fraction(2) ** (floor_log2(largest)))
+
+
+def floor_log2(value: Fraction) -> int:
+    exponent = value.numerator.bit_length() - value.denominator.bit_length()
+    return exponent if value >= Fraction(2) ** exponent else exponent - 1
+
+
+def own_quantization(layer: CompressedLayer, x: np.ndarray) -> list[Token]:
+    """Activation integers and scales by the words of the architecture page, in rational arithmetic."""
+    fmt = layer.activations
+    if isinstance(fmt, BlockFormat):
+        return [own_blocks(fmt, token) for token in x]
+    tokens = []
     for token in x:
+        zero_point = 0
         if layer.static is None:
             peak = max(abs(np.float32(v)) for v in token)
-            scale = peak / np.float32(max(values)) if peak > 0 else np.float32(1)
-            zero_point = 0
+            largest = fmt.code_max if isinstance(fmt, IntFormat) else max(finite_values(fmt))
+            if unit(fmt) > lowest_bit(fmt):  # a wide grid: the unit takes the largest magnitude
+                largest = unit(fmt)
+            scale = peak / np.float32(float(largest)) if peak > 0 else np.float32(1)
         else:
             scale, zero_point = np.float32(layer.static.scale), layer.static.zero_point
         row = []
         for v in token:
             quotient = Fraction(float(np.float32(v) / scale))
-            if isinstance(fmt, IntFormat):
-                code = min(max(round(quotient) + zero_point, int(min(values))), int(max(values)))
-                row.append(code - zero_point)
+            if layer.static is not None:
+                assert isinstance(fmt, IntFormat)
+                row.append(min(max(round(quotient) + zero_point, 0), fmt.code_max) - zero_point)
             else:
-                near = min(abs(quotient - value) for value in values)
-                found = [value for value in values if abs(quotient - value) == near]
-                chosen = found[0]
-                if len(set(found)) > 1:  # a tie: the even code
-                    chosen = next(f for f in found if fmt.encode_scalar(float(f)) % 2 == 0)
-                row.append(int(chosen / Fraction(2) ** grid))
-        integers.append(row)
-        scales.append(np.float32(np.ldexp(scale, grid)))
-    return integers, scales
+                row.append(int(nearest(quotient, fmt) / lowest_bit(fmt)))
+        tokens.append(Token(integers=row, multipliers=[1], exponents=[0], scale=np.float32(float(unit(fmt))) * scale))
+    return tokens
+
+
+def own_blocks(fmt: BlockFormat, token: np.ndarray) -> Token:
+    """A token in MX or NVFP4 blocks, by the words of the OCP specification and of NVIDIA's recipe."""
+    element, outer = fmt.element, np.float32(1)
+    grid = Fraction(1, 2 ** (element.bits - 2)) if isinstance(element, IntFormat) else lowest_bit(element)
+    top = grid * element.code_max if isinstance(element, IntFormat) else max(finite_values(element))
+    if not fmt.is_mx and np.abs(token).max() > 0:
+        outer = np.abs(token).max() / np.float32(6 * 448)
+    values = [Fraction(float(np.float32(v) / outer)) for v in token]
+    integers, multipliers, exponents = [], [], []
+    for start in range(0, len(values), fmt.block_size):
+        block = values[start : start + fmt.block_size]
+        peak = max(abs(v) for v in block)
+        if fmt.is_mx:
+            exponent = -127
+            if peak:
+                exponent = floor_log2(peak) - floor_log2(top)
+                if fmt.scale_rounding == "up" and peak > top * Fraction(2) ** exponent:
+                    exponent += 1
+            exponent = min(max(exponent, -127), 127)
+            step, multiplier = Fraction(2) ** exponent, 1
+        else:
+            step, exponent = nearest(peak / 6, fmt.scale), 0
+            multiplier = int(step * 512)
+        for v in block:
+            if isinstance(element, IntFormat):
+                integers.append(int(nearest(v / step / grid, element)))
+            else:
+                integers.append(int(nearest(v / step if step else Fraction(0), element) / grid))
+        multipliers.append(multiplier)
+        exponents.append(exponent if any(integers[start:]) else None)
+    largest = max((e for e in exponents if e is not None), default=0) if fmt.is_mx else 0
+    scale = outer * np.float32(float(grid * Fraction(2) ** largest / (1 if fmt.is_mx else 512)))
+    below = [largest - e if e is not None and fmt.is_mx else 0 for e in exponents]
+    return Token(integers=integers, multipliers=multipliers, exponents=below, scale=scale)
+
+
+def own_weights(tensor: QuantTensor) -> list[Token]:
+    """Rows of weights from codes and scales alone."""
+    fmt, rows = tensor.format, []
+    element = fmt.element if isinstance(fmt, BlockFormat) else fmt
+    stored = tensor.stored_mask
+    patterns = fmt.to_pattern(tensor.codes)
+    for r in range(tensor.shape[0]):
+        integers = []
+        for i in range(tensor.shape[1]):
+            group = i // tensor.group_size
+            zero = 0 if tensor.zero_points is None else int(tensor.zero_points[r, group])
+            if isinstance(element, IntFormat):
+                value = int(tensor.codes[r, i]) - zero
+            else:
+                value = int(Fraction(element.decode_scalar(int(patterns[r, i]))) / lowest_bit(element))
+            integers.append(value if stored[r, i] else 0)
+        multipliers, exponents = [1], [0]
+        if tensor.group_multipliers is not None:
+            multipliers = [int(m) for m in tensor.group_multipliers[r]]
+            exponents = [0] * len(multipliers)
+        scale = tensor.row_scales[r] * np.float32(float(unit(element)))
+        if isinstance(fmt, BlockFormat):
+            assert tensor.block_scales is not None
+            codes = [int(c) for c in tensor.block_scales[r]]
+            size = fmt.block_size
+            loud = [any(integers[b * size : (b + 1) * size]) for b in range(len(codes))]
+            grid = 2.0 ** (2 - fmt.bits) if isinstance(element, IntFormat) else float(lowest_bit(element))
+            if fmt.is_mx:
+                largest = max((c - 127 for c, some in zip(codes, loud, strict=True) if some), default=0)
+                exponents = [largest - (c - 127) if some else 0 for c, some in zip(codes, loud, strict=True)]
+                multipliers = [1] * len(codes)
+                scale = np.float32(2.0**largest * grid * 2.0**-fmt.fraction_bits)
+            else:
+                multipliers = [int(Fraction(fmt.scale.decode_scalar(c)) * 512) for c in codes]
+                exponents = [0] * len(codes)
+                scale = tensor.row_scales[r] * np.float32(grid / 512)
+        rows.append(Token(integers=integers, multipliers=multipliers, exponents=exponents, scale=scale))
+    return rows
 
 
 def oracle(layer: CompressedLayer, x: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     """The meaning of a layer in Python integers, one output at a time; it quantizes activations by itself."""
     tensor = layer.tensor
-    weights, (activations, token_scales) = tensor.integers(), own_quantization(layer, x)
+    formats = [tensor.format, layer.activations]
+    mx = [fmt for fmt in formats if isinstance(fmt, BlockFormat) and fmt.is_mx]
+    fraction = mx[0].fraction_bits if mx else 0
+    moved = Fraction(2) ** (fraction if mx and mx[0] is not tensor.format else 0)  # where F is the activations'
+    plain = [fmt for fmt in formats if not isinstance(fmt, BlockFormat)]
+    counted = np.prod([lowest_bit(fmt) / unit(fmt) for fmt in plain]) if plain else Fraction(1)
+    weights, tokens = own_weights(tensor), own_quantization(layer, x)
+    w_size = tensor.group_size
+    x_size = layer.activations.block_size if isinstance(layer.activations, BlockFormat) else tensor.shape[1]
+    integer_bias = layer.static is not None and counted == 1 and widest(layer, weights, fraction) <= 62
     result = np.empty((len(x), tensor.shape[0]), np.float32)
-    for t in range(len(x)):
-        for r in range(tensor.shape[0]):
-            acc = sum(int(w) * int(a) for w, a in zip(weights[r], activations[t], strict=True))
-            if layer.static is not None and bias is not None:
-                unit = float(tensor.accumulator_scale[r]) * layer.static.scale
-                acc += round(Fraction(float(np.float64(bias[r]) / unit)))
-            value = exact_float32(Fraction(acc)) * tensor.accumulator_scale[r] * token_scales[t]
-            result[t, r] = value + bias[r] if layer.static is None and bias is not None else value
+    for t, token in enumerate(tokens):
+        for r, row in enumerate(weights):
+            sums: dict[tuple[int, int], int] = {}
+            for i, (w, a) in enumerate(zip(row.integers, token.integers, strict=True)):
+                place = (i // w_size if len(row.multipliers) > 1 else 0, i // x_size)
+                sums[place] = sums.get(place, 0) + w * a
+            acc = 0
+            for (group, block), total in sums.items():
+                total *= row.multipliers[group] * token.multipliers[block]
+                shift = fraction - row.exponents[group] - token.exponents[block]
+                acc += floor(total * Fraction(2) ** shift)
+            if integer_bias and bias is not None:
+                counts = float(row.scale) * layer.static.scale
+                acc += round(Fraction(float(np.float64(bias[r]) / counts)))
+            token_scale = np.float32(token.scale * np.float32(float(1 / moved)))
+            value = exact_float32(Fraction(acc) * counted) * row.scale * token_scale
+            result[t, r] = value if integer_bias or bias is None else value + bias[r]
     return result
+
+
+def widest(layer: CompressedLayer, weights: list[Token], fraction: int) -> int:
+    """Bits that an accumulator may need, sign included."""
+    size, columns = layer.tensor.group_size, layer.tensor.shape[1]
+    most = max(
+        abs(w) * row.multipliers[i // size if len(row.multipliers) > 1 else 0]
+        for row in weights
+        for i, w in enumerate(row.integers)
+    )
+    assert layer.static is not None
+    assert isinstance(layer.activations, IntFormat)
+    largest = max(layer.static.zero_point, layer.activations.code_max - layer.static.zero_point)
+    return (max(most, 1) * largest * columns << fraction).bit_length() + 1
 
 
 def check(weights: np.ndarray, rule: Rule, x: np.ndarray, bias: np.ndarray | None = None) -> None:
@@ -135,6 +300,8 @@ def test_every_format_as_weights(name: str, group_size: int | None, rng: np.rand
     weights = rng.normal(0, 0.1, (ROWS, COLUMNS)).astype(np.float32)
     x = rng.normal(0, 1, (TOKENS, COLUMNS)).astype(np.float32)
     bias = rng.normal(0, 1, ROWS).astype(np.float32)
+    if isinstance(CATALOG[name], BlockFormat):
+        group_size = None
     for activations in ("int8", "uint8"):
         check(weights, Rule(weights=name, group_size=group_size, activations=activations), x, bias)
 
@@ -171,21 +338,123 @@ def test_extremes_and_silence(rng: np.random.Generator) -> None:
             check(weights, Rule(weights=name, activations=activations, group_size=16), x)
 
 
-@given(st.integers(-(2**95), 2**95))
+BLOCK_NAMES = [name for name, fmt in CATALOG.items() if isinstance(fmt, BlockFormat)]
+VARIANTS = ("mxfp4-up", "mxfp4-f0", "mxint8-f3-b16", "mxint4", "nvfp4-row", "nvfp4-b32", "mxfp6_e1m4-up-f32")
+
+
+@pytest.mark.parametrize("activations", ["int4", "e4m3fn", "e5m2", *BLOCK_NAMES])
+@pytest.mark.parametrize("weights", ["int8", "uint4", "e5m2", *BLOCK_NAMES])
+def test_blocks_meet_everything(weights: str, activations: str, rng: np.random.Generator) -> None:
+    """Every pair of block formats, and of one with another; blocks and groups that do not nest; outliers, silence."""
+    w = rng.normal(0, 0.1, (4, 70)).astype(np.float32) * np.exp2(rng.integers(-12, 12, (4, 70))).astype(np.float32)
+    w[1], w[2, :32], w[3, 40:] = 0, 0, 0
+    x = rng.normal(0, 1, (3, 70)).astype(np.float32) * np.exp2(rng.integers(-9, 9, (3, 70))).astype(np.float32)
+    x[0, :32], x[1] = 0, 0
+    group_size = None if isinstance(get_format(weights), BlockFormat) else 20
+    check(w, Rule(weights=weights, activations=activations, group_size=group_size), x, np.ones(4, np.float32))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_of_blocks(name: str, rng: np.random.Generator) -> None:
+    w = rng.normal(0, 0.1, (6, 100)).astype(np.float32) * np.exp2(rng.integers(-6, 6, (6, 100))).astype(np.float32)
+    x = rng.normal(0, 1, (3, 100)).astype(np.float32) * np.exp2(rng.integers(-6, 6, (3, 100))).astype(np.float32)
+    for activations in ("uint8", name):
+        check(w, Rule(weights=name, activations=activations, pattern="2:4"), x, np.ones(6, np.float32))
+    check(w, Rule(weights="int4", activations=name), x)
+
+
+ANY_RANGE = ("e8m3 e8m3", "e7m2 int8", "e7m2 uint8", "int8 e8m6", "e6m8 mxfp4", "e8m2 nvfp4", "e6m1 uint8",
+             "e5m8 uint16", "e4m3b90 e4m3b-60", "int16 e8m0", "e8m3 mxfp8_e5m2", "int16 int16")  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", ANY_RANGE)
+def test_formats_of_any_range(pair: str, rng: np.random.Generator) -> None:
+    """Grids of hundreds of bits: sums are digits, rounded once; values from 2^-60 to 2^60."""
+    weights, activations = pair.split()
+    w = rng.normal(0, 0.1, (4, 40)).astype(np.float32) * np.exp2(rng.integers(-30, 30, (4, 40))).astype(np.float32)
+    x = rng.normal(0, 1, (3, 40)).astype(np.float32) * np.exp2(rng.integers(-30, 30, (3, 40))).astype(np.float32)
+    for group_size in (None, 16):
+        check(w, Rule(weights=weights, activations=activations, group_size=group_size), x, np.ones(4, np.float32))
+
+
+def test_the_window_s_width_decides_what_is_lost(rng: np.random.Generator) -> None:
+    """With many fraction bits a layer is the float64 product of its dequantized operands; with none it is not."""
+    w = rng.normal(0, 0.1, (8, 256)) * np.repeat(np.exp2(rng.integers(-4, 4, (8, 8))), 32, axis=1)
+    x = rng.normal(0, 1, (5, 256)) * np.repeat(np.exp2(rng.integers(-4, 4, (5, 8))), 32, axis=1)
+    w, x = w.astype(np.float32), x.astype(np.float32)
+    lost = {}
+    for bits in (0, 4, 16):
+        name = f"mxfp4-f{bits}" if bits != 16 else "mxfp4"
+        compressed = compress(one_layer(w), Recipe(name="r", rules=(Rule(weights=name, activations=name),)))
+        layer = compressed.layers["fc"]
+        codes = quantize_input(layer, x)
+        steps = np.ldexp(codes.token_scales.astype(np.float64)[:, None], -codes.per_input(codes.shifts))
+        exact = (codes.integers * steps) @ layer.tensor.dequantize().astype(np.float64).T
+        got = BitTrueRunner(compressed)("fc", x)
+        lost[bits] = np.abs(got - exact.astype(np.float32)).max()
+    assert lost[16] == 0 < lost[4] < lost[0]
+
+
+@given(st.integers(-(2**95), 2**95), st.integers(-260, 30))
 @settings(max_examples=300)
-def test_limbs_round_once(value: int) -> None:
+def test_limbs_round_once(value: int, exponent: int) -> None:
     digits = [(value >> (16 * k)) & 0xFFFF for k in range(7)] + [value >> 112]
-    got = limbs_to_float32(np.array([[digits]], np.int64))[0, 0]
-    assert got == exact_float32(Fraction(value))
+    got = limbs_to_float32(np.array([[digits]], np.int64), exponent)[0, 0]
+    assert got == exact_float32(Fraction(value) * Fraction(2) ** exponent)
 
 
-@given(st.lists(st.integers(-(2**39), 2**39), min_size=1, max_size=40), st.randoms(use_true_random=False))
+def digits_of(value: int, bits: int, count: int) -> list[np.ndarray]:
+    """A Python integer as the module's digits."""
+    parts = [(value >> (bits * k)) & ((1 << bits) - 1) for k in range(count)] + [value >> (bits * count)]
+    return [np.array([[part]], np.int64) for part in parts]
+
+
+@given(st.integers(-(2**95), 2**95), st.integers(-260, 30), st.integers(14, 20))
+@settings(max_examples=300)
+def test_digits_round_once(value: int, exponent: int, bits: int) -> None:
+    got = digits_to_float32(digits_of(value, bits, 7), bits, exponent)[0, 0]
+    assert got == exact_float32(Fraction(value) * Fraction(2) ** exponent)
+
+
+@given(st.integers(-(2**80), 2**80), st.integers(0, 300), st.integers(14, 20))
+@settings(max_examples=300)
+def test_digits_shift_to_the_floor(value: int, shift: int, bits: int) -> None:
+    shifted = shift_right(digits_of(value, bits, 6), np.array([[shift]]), bits)
+    assert sum(int(d[0, 0]) << (bits * k) for k, d in enumerate(shifted)) == value >> shift
+    if abs(value >> shift) < 2**62:
+        assert digits_to_int64(shifted, bits)[0, 0] == value >> shift
+
+
+@given(
+    st.lists(st.tuples(st.integers(-(2**33), 2**33), st.integers(0, 250)), min_size=1, max_size=40),
+    st.randoms(use_true_random=False),
+)
 @settings(max_examples=100, deadline=None)
-def test_wide_products_round_once(weights: list[int], random) -> None:
-    x = [random.randrange(-(2**32), 2**32) for _ in weights]
-    prepared = ExactWeights.of(np.array([weights], np.int64), 2**32)
-    got = prepared.accumulate_float32(np.array([x], np.int64))[0, 0]
-    assert got == exact_float32(Fraction(sum(a * b for a, b in zip(weights, x, strict=True))))
+def test_wide_products_round_once(weights: list[tuple[int, int]], random) -> None:
+    x = [(random.randrange(-(2**32), 2**32), random.randrange(250)) for _ in weights]
+    w_array, x_array = (np.array([pairs], np.int64) for pairs in (weights, x))
+    prepared = DigitWeights.of(w_array[..., 0], w_array[..., 1])
+    got = digits_to_float32(prepared.accumulate(x_array[..., 0], x_array[..., 1]), prepared.bits, -490)[0, 0]
+    total = sum((a << e) * (b << f) for (a, e), (b, f) in zip(weights, x, strict=True))
+    assert got == exact_float32(Fraction(total) / 2**490)
+
+
+@given(st.integers(1, 2**44), st.integers(1, 2**20), st.integers(1, 600), st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_every_exact_product_is_exact(largest: int, activation: int, columns: int, seed: int) -> None:
+    """float32, float64 and int64 sums against Python integers, at the edges of each method."""
+    if (largest * activation * columns).bit_length() > 62 or (largest * activation * 128).bit_length() > 53:
+        return
+    random = np.random.default_rng(seed)
+    w, x = (
+        random.integers(-largest, largest + 1, (2, columns)),
+        random.integers(-activation, activation + 1, (2, columns)),
+    )
+    w[0], x[0] = largest, activation
+    sums = ExactWeights.of(w, activation).accumulate(x)
+    for t in range(2):
+        for r in range(2):
+            assert int(sums[t, r]) == sum(int(a) * int(b) for a, b in zip(x[t], w[r], strict=True))
 
 
 @given(st.integers(-(2**40), 2**40), st.floats(2.0**-30, 4.0), st.integers(0, 255))

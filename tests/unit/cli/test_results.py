@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from sparsefab.cli.main import main
-from sparsefab.formats import CATALOG, IntFormat
+from sparsefab.formats import CATALOG, BlockFormat, IntFormat
 from sparsefab.models.evaluate import BitTrueRunner, Slice
 from sparsefab.models.execute import execute
 from sparsefab.models.zoo import evaluation_images
@@ -32,10 +32,11 @@ def test_evaluate_agrees_with_the_reference_for_every_format(
     """Weights in every format of the catalogue, activations in it too where it is not an integer."""
     fmt = CATALOG[name]
     activations = "auto" if isinstance(fmt, IntFormat) else name
+    grouped = "" if isinstance(fmt, BlockFormat) else "group_size = 32\n"
     recipe = tmp_path / "r.toml"
     recipe.write_text(
         f'name = "{name}"\n[[rules]]\nweights = "{name}"\nactivations = "{activations}"\n'
-        f'[[rules]]\nlayers = ["*down_proj"]\nweights = "{name}"\ngroup_size = 32\npattern = "2:4"\n'
+        f'[[rules]]\nlayers = ["*down_proj"]\nweights = "{name}"\n{grouped}pattern = "2:4"\n'
     )
     found = result(capsys, "evaluate", "char-llama", "--recipe", str(recipe), "--windows", "8", "--context", "24",
                    "--json", "--check", "1")  # fmt: skip

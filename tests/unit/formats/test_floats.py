@@ -173,7 +173,8 @@ def test_tables_hold_every_value(name: str) -> None:
     if table.wide:
         with pytest.raises(OverflowError, match="at most 64 fit an int64"):
             fmt.fixed_point()
-        assert np.ldexp(1.0, table.unit_exponent) <= fmt.max_value < np.ldexp(2.0, table.unit_exponent)
+        assert fmt.scaled_max == np.ldexp(1.0, table.unit_exponent) <= fmt.max_value
+        assert table.unit_exponent >= table.grid_exponent + 63
         assert not table.fits(63)
     else:
         grid = fmt.fixed_point()

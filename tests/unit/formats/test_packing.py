@@ -1,15 +1,20 @@
 """Pack and unpack over the catalogue, patterns and layouts: the integers survive, the bytes are as declared."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsefab import formats
 from sparsefab.errors import FormatError, LayoutError
 from sparsefab.formats import (
     CATALOG,
     NM,
     Block,
+    BlockFormat,
     BlockN,
     BlockRows,
     Chain,
@@ -83,7 +88,9 @@ def random_tensor(
         codes = rng.integers(fmt.code_min, fmt.code_max + 1, (rows, columns))
     else:
         finite = np.flatnonzero(fmt.decode_table().finite)
-        codes = rng.choice(finite, (rows, columns))
+        codes = fmt.from_pattern(rng.choice(finite, (rows, columns)).astype(np.uint16))
+    if isinstance(fmt, BlockFormat):
+        return random_block_tensor(rng, fmt, codes.astype(np.int16), pattern)
     size = columns if group_size is None else group_size
     groups = -(-columns // size)
     zero_points = None
@@ -101,6 +108,21 @@ def random_tensor(
     )
 
 
+def random_block_tensor(rng: np.random.Generator, fmt: BlockFormat, codes: np.ndarray, pattern: Pattern) -> QuantTensor:
+    """Any scale codes, one silent block, and outer scales where the format has them."""
+    rows, columns = codes.shape
+    codes[0, : fmt.block_size] = 0
+    scales = rng.integers(0, fmt.scale.max_code + 1, (rows, fmt.blocks(columns))).astype(np.uint8)
+    if fmt.is_mx:  # keep the weights inside float32
+        scales = (scales // 4 + 96).astype(np.uint8)
+    outer = None
+    if not fmt.is_mx:
+        outer = np.full(rows, 0.37, np.float32)
+        if fmt.row_scales:
+            outer = rng.uniform(0.01, 1, rows).astype(np.float32)
+    return QuantTensor.of_blocks(codes, fmt, scales, outer, pattern, random_mask(rng, pattern, rows, columns))
+
+
 def layouts_of(tensor: QuantTensor) -> list:
     layouts: list = [RowMajor()]
     if isinstance(tensor.pattern, NM | BlockN):
@@ -114,7 +136,7 @@ def layouts_of(tensor: QuantTensor) -> list:
         layouts += [Chain(dsps=32), Chain(dsps=40), Chain(dsps=40, pairs=True)]
         if isinstance(tensor.pattern, NM) and tensor.pattern.m == 16 and tensor.pattern.rows == 2:
             layouts.append(Chain(dsps=40, slots=tensor.pattern.n, pairs=True))
-        if tensor.group_size == tensor.shape[1]:
+        if tensor.group_size == tensor.shape[1] and tensor.block_scales is None:
             layouts += [Vnni4x1(), Vnni4x4()]
     if isinstance(tensor.format, IntFormat) and tensor.format.bits <= 4:
         layouts.append(Nibbles16())
@@ -127,6 +149,7 @@ def check_round_trip(tensor: QuantTensor) -> None:
         back = unpack(packed)
         np.testing.assert_array_equal(back.integers(), tensor.integers(), err_msg=layout.name)
         np.testing.assert_array_equal(back.dequantize(), tensor.dequantize())
+        np.testing.assert_array_equal(back.shifts, tensor.shifts)
         if not isinstance(layout, Vnni4x1):
             sizes = {name: part.nbytes for name, part in packed.sections.items()}
             assert sizes == layout.section_bytes(tensor.spec), layout.name
@@ -138,6 +161,71 @@ def check_round_trip(tensor: QuantTensor) -> None:
 def test_round_trip_of_every_format(name: str, group_size: int | None) -> None:
     for pattern in (Dense(), NM(2, 4), Unstructured()):
         check_round_trip(random_tensor(name, pattern, group_size=group_size))
+
+
+@pytest.mark.parametrize("name", ["nvfp4-row", "nvfp4-b32", "mxfp4-up-b16", "mxint4", "mxfp6_e3m2-f3"])
+def test_round_trip_of_block_formats(name: str) -> None:
+    for columns in (48, 16, 70):
+        for pattern in (Dense(), Unstructured()):
+            check_round_trip(random_tensor(name, pattern, columns=columns))
+
+
+@pytest.mark.parametrize("name", ["e8m3", "e7m2", "e8m6", "e6m8", "ue8m0"])
+def test_round_trip_of_wide_formats(name: str) -> None:
+    """Values that no int64 grid holds."""
+    for group_size in (None, 16):
+        tensor = random_tensor(name, NM(2, 4), group_size=group_size)
+        for layout in (RowMajor(), Sparse("index"), Sparse("bitmap")):
+            back = unpack(pack(tensor, layout))
+            np.testing.assert_array_equal(back.significands(), tensor.significands())
+        with pytest.raises(OverflowError):
+            tensor.integers()
+        with pytest.raises(LayoutError, match="need more than 8 bits"):
+            pack(tensor, Chain(dsps=32))
+
+
+def test_block_scales_are_in_the_bytes() -> None:
+    """Elements row by row, a byte a block, a byte a row for MX, four bytes a tensor or a row for NVFP4."""
+    for name, outer in (
+        ("mxfp4", {"row_exponents": 8}),
+        ("nvfp4", {"tensor_scale": 4}),
+        ("nvfp4-row", {"row_scales": 32}),
+    ):
+        fmt = get_format(name)
+        assert isinstance(fmt, BlockFormat)
+        blocks = 96 // fmt.block_size
+        packed = pack(random_tensor(name, columns=96), RowMajor())
+        assert {part: section.nbytes for part, section in packed.sections.items()} == {
+            "codes": 8 * 48, "block_scales": 8 * blocks, **outer,
+        }  # fmt: skip
+    tensor = random_tensor("mxfp4", columns=96)
+    packed = pack(tensor, RowMajor())
+    assert tensor.block_scales is not None
+    np.testing.assert_array_equal(packed.sections["block_scales"].reshape(8, 3), tensor.block_scales)
+    largest = [max(s for b, s in enumerate(row) if (r, b) != (0, 0)) for r, row in enumerate(tensor.block_scales)]
+    assert packed.sections["row_exponents"].tolist() == largest
+    np.testing.assert_array_equal(
+        packed.sections["row_exponents"][1:, None] - tensor.block_scales[1:], tensor.shifts[1:]
+    )
+
+
+def test_block_tensors_that_contradict_themselves_are_refused() -> None:
+    tensor = random_tensor("mxfp4", columns=64)
+    with pytest.raises(LayoutError, match="powers of two"):
+        replace(tensor, row_scales=tensor.row_scales * np.float32(2))
+    with pytest.raises(LayoutError, match="is NaN"):
+        replace(tensor, block_scales=np.full((8, 2), 255, np.uint8))
+    with pytest.raises(LayoutError, match="must be uint8"):
+        replace(tensor, block_scales=None)
+    with pytest.raises(LayoutError, match="block's 32, not 64"):
+        replace(tensor, group_size=64)
+    with pytest.raises(LayoutError, match="need a block format"):
+        replace(random_tensor("int4"), block_scales=np.zeros((8, 1), np.uint8))
+    nv = random_tensor("nvfp4", columns=64)
+    with pytest.raises(LayoutError, match="one value for all rows"):
+        replace(nv, row_scales=np.arange(1, 9, dtype=np.float32))
+    with pytest.raises(LayoutError, match="not the blocks of mxfp4"):
+        pack(random_tensor("mxfp4", columns=32), Vnni4x4())
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: p.name)
@@ -277,6 +365,28 @@ def test_index_form_costs_what_the_catalogue_says() -> None:
         values = sparse["codes"] + sparse["indices"]
         change[name] = values / dense["codes"] - 1
     assert change == pytest.approx({"int8": -0.25, "int4": 0.0, "int3": 1 / 6})
+
+
+def test_the_readme_s_bits_per_weight_are_those_of_the_bytes() -> None:
+    text = (Path(formats.__file__).parent / "README.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if len(row) == 7 and row[0] != "format"]
+    assert len(rows) == 10
+    for name, _, *printed in rows:
+        fmt = get_format(name)
+        found = []
+        for pattern, layout in (
+            (Dense(), RowMajor()), (NM(8, 16), Sparse("index")), (NM(8, 16), Sparse("bitmap")),
+            (NM(8, 16, 2), Sparse("index")), (NM(8, 16, 2), Sparse("bitmap")),
+        ):  # fmt: skip
+            sections = layout.section_bytes(TensorSpec.of(4096, 1024, fmt, pattern))
+            counted = sum(size for part, size in sections.items() if part != "row_scales")
+            found.append(counted * 8 / (4096 * 1024))
+        for cell, bits in zip(printed, found, strict=True):
+            value, _, change = cell.partition(" (")
+            assert float(value) == pytest.approx(bits, abs=0.006)
+            if change:
+                assert int(change.removesuffix(" %)")) == round(100 * (bits / found[0] - 1))
 
 
 def test_storage_layout_is_the_smallest() -> None:
