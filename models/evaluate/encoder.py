@@ -26,11 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import ModelError
-from sparsefab.formats import IntFormat, Requantizer, StaticScale, requantize
+from sparsefab.formats import BlockFormat, IntFormat, Requantizer, StaticScale, requantize
 from sparsefab.models.compress import CompressedLayer, CompressedModel
 from sparsefab.models.evaluate.encoder_graph import Block, EncoderGraph, Norm, find_encoder
+from sparsefab.models.evaluate.layer_product import has_integer_bias, largest_activation
 from sparsefab.models.evaluate.products import ExactWeights
-from sparsefab.models.evaluate.runner import largest_activation, static_bias
+from sparsefab.models.evaluate.runner import static_bias
 from sparsefab.models.execute import execute
 
 __all__ = [
@@ -226,6 +227,10 @@ def _check(compressed: CompressedModel, block: Block) -> None:
             raise ModelError(f"layer {name} reads {fmt.name} activations; a compiled encoder needs static uint8 ones")
         if layer.static is None:
             raise ModelError(f"layer {name} has no activation scale; calibrate the compressed model first")
+        if isinstance(layer.tensor.format, BlockFormat) or not has_integer_bias(layer):
+            raise ModelError(
+                f"layer {name} holds {layer.tensor.format.name} weights; a compiled encoder sums up to 62 bits"
+            )
     first = compressed.layers[block.query].static
     if any(compressed.layers[name].static != first for name in (block.key, block.value)):
         raise ModelError(f"layers {block.query}, {block.key} and {block.value} read one input with different scales")
