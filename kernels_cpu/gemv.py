@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
-from sparsefab.kernels_cpu import gemv_portable, gemv_vnni
-from sparsefab.kernels_cpu.features import Level, best_level, runs
+from sparsefab.kernels_cpu import gemv_avx2, gemv_portable, gemv_vnni
+from sparsefab.kernels_cpu.features import Level, chosen_level, runs
 from sparsefab.kernels_cpu.kernel import kernel
 from sparsefab.kernels_cpu.panels import aligned_empty, aligned_zeros
 from sparsefab.kernels_cpu.threads import check_threads, run_blocks
@@ -25,6 +25,7 @@ __all__ = ["MatrixVector", "NibbleWeights"]
 _ROWS = 16  # a block: one row in each dword of a register
 _PART = 32  # inputs in a block's 256 bytes
 _S32_MAX = (1 << 31) - 1
+_MODULES: dict[Level, Any] = {Level.AVX512_VNNI: gemv_vnni, Level.AVX2: gemv_avx2, Level.PORTABLE: gemv_portable}
 
 
 class MatrixVector:
@@ -34,7 +35,8 @@ class MatrixVector:
     ----------
     weights : NibbleWeights      The matrix.
     row_scales : float32[rows] | None         Results are float32(sum) * row_scale, then * token_scale; None gives sums.
-    level : Level | None         AVX512_VNNI or PORTABLE; None takes the best that runs here and holds every sum.
+    level : Level | None         AVX512_VNNI, AVX2 or PORTABLE; None takes the best that runs here and holds every sum.
+    emulate : bool               Emulate the level's instructions that the processor lacks: for tests, slow.
 
     Raises
     ------
@@ -43,14 +45,20 @@ class MatrixVector:
     """
 
     def __init__(
-        self, weights: NibbleWeights, *, row_scales: NDArray[np.float32] | None = None, level: Level | None = None
+        self,
+        weights: NibbleWeights,
+        *,
+        row_scales: NDArray[np.float32] | None = None,
+        level: Level | None = None,
+        emulate: bool = False,
     ) -> None:
         fits = weights.reach <= _S32_MAX
         if level is None:
-            level = Level.AVX512_VNNI if best_level() is Level.AVX512_VNNI and fits else Level.PORTABLE
-        if level not in (Level.AVX512_VNNI, Level.PORTABLE) or not runs(level):
-            raise ValueError(f"level {level.value} has no such kernel here")
-        if not fits and (level is Level.AVX512_VNNI or row_scales is None):
+            level = next(each for each in _MODULES if runs(each) and (fits or each is Level.PORTABLE))
+        if level not in _MODULES:
+            raise ValueError(f"level {level.value} has no such kernel")
+        level = chosen_level(level, emulate=emulate)
+        if not fits and (level is not Level.PORTABLE or row_scales is None):
             raise LayoutError(f"a sum can reach {weights.reach}, beyond 32 bits")
         self.weights = weights
         self.level = level
@@ -62,8 +70,9 @@ class MatrixVector:
                 raise ValueError("row_scales must be finite")
             self._scales[: weights.rows] = row_scales
         self._dtype: Any = np.int32 if row_scales is None else np.float32
-        module = gemv_vnni if level is Level.AVX512_VNNI else gemv_portable
-        self._kernel = module.gemv(asymmetric=weights.zeros.size > 1, output="s32" if row_scales is None else "f32")
+        self._kernel = _MODULES[level].gemv(
+            asymmetric=weights.zeros.size > 1, output="s32" if row_scales is None else "f32"
+        )
 
     def run(
         self, codes: NDArray[np.int8], token_scales: NDArray[np.float32] | None = None, *, threads: int = 1

@@ -92,7 +92,7 @@ def measure(*, seconds: float = 1.0, threads: int | None = None, memory_bytes: i
         wide = runs(Level.AVX512)
         float_chain, products = _floats(wide), _STEPS * 12 * (16 if wide else 8)
         floats = products / _median_s(lambda: float_chain(_STEPS, scratch[0]), share)
-    read = _read_512 if runs(Level.AVX512) else _read_portable
+    read = _reader()
     memory = aligned_zeros((memory_bytes // 64 * 8,), np.uint64)
     memory.fill(1)  # untouched pages would all be one page of zeros, in cache
     lines = memory.size // 8 // threads
@@ -132,7 +132,7 @@ def dot_chain() -> tuple[Callable[[], None], int] | None:
 
 def reader() -> Callable[[Any], None]:
     """Return a call that reads every byte of a uint64 array that starts on a 64-byte boundary, once."""
-    read, sink = (_read_512 if runs(Level.AVX512) else _read_portable), aligned_zeros((64,), np.uint8)
+    read, sink = _reader(), aligned_zeros((64,), np.uint8)
     return lambda array: read(array, 1, sink)
 
 
@@ -211,6 +211,24 @@ def _read_512(buffer, repeats, sink):
             c, d = c ^ load(i32x16, at + 128), d ^ load(i32x16, at + 192)
             a, b = a ^ load(i32x16, at + 256), b ^ load(i32x16, at + 320)
             c, d = c ^ load(i32x16, at + 384), d ^ load(i32x16, at + 448)
+    store(sink.ctypes.data, (a ^ b) ^ (c ^ d))
+
+
+def _reader() -> Any:
+    return _read_512 if runs(Level.AVX512) else _read_256 if runs(Level.AVX2) else _read_portable
+
+
+@kernel
+def _read_256(buffer, repeats, sink):
+    """Read whole 512-byte blocks `repeats` times, four lines at a time."""
+    base, size = buffer.ctypes.data, buffer.nbytes // 512 * 512
+    a = b = c = d = load(i32x8, base)
+    for _ in range(repeats):
+        for at in range(base, base + size, 256):
+            a, b = a ^ load(i32x8, at), b ^ load(i32x8, at + 32)
+            c, d = c ^ load(i32x8, at + 64), d ^ load(i32x8, at + 96)
+            a, b = a ^ load(i32x8, at + 128), b ^ load(i32x8, at + 160)
+            c, d = c ^ load(i32x8, at + 192), d ^ load(i32x8, at + 224)
     store(sink.ctypes.data, (a ^ b) ^ (c ^ d))
 
 

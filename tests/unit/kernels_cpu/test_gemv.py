@@ -13,7 +13,10 @@ from sparsefab.kernels_cpu.features import Level, runs
 from sparsefab.kernels_cpu.gemv import MatrixVector, NibbleWeights
 from sparsefab.kernels_cpu.threads import available_threads
 
-LEVELS = [level for level in (Level.AVX512_VNNI, Level.PORTABLE) if runs(level)]
+LEVELS = [
+    pytest.param(level, marks=[] if runs(level) else [pytest.mark.slow])
+    for level in (Level.AVX512_VNNI, Level.AVX2, Level.PORTABLE)
+]
 
 
 def tensor_of(name, rows, columns, group_size, seed=0, density=1.0):
@@ -51,9 +54,9 @@ def test_sums_and_reals_equal_numpy(level, name, rows, columns, group_size):
     codes = codes_of(3, columns)
     weights = nibbles(tensor)
     sums = codes.astype(np.int64) @ tensor.integers().T
-    np.testing.assert_array_equal(MatrixVector(weights, level=level).run(codes), sums)
+    np.testing.assert_array_equal(MatrixVector(weights, level=level, emulate=True).run(codes), sums)
     scales = np.array([0.25, 1.7, 3e-5], np.float32)
-    reals = MatrixVector(weights, row_scales=tensor.row_scales, level=level).run(codes, scales)
+    reals = MatrixVector(weights, row_scales=tensor.row_scales, level=level, emulate=True).run(codes, scales)
     np.testing.assert_array_equal(reals, sums.astype(np.float32) * tensor.row_scales * scales[:, None])
 
 
@@ -62,7 +65,26 @@ def test_sums_and_reals_equal_numpy(level, name, rows, columns, group_size):
 def test_absent_weights_contribute_nothing(level, name):
     tensor = tensor_of(name, 20, 70, 32, density=0.4)
     codes = codes_of(2, 70)
-    result = MatrixVector(nibbles(tensor), level=level).run(codes)
+    result = MatrixVector(nibbles(tensor), level=level, emulate=True).run(codes)
+    np.testing.assert_array_equal(result, codes.astype(np.int64) @ tensor.integers().T)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", ["int4", "uint4"])
+def test_extremes_saturate_nothing(level, name):
+    fmt = get_format(name)
+    tensor = QuantTensor(
+        codes=np.where(np.arange(20)[:, None] % 2, fmt.code_min, fmt.code_max).repeat(64, axis=1).astype(np.int16),
+        format=fmt,
+        row_scales=np.ones(20, np.float32),
+        group_size=32,
+        group_multipliers=np.full((20, 2), 255, np.uint16),
+        zero_points=None
+        if fmt.signed
+        else np.where(np.arange(20)[:, None] % 3, 0, 15).repeat(2, axis=1).astype(np.int16),
+    )
+    codes = np.stack([np.full(64, -127), np.full(64, 127), np.tile([127, -127], 32)]).astype(np.int8)
+    result = MatrixVector(nibbles(tensor), level=level, emulate=True).run(codes)
     np.testing.assert_array_equal(result, codes.astype(np.int64) @ tensor.integers().T)
 
 
@@ -70,7 +92,7 @@ def test_absent_weights_contribute_nothing(level, name):
 def test_threads_share_the_blocks(level):
     tensor = tensor_of("int4", 100, 64, 32)
     codes = codes_of(2, 64)
-    result = MatrixVector(nibbles(tensor), level=level).run(codes, threads=min(2, available_threads()))
+    result = MatrixVector(nibbles(tensor), level=level, emulate=True).run(codes, threads=min(2, available_threads()))
     np.testing.assert_array_equal(result, codes.astype(np.int64) @ tensor.integers().T)
 
 
