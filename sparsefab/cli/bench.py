@@ -23,7 +23,9 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--tokens", action="append", type=positive, metavar="N", help="repeat for more (default: 128)")
     parser.add_argument("--pattern", action="append", metavar="P", help="4x1, 4x4, dense; repeat for more")
     parser.add_argument("--threads", type=positive, default=1, metavar="T", help="default: 1")
-    parser.add_argument("--peers", default="", metavar="A,B", help="libraries to time beside ours")
+    parser.add_argument(
+        "--peers", default="", metavar="A,B", help="to time beside ours: onnxruntime, torch, scipy, deepsparse, intel"
+    )
     parser.add_argument("--rounds", type=positive, default=31, metavar="N", help="turns of each (default: 31)")
     parser.add_argument("--model", metavar="M", help="encoder: a known encoder or a shape (default: minilm-l6)")
     parser.add_argument(
@@ -145,32 +147,53 @@ def _table(options: argparse.Namespace) -> int:
     """Print the peaks and a row a product."""
     from sparsefab.cli.output import bar, print_json, print_table, si
     from sparsefab.kernels_cpu.bench import BENCH_DENSITIES, BENCH_SHAPES, bench, geometric_mean
+    from sparsefab.kernels_cpu.bench_pairs import bench_pairs
+    from sparsefab.kernels_cpu.peer_processes import PROCESS_PEERS
 
+    names = [name for name in options.peers.split(",") if name]
+    apart = [name for name in names if name in PROCESS_PEERS]
     with bar("timing, compiling on first use") as report:
         table = bench(
             shapes=options.shape or BENCH_SHAPES, densities=options.density or BENCH_DENSITIES,
             tokens=options.tokens or (128,), patterns=options.pattern or ("4x1",), threads=options.threads,
-            peers=[name for name in options.peers.split(",") if name], rounds=options.rounds, seed=options.seed,
+            peers=[name for name in names if name not in apart], rounds=options.rounds, seed=options.seed,
             progress=report,
         )  # fmt: skip
+        pairs, missing = bench_pairs(
+            shapes=options.shape or BENCH_SHAPES, densities=options.density or BENCH_DENSITIES,
+            tokens=options.tokens or (128,), peers=apart, cache=options.cache_dir, threads=options.threads,
+            rounds=options.rounds, seed=options.seed, progress=report,
+        )  # fmt: skip
+    absent = table.absent | missing
     fractions = [row.fraction_of_peak for row in table.rows if row.fraction_of_peak is not None]
     if options.json:
-        print_json({**asdict(table), "geometric_mean_of_peak": geometric_mean(fractions) if fractions else None})
+        print_json({
+            **asdict(table), "absent": absent, "pairs": [asdict(pair) for pair in pairs],
+            "geometric_mean_of_peak": geometric_mean(fractions) if fractions else None,
+            "geometric_mean_of_pairs": geometric_mean([pair.ratio for pair in pairs]) if pairs else None,
+        })  # fmt: skip
         return 0
     print(f"{table.peaks.processor}, {table.peaks.level}, {table.peaks.clock_hz / 1e9:.2f} GHz, "
           f"{si(table.peaks.dot_macs_per_s)}MAC/s a thread, {si(table.peaks.read_bytes_per_s)}B/s read")  # fmt: skip
-    names = sorted({peer.name for row in table.rows for peer in row.peers})
+    columns = sorted({peer.name for row in table.rows for peer in row.peers})
     rows = []
     for row in table.rows:
         ratios = {peer.name: f"{peer.ratio:.2f}x" for peer in row.peers}
         part = "-" if row.fraction_of_peak is None else f"{row.fraction_of_peak:.3f}"
         rows.append([row.pattern, f"{row.rows}x{row.columns}", row.tokens, f"{row.density:.2f}", si(row.median_s, "s"),
-                     f"{si(row.macs_per_s)}MAC/s", part, *(ratios.get(name, "-") for name in names)])  # fmt: skip
+                     f"{si(row.macs_per_s)}MAC/s", part, *(ratios.get(name, "-") for name in columns)])  # fmt: skip
     print_table(f"int8 products, {options.threads} thread(s); a peer's column is its time over ours",
-                ["pattern", "shape", "tokens", "density", "median", "rate", "of peak", *names], rows,
-                right=["tokens", "density", "median", "rate", "of peak", *names])  # fmt: skip
+                ["pattern", "shape", "tokens", "density", "median", "rate", "of peak", *columns], rows,
+                right=["tokens", "density", "median", "rate", "of peak", *columns])  # fmt: skip
     if fractions:
         print(f"geometric mean of the fraction of peak: {geometric_mean(fractions):.3f}")
-    for name, reason in table.absent.items():
+    if pairs:
+        print_table(f"pairs of 4x1 layers, {options.threads} thread(s), wall time",
+                    ["pair", "tokens", "density", "ours", "peer", "ratio"],
+                    [[f"{pair.rows}x{pair.columns}", pair.tokens, f"{pair.density:.2f}", si(pair.median_s, "s"),
+                      f"{pair.peer} {si(pair.peer_median_s, 's')}", f"{pair.ratio:.2f}x"] for pair in pairs],
+                    right=["tokens", "density", "ours", "peer", "ratio"])  # fmt: skip
+        print(f"geometric mean of the ratio: {geometric_mean([pair.ratio for pair in pairs]):.2f}x")
+    for name, reason in absent.items():
         print(f"  {name} is absent: {reason}")
     return 0
