@@ -13,7 +13,7 @@ import numpy as np
 from sparsefab.cost_models.assumptions import assumptions
 from sparsefab.cost_models.capability import activation_key, format_key
 from sparsefab.cost_models.cpu_fit import cpu_fits
-from sparsefab.cost_models.kv import cache_bytes
+from sparsefab.cost_models.kv import PLAIN_BYTES, cache_bytes
 from sparsefab.cost_models.layers import (
     Options,
     Priced,
@@ -242,7 +242,7 @@ def price_cpu(
             half = 0.5 if layer.causal and phase.kind == "prefill" else 1.0
             extra = options.kv.extra_macs(layer, phase)
             macs = float(layer.macs(phase.tokens, context))
-            moved = phase.batch * options.kv.bytes_of(layer, phase.context, _FLOAT_BYTES)
+            moved = phase.batch * options.kv.bytes_of(layer, phase.context, PLAIN_BYTES["cpu"])
             work = _Work(
                 kernel="fp32", operations=2.0 * (macs * half + extra), moved=moved, share=share, integer=False,
                 macs=macs + extra,
@@ -265,7 +265,7 @@ def price_cpu(
         notes, sources = [rates.note, f"shares of peak: {ASSUMED}{calibrate}"], ["kernel shares of measured peaks"]
     return Priced(
         layers=tuple(layers[layer.name] for layer in workload.layers if layer.name in layers),
-        resident_bytes=embedding + cache_bytes(workload, phase, options.kv, _FLOAT_BYTES),
+        resident_bytes=embedding + cache_bytes(workload, phase, options.kv, PLAIN_BYTES["cpu"]),
         sources=tuple(sources),
         notes=tuple(notes),
     )

@@ -16,7 +16,7 @@ from sparsefab.arch import AcceleratorArch
 from sparsefab.cost_models.array import array_cycles
 from sparsefab.cost_models.assumptions import Configuration, assumptions
 from sparsefab.cost_models.capability import activation_key
-from sparsefab.cost_models.kv import KvCache, cache_bytes
+from sparsefab.cost_models.kv import PLAIN_BYTES, KvCache, cache_bytes
 from sparsefab.cost_models.layers import Options, Priced, plan_for, price_rest, routed, shapes_of
 from sparsefab.cost_models.resources import check_fit, largest_arch, resources
 from sparsefab.cost_models.result import Figure, LayerEstimate, LayerPlan, Provenance, Support, Uses
@@ -37,7 +37,7 @@ Bounded = tuple[float, float, float]  # value, and the values at the fast and at
 
 _URAM_BYTES = 36_864  # 288 Kbit
 _BLOCK = 16
-_PLAIN_BYTES = 1.0  # of a cached value: int8
+_PLAIN_BYTES = PLAIN_BYTES["fpga"]
 
 
 def chain_slots(spec: TensorSpec) -> int:

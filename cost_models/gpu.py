@@ -15,7 +15,7 @@ from sparsefab.cost_models.assumptions import assumptions
 from sparsefab.cost_models.attention import cache_times
 from sparsefab.cost_models.capability import Choice, choose_kernel
 from sparsefab.cost_models.gemm import GemmFit
-from sparsefab.cost_models.kv import KvCache, cache_bytes
+from sparsefab.cost_models.kv import PLAIN_BYTES, KvCache, cache_bytes
 from sparsefab.cost_models.layers import Options, Priced, plan_for, price_rest, routed, shapes_of
 from sparsefab.cost_models.result import Figure, LayerEstimate, LayerPlan, Provenance, Support, Uses
 from sparsefab.cost_models.roofline import OUTPUT_BYTES, data_sheet_times, kernel_named
@@ -27,7 +27,7 @@ __all__ = ["donors", "price_gpu", "product_seconds"]
 
 Floats = NDArray[np.float64]
 
-_PLAIN_BYTES = 2.0  # of a cached value: fp16
+_PLAIN_BYTES = PLAIN_BYTES["gpu"]
 
 
 def price_gpu(

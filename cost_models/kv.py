@@ -14,7 +14,10 @@ from sparsefab.errors import FormatError, TargetError
 from sparsefab.formats.catalog import get_format
 from sparsefab.workload import Attention, Phase, Workload
 
-__all__ = ["SCHEMES", "KvCache", "cache_bytes"]
+__all__ = ["PLAIN_BYTES", "SCHEMES", "KvCache", "cache_bytes"]
+
+#: Bytes of a cached value in the device's own format, by its kind: fp16, fp32, int8.
+PLAIN_BYTES = {"gpu": 2.0, "cpu": 4.0, "fpga": 1.0}
 
 _SCALE_BYTES = 4.0  # fp16 scale and zero point of a group
 _OUTLIER_BYTES = 4.0  # fp16 value and 16-bit index

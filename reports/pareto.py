@@ -1,8 +1,8 @@
 """Pareto fronts: what is best when several objectives count, and what cannot be told from the best.
 
 The objectives are loss of accuracy and latency unless others are chosen. A front is taken among points that answer one
-question: one target, phase, batch and context (`group_key`), and within it the highest fidelity that was reached. A
-point that lacks an objective, or breaks a limit, is on no front.
+question: one target, phase, batch, context and cache (`group_key`), and within it the highest fidelity that was
+reached. A point that lacks an objective, or breaks a limit, is on no front.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from sparsefab.reports.points import Interval, Point
 
 __all__ = ["Standing", "fronts", "group_key", "hypervolume", "non_dominated", "standings"]
 
-GroupKey = tuple[str, str, str, int, int]
+GroupKey = tuple[str, str, str, int, int, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +48,11 @@ class Standing:
 
 
 def group_key(point: Point) -> GroupKey:
-    """What points must share to be compared on one front: model, target, phase, batch, context."""
-    return point.model, point.target, point.phase, point.batch, point.context
+    """What points must share to be compared on one front: model, target, phase, batch, context, cache.
+
+    The cache is none of a front's choices: the loss does not count what its format loses.
+    """
+    return point.model, point.target, point.phase, point.batch, point.context, point.kv
 
 
 def standings(

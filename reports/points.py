@@ -152,7 +152,8 @@ class Case:
     """One target and use to price a recipe for.
 
     `cost_hash` identifies the device file and the cost model's version, `arch` is the accelerator on an FPGA as TOML
-    text, or empty where the cost model chooses.
+    text, or empty where the cost model chooses; `kv` the key/value cache as `cost_models.kv` reads it, or empty for
+    the device's own format.
     """
 
     target: str
@@ -162,6 +163,7 @@ class Case:
     context: int
     cost_hash: str
     arch: str = ""
+    kv: str = ""
 
     def __post_init__(self) -> None:
         for name, value in (("batch", self.batch), ("context", self.context)):
@@ -178,6 +180,7 @@ class Case:
             context=self.context,
             cost=self.cost_hash,
             arch=self.arch,
+            kv=self.kv,
         )
 
 
@@ -257,6 +260,7 @@ class Point:
     float_layers: tuple[str, ...]
     terms: Mapping[str, object]
     arch: str = ""
+    kv: str = ""
 
     @classmethod
     def of(cls, evaluation: Evaluation, case: Case, cost: Cost) -> "Point":
@@ -301,6 +305,7 @@ class Point:
             float_layers=found.float_layers if found else (),
             terms=dict(cost.terms),
             arch=case.arch,
+            kv=case.kv,
         )
 
     @property

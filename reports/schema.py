@@ -97,7 +97,10 @@ _POINT = {
     "float_layers": _NAMES,
     "terms": _JSON,
     "arch": _TEXT,
+    "kv": _TEXT,
 }
+#: What a file that lacks a newer column is read as.
+_BEFORE = {"kv": ""}
 
 
 class SchemaError(StorageError):
@@ -222,7 +225,8 @@ def _decode(content: bytes, kinds: dict[str, Any], name: str) -> list[dict[str, 
             "use the release that wrote it, or explore again"
         )
     missing = [column for column in _columns(kinds) if column not in table.column_names]
+    added = {column: _BEFORE[column] for column in missing if column in _BEFORE}
+    missing = [column for column in missing if column not in added]
     if missing:
         raise SchemaError(f"{name} lacks the column {missing[0]}; is it a file of this kind?")
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+    return [added | values for values in table.to_pylist()]

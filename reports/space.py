@@ -1,8 +1,9 @@
-"""What to explore, as a TOML file: recipes, accelerators, targets, batches, contexts, objectives, limits, search.
+"""What to explore, as a TOML file: recipes, accelerators, targets, uses, caches, objectives, limits, search.
 
 targets = ["u280", "h200"]
 batch = [1, 8]
 context = [512]
+kv = ["int8", "gear"]                      # key/value caches, as --kv of `estimate`; if absent: the device's own format
 objectives = ["loss", "latency_s"]         # the first two are the axes of the chart; names as in points.csv
 recipes = ["w8", "mine.toml"]              # built-in names, or files beside this one
 
@@ -44,8 +45,9 @@ from typing import Literal
 
 from sparsefab import config
 from sparsefab.arch import AcceleratorArch
+from sparsefab.cost_models.kv import KvCache
 from sparsefab.cost_models.resources import largest_arch
-from sparsefab.errors import ConfigError
+from sparsefab.errors import ConfigError, TargetError
 from sparsefab.models.compress import Recipe, Rule, find_recipe
 from sparsefab.reports.objectives import Limits, objectives_of
 from sparsefab.targets import Device
@@ -178,6 +180,7 @@ class Space:
     targets: tuple[str, ...] = ()
     batch: tuple[int, ...] = (1,)
     context: tuple[int, ...] = (512,)
+    kv: tuple[str, ...] = ()
     objectives: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     search: Search = Search()
@@ -191,6 +194,11 @@ class Space:
         for name in ("batch", "context"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise ValueError(f"{name} must list positive numbers")
+        for text in self.kv:
+            try:
+                KvCache.from_text(text)
+            except TargetError as error:
+                raise ValueError(f"kv: {str(error).removeprefix('kv: ')}") from error
         if self.objectives:
             objectives_of(self.objectives)
 

@@ -166,7 +166,9 @@ def _problem(
         fixed=named,
         allocated={recipe.name: recipe for recipe in allocated},
         job=job,
-        cases=lambda target, arch: cases_for(workload, target, targets[target], space.batch, space.context, arch),
+        cases=lambda target, arch: cases_for(
+            workload, target, targets[target], space.batch, space.context, arch, space.kv
+        ),
         targets=tuple(targets),
         fpga=frozenset(name for name, (device, _) in targets.items() if device.kind == "fpga"),
         objectives=tuple(objectives),

@@ -9,6 +9,7 @@ from typing import Literal
 
 from sparsefab.cost_models.batch import PriceSheet
 from sparsefab.cost_models.estimate import Estimate, Figure, Options
+from sparsefab.cost_models.kv import PLAIN_BYTES, KvCache, cache_bytes
 from sparsefab.errors import TargetError, VerificationError
 from sparsefab.formats import pack, storage_layout
 from sparsefab.models.compress import CompressedModel, Recipe, compress
@@ -183,13 +184,15 @@ class Pricer:
 
     def _sheet(self, case: Case, calibration: str | None) -> tuple[PriceSheet, float]:
         """Prices of the layers in a case, and its multiplications; kept from recipe to recipe."""
-        key = (case.target, case.arch, case.phase, case.batch, case.context, calibration)
+        key = (case.target, case.arch, case.phase, case.batch, case.context, case.kv, calibration)
         if key not in self._sheets:
             device, options = self.targets[case.target]
             if calibration is not None:
                 options = replace(options, calibration=calibration)
             if device.kind == "fpga" and options.arch is None:
                 options = replace(options, arch=accelerator(device, case.arch))
+            if case.kv:
+                options = replace(options, kv=KvCache.from_text(case.kv))
             phase = Phase(kind=case.phase, batch=case.batch, context=case.context)
             self._sheets[key] = PriceSheet(self.workload, device, phase, options), _macs(self.workload, phase)
         return self._sheets[key]
@@ -201,12 +204,16 @@ def _cost(result: Estimate, sheet: PriceSheet, support: Support, macs: float) ->
     blocks = {name: _interval(figure) for name, figure in result.resources.items()}
     bram36 = result.resources.get("bram36")  # one is two of 18 Kbit
     provenance: Provenance = result.provenance.value
-    terms: dict[str, object] = {"terms_s": dict(result.terms_s), "notes": list(result.notes)}
+    terms: dict[str, object] = {"terms_s": dict(result.terms_s), "notes": [*result.notes, *_cache_notes(sheet.options)]}
     terms["sources"] = list(result.sources)
     terms["operations"] = 2.0 * macs
     terms["traffic_bytes"] = float(result.traffic_bytes)
     terms["peak_op_per_s"] = _peaks(device, sheet.options)
     terms["bandwidth_bytes_per_s"] = device.memory.bandwidth_bytes_per_s.value
+    if workload.family == "decoder":
+        kv, phase = sheet.options.kv, sheet.phase
+        terms["kv_cache_bytes"] = cache_bytes(workload, phase, kv, PLAIN_BYTES[device.kind])
+        terms["kv_extra_operations"] = 2.0 * sum(kv.extra_macs(layer, phase) for layer in workload.attentions())
     terms["memory_capacity_bytes"] = device.memory.capacity_bytes.value
     return Cost(
         item=_item(workload),
@@ -225,6 +232,10 @@ def _cost(result: Estimate, sheet: PriceSheet, support: Support, macs: float) ->
         provenance=provenance,
         terms=terms,
     )
+
+
+def _cache_notes(options: Options) -> tuple[str, ...]:
+    return () if options.kv == KvCache() else ("what the cache's format loses of the accuracy is not judged",)
 
 
 def _macs(workload: Workload, phase: Phase) -> float:
@@ -298,8 +309,12 @@ def cases_for(
     batches: Sequence[int],
     contexts: Sequence[int],
     arch: str = "",
+    kvs: Sequence[str] = (),
 ) -> list[Case]:
-    """Every phase at every batch and context on one target; decode first where the model has it."""
+    """Every phase at every batch, context and cache on one target; decode first where the model has it.
+
+    kvs : key/value caches; none, or a model that keeps no cache: the device's own format.
+    """
     if workload.family == "cnn":
         contexts = (1,)  # an image is what a CNN's phase counts
     phases: tuple[Literal["decode", "prefill"], ...] = (
@@ -315,9 +330,11 @@ def cases_for(
             context=context,
             cost_hash=_cost_hash(repr(device), repr(options)),
             arch=arch,
+            kv=kv,
         )
         for batch in batches
         for context in contexts
+        for kv in (kvs if workload.family == "decoder" else ()) or ("",)
         for phase in phases
     ]
 

@@ -188,7 +188,7 @@ def course(view: View, setting: Setting, phase: str, target: str) -> tuple[NDArr
     An axis whose figures are positive and reach over a decade counts in logarithms.
     """
     everything = [s for s in view.standings if s.point.target == target and s.point.phase == phase
-                  and Setting(s.point.batch, s.point.context) == setting]  # fmt: skip
+                  and Setting.of(s.point) == setting]  # fmt: skip
     rows = []
     for standing in everything:
         costs = [objective.cost_of(standing.point) for objective in view.objectives]

@@ -127,7 +127,7 @@ def _summary(
 
 
 def _row(change: Change, objectives: Sequence[Objective], labels: tuple[str, str]) -> str:
-    cells = [change.before.target, f"{change.before.phase}, batch {change.before.batch}", f"`{change.before.recipe}`"]
+    cells = [change.before.target, _where(change.before), f"`{change.before.recipe}`"]
     for one in objectives:
         for point in (change.before, change.after):
             figure = one.of(point)
@@ -141,20 +141,26 @@ def _csv(found: Sequence[Change], objectives: Sequence[Objective]) -> str:
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     figures = [f"{one.name}_{when}" for one in objectives for when in ("before", "after")]
-    writer.writerow(["target", "phase", "batch", "context", "recipe", *figures, "front_before", "front_after", "apart"])
+    writer.writerow(
+        ["target", "phase", "batch", "context", "kv", "recipe", *figures, "front_before", "front_after", "apart"]
+    )
     for change in found:
         point = change.before
         values = [one.of(side) for one in objectives for side in (change.before, change.after)]
         writer.writerow(
-            [point.target, point.phase, point.batch, point.context, point.recipe]
+            [point.target, point.phase, point.batch, point.context, point.kv, point.recipe]
             + ["" if value is None else number(value.value) if value.value == 0.0 else value.value for value in values]
             + [*change.on_front, " ".join(change.apart)]
         )
     return sink.getvalue()
 
 
-def _place(point: Point) -> tuple[str, str, str, str, int, int]:
-    return point.recipe_text, point.target, point.arch, point.phase, point.batch, point.context
+def _place(point: Point) -> tuple[str, str, str, str, int, int, str]:
+    return point.recipe_text, point.target, point.arch, point.phase, point.batch, point.context, point.kv
+
+
+def _where(point: Point) -> str:
+    return f"{point.phase}, batch {point.batch}" + (f", cache {point.kv}" if point.kv else "")
 
 
 def _apart(one: Interval | None, other: Interval | None) -> bool:

@@ -47,7 +47,7 @@ def pareto_figure(view: View, setting: Setting, target: str | None = None) -> Fi
     Parameters
     ----------
     view : View                  What to draw.
-    setting : Setting            Batch and context that all panels share.
+    setting : Setting            Batch, context and cache that all panels share.
     target : str | None          One target only, with the recipes on its front named; None draws all.
     """
     phases = [phase for phase in view.phases if view.at(setting, phase, target)] or list(view.phases[:1])

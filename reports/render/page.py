@@ -29,6 +29,7 @@ _PLAIN = (
     "phase",
     "batch",
     "context",
+    "kv",
     "status",
     "reason",
     "fidelity",
@@ -144,7 +145,7 @@ def _data(
         "limits": limits_in_words(run),
         "phases": view.phases,
         "phase_labels": {phase: view.phase_label(phase) for phase in view.phases},
-        "settings": [[s.batch, s.context, view.setting_label(s)] for s in view.settings],
+        "settings": [[s.batch, s.context, s.kv, view.setting_label(s)] for s in view.settings],
         "targets": [_target(view, index) for index in range(len(view.targets))],
         "recipes": [{"name": name, "text": text} for name, text in texts],
         "evaluations": [

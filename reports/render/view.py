@@ -1,7 +1,7 @@
 """What a report shows, worked out once for the figures, the page and the summary: standings, settings, scales.
 
-A chart compares points at one batch and context (a setting). The one shown first is that which the most targets and
-phases have in common.
+A chart compares points at one batch, context and key/value cache (a setting). The one shown first is that which the
+most targets and phases have in common.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,16 @@ _WIDE_RANGE = 8.0  # beyond this ratio of largest to median loss a linear axis h
 
 @dataclass(frozen=True, slots=True, order=True)
 class Setting:
-    """A batch and a context."""
+    """A batch, a context, and a key/value cache; empty: the device's own."""
 
     batch: int
     context: int
+    kv: str = ""
+
+    @classmethod
+    def of(cls, point: Point) -> "Setting":
+        """The setting of a point."""
+        return cls(point.batch, point.context, point.kv)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,9 +148,10 @@ class View:
         return phase if len(self.phases) > 1 else "one pass"
 
     def setting_label(self, setting: Setting) -> str:
-        """Batch and context in words; images have no context."""
+        """Batch, context and cache in words; images have no context."""
         items = {standing.point.item for standing in self.standings if standing.point.status == "ok"}
-        return f"batch {setting.batch}" + ("" if items == {"image"} else f", context {setting.context}")
+        context = "" if items == {"image"} else f", context {setting.context}"
+        return f"batch {setting.batch}{context}" + (f", cache {setting.kv}" if setting.kv else "")
 
     def at(self, setting: Setting, phase: Phase, target: str | None = None) -> list[Standing]:
         """What can be drawn in one panel."""
@@ -153,7 +160,7 @@ class View:
             for s in self.standings
             if s.rank != "none"
             and s.point.phase == phase
-            and Setting(s.point.batch, s.point.context) == setting
+            and Setting.of(s.point) == setting
             and target in (None, s.point.target)
         ]
 
@@ -168,7 +175,7 @@ def _settings(ranked: Sequence[Standing]) -> tuple[Setting, ...]:
     for standing in ranked:
         if standing.rank != "none":
             point = standing.point
-            panels.setdefault(Setting(point.batch, point.context), set()).add((point.target, point.phase))
+            panels.setdefault(Setting.of(point), set()).add((point.target, point.phase))
     return tuple(sorted(panels, key=lambda setting: (-len(panels[setting]), setting)))
 
 

@@ -1,4 +1,4 @@
-// One panel: the points of one phase at one batch and context. Two canvases lie on one another: the points, drawn once
+// One panel: the points of one phase at one batch, context and cache. Two canvases lie on one another: the points, drawn once
 // for each change of filters, and what is under the pointer or selected, drawn at every move.
 
 const MARGIN = { left: 62, right: 14, top: 30, bottom: 44 };

@@ -38,7 +38,8 @@ function showDetails(report, index) {
   const recipe = data.recipes[columns.recipe[index]], target = data.targets[columns.target[index]], evaluation = data.evaluations[columns.evaluation[index]];
   const close = element("button", { type: "button" }, "Close");
   close.addEventListener("click", () => report.select(null, false));
-  const setting = `batch ${columns.batch[index]}, context ${columns.context[index]}`;
+  const cache = columns.kv[index] ? `, cache ${columns.kv[index]}` : "";
+  const setting = `batch ${columns.batch[index]}, context ${columns.context[index]}${cache}`;
   const head = element("header", {}, element("h2", {}, recipe.name), element("span", { class: "quiet" }, `on ${target.name} (${target.device}), ${data.phase_labels[columns.phase[index]]}, ${setting}`), badge(columns.provenance[index]), close);
   const status = columns.status[index] === "ok" ? null : element("p", { class: "bad" }, `${STATUS_TEXT[columns.status[index]]}: ${columns.reason[index]}`);
   const figures = FIGURES.map(([name, unit, label]) => [figureLabel(data, name, label, index), figureText(data, name, unit, index)]);

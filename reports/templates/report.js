@@ -72,7 +72,7 @@ class Report {
     this.phase = document.getElementById("phase");
     this.phase.append(...(data.phases.length > 1 ? [new Option("both", "")] : []), ...data.phases.map((phase) => new Option(data.phase_labels[phase], phase)));
     this.setting = document.getElementById("setting");
-    this.setting.append(...data.settings.map(([, , label], place) => new Option(label, place)));
+    this.setting.append(...data.settings.map(([, , , label], place) => new Option(label, place)));
     if (data.settings.length > 1) this.setting.append(new Option("all (table only)", ""));
     this.recipe = document.getElementById("recipe");
     this.frontOnly = document.getElementById("front-only");
@@ -114,7 +114,7 @@ class Report {
     for (let index = 0; index < columns.key.length; index++) {
       if (this.hidden.has(columns.target[index]) || !matching[columns.recipe[index]]) continue;
       if (this.phase.value && columns.phase[index] !== this.phase.value) continue;
-      if (setting && (columns.batch[index] !== setting[0] || columns.context[index] !== setting[1])) continue;
+      if (setting && (columns.batch[index] !== setting[0] || columns.context[index] !== setting[1] || columns.kv[index] !== setting[2])) continue;
       if (this.frontOnly.checked && columns.rank[index] !== "front") continue;
       passing.push(index);
     }
@@ -130,8 +130,8 @@ class Report {
     const { data } = this, root = document.getElementById("panels");
     const setting = this.setting.value === "" ? null : data.settings[Number(this.setting.value)];
     const phases = setting ? data.phases.filter((phase) => !this.phase.value || phase === this.phase.value) : [];
-    this.panels = phases.map((phase) => new Panel(this, phase, `${data.phase_labels[phase]} (${setting[2]})`));
-    const hint = data.settings.length ? "Choose one batch and context to draw a chart: only equal ones compare." : "No point has both figures of the axes.";
+    this.panels = phases.map((phase) => new Panel(this, phase, `${data.phase_labels[phase]} (${setting[3]})`));
+    const hint = data.settings.length ? "Choose one batch, context and cache to draw a chart: only equal ones compare." : "No point has both figures of the axes.";
     root.replaceChildren(...(this.panels.length ? this.panels.map((panel) => panel.root) : [element("p", { class: "quiet" }, hint)]));
   }
 

@@ -8,7 +8,7 @@ const STATUS_TEXT = { failed: "failed", absent: "not possible" };
 function tableColumns(data) {
   const item = data.columns.item.find((_, index) => data.columns.status[index] === "ok") ?? "token";
   const wanted = [
-    ["recipe", "recipe", "text"], ["target", "target", "text"], ["phase", "phase", "text"], ["batch", "batch", ""], ["context", "context", ""],
+    ["recipe", "recipe", "text"], ["target", "target", "text"], ["phase", "phase", "text"], ["batch", "batch", ""], ["context", "context", ""], ["kv", "cache", "text"],
     ["rank", "standing", "text"], ["loss", data.better === "lower" ? `Δ ${data.metric}` : `${data.metric} lost`, "", true], ["accuracy", data.metric, ""],
     ["latency_s", "latency", "s"], ["throughput_tokens_per_s", `${item}s/s`, ""], ["energy_per_token_j", `energy/${item}`, "J"],
     ["price_per_million_tokens_usd", `USD/million ${item}s`, ""], ["memory_bytes", "memory", "B"], ["weight_bytes", "weights", "B"],
@@ -16,7 +16,7 @@ function tableColumns(data) {
     ["support", "kernel", "text"], ["fidelity", "evaluation", "text"], ["provenance", "origin of cost", "text"],
   ];
   const several = (name) => new Set(data.columns[name]).size > 1;
-  const hidden = { batch: !several("batch"), context: !several("context"), phase: !several("phase"), fidelity: !several("fidelity") };
+  const hidden = { batch: !several("batch"), context: !several("context"), kv: !several("kv"), phase: !several("phase"), fidelity: !several("fidelity") };
   return wanted
     .filter(([name]) => !hidden[name] && data.columns[name] && data.columns[name].some((value) => value !== null))
     .map(([name, heading, kind, signed]) => ({ name, heading, kind, signed: Boolean(signed), text: kind === "text" }));
@@ -116,7 +116,7 @@ class Table {
     const value = columns[name][index];
     if (name === "provenance") return element("td", { class: "text" }, columns.status[index] === "ok" ? badge(value) : "-");
     if (value === null) return element("td", { class: column.text ? "text" : null }, "-");
-    if (column.text) return element("td", { class: "text" }, value);
+    if (column.text) return element("td", { class: "text" }, name === "kv" && value === "" ? "the device's own" : value);
     if (name === "batch" || name === "context") return element("td", {}, String(value));
     const low = columns[`${name}_low`], high = columns[`${name}_high`];
     const text = (column.signed && value > 0 ? "+" : "") + quantity(value, kind);

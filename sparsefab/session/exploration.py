@@ -166,7 +166,9 @@ def explore(
         )
         model = source.name
         settings = {"screen": str(evaluator.screen), "full": str(evaluator.full)}
-    settings |= {name: ", ".join(map(str, getattr(given, name))) for name in ("batch", "context")}
+    settings |= {
+        name: ", ".join(map(str, getattr(given, name))) for name in ("batch", "context", "kv") if getattr(given, name)
+    }
     settings |= {"targets": ", ".join(names), "search": given.search.method}
     run = _run_info(model, command, self.seed, studied, given, settings)
     run = replace(run, verilog=_chains(self, studied, given, priced, out))

@@ -66,10 +66,11 @@ def test_targets_phases_and_settings_have_fronts_of_their_own() -> None:
         point(2, 2, phase="decode"),
         point(2, 2, batch=8),
         point(2, 2, context=64),
+        point(2, 2, kv="gear"),
         point(2, 2, model="other"),
     ]
-    assert [standing.rank for standing in standings(points)] == ["front", "dominated", *["front"] * 5]
-    assert len(fronts(points)) == 6
+    assert [standing.rank for standing in standings(points)] == ["front", "dominated", *["front"] * 6]
+    assert len(fronts(points)) == 7
 
 
 def test_a_front_is_sorted_and_ties_stay_together() -> None:

@@ -1,8 +1,10 @@
 """Values, keys, and their way through Parquet."""
 
+import io
 import math
 from dataclasses import replace
 
+import pyarrow.parquet as pq
 import pytest
 
 from sparsefab.reports.points import Cost, Evaluation, Interval, Point
@@ -59,6 +61,14 @@ def test_what_is_missing_is_null_and_not_zero() -> None:
     assert table.loc[table["device"] != "fpga", "dsp"].isna().all()
     assert str(table["weight_bytes"].dtype) == "Int64"
     assert table.loc[table["status"] == "failed", "accuracy"].isna().all()
+
+
+def test_a_file_from_before_caches_has_none() -> None:
+    point = replace(made_points()[0], kv="gear")
+    table = pq.read_table(io.BytesIO(encode_points([point])))
+    sink = io.BytesIO()
+    pq.write_table(table.drop_columns(["kv"]), sink)
+    assert decode_points(sink.getvalue(), "old") == [replace(point, kv="")]
 
 
 def test_a_file_of_another_kind_is_refused_by_name() -> None:

@@ -9,6 +9,7 @@ from sparsefab.errors import ConfigError, TargetError
 from sparsefab.formats import pack, storage_layout
 from sparsefab.models.compress import Rule, compress, find_recipe
 from sparsefab.reports.objectives import Limits
+from sparsefab.reports.pareto import standings
 from sparsefab.reports.points import Evaluation, Point
 from sparsefab.reports.shapes import ShapeEvaluator, shape_jobs
 from sparsefab.reports.space import Allocation, Space
@@ -45,6 +46,31 @@ def test_a_sweep_by_shape_prices_as_estimate_does(tmp_path: Path) -> None:
     assert "nothing is recommended" in found.files["summary.md"].read_text()
     assert found.best_on("fpga") is not None
     assert (tmp_path / found.run.verilog[""]).is_file()
+
+
+def test_caches_are_settings_with_bytes_and_extra_work(tmp_path: Path) -> None:
+    space = Space(recipes=("w8",), targets=TARGETS, context=(4096,), kv=("fp16", "int4,group=64", "gear"))
+    found = explored(tmp_path, recipes=[], space=space)
+    assert len(found.points) == 2 * 2 * 3
+    assert all(standing.rank == "front" for standing in standings(found.points, found.run.objectives))
+    decode = {(p.target, p.kv): p for p in found.points if p.phase == "decode"}
+    values, tokens = 2 * 32 * 4096, 4096
+    for target in TARGETS:
+        plain, packed, gear = (decode[target, kv] for kv in space.kv)
+        assert plain.terms["kv_cache_bytes"] == 2.0 * values * tokens
+        assert packed.terms["kv_cache_bytes"] == pytest.approx((0.5 + 4 / 64) * values * tokens)
+        assert plain.memory_bytes is not None
+        assert packed.memory_bytes is not None
+        assert plain.memory_bytes.value - packed.memory_bytes.value == pytest.approx((1.5 - 4 / 64) * values * tokens)
+        assert (packed.terms["kv_extra_operations"], plain.provenance) == (0.0, decode[target, "fp16"].provenance)
+        # a query and a value a head: rank 4 over the tokens and the head, and 2 % of the values apart
+        extra = 2 * 32 * 4 * (tokens + 128) + 2 * 32 * 0.02 * tokens * 128
+        assert gear.terms["kv_extra_operations"] == pytest.approx(2 * 32 * extra)
+        single, _ = Session(tmp_path / "cache").estimate("llama2-7b", "w8", target, context=4096, kv="gear")
+        assert gear.latency_s is not None
+        assert gear.latency_s.value == pytest.approx(single.latency_s.value)
+    assert "cache gear" in found.files["summary.md"].read_text()
+    assert found.run.settings["kv"] == "fp16, int4,group=64, gear"
 
 
 def test_a_second_sweep_prices_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

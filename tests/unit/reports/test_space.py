@@ -72,6 +72,8 @@ def test_the_example_in_the_module_is_a_space(tmp_path: Path) -> None:
         (('"int3"', '"int33"'), r"families\[0\]\.rules\[0\]"),
         (('"mine.toml"', '"yours.toml"'), "yours.toml"),
         (('name = "int"', 'name = "allocation"'), "families must have different names"),
+        (("recipes = ", 'kv = ["gaer"]\nrecipes = '), "kv: .*or a scheme: gear, cskv, kvmerger, ems"),
+        (("recipes = ", 'kv = ["gear,rank=2"]\nrecipes = '), "rank must lie in"),
         (("dsps = [32, 64]", 'dsps = ["many"]'), r"arch\.dsps\[0\]: must be an integer"),
     ],
 )
