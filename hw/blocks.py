@@ -7,11 +7,12 @@ netlists and the command line follow from the entry.
 from typing import Final
 
 from sparsefab.arch import ChainArch
-from sparsefab.hw.emit import Block, chain_verilog, requantize_verilog
+from sparsefab.hw.dequantize.arch import DequantizeArch
+from sparsefab.hw.emit import Block, chain_verilog, dequantize_verilog, requantize_verilog
 from sparsefab.hw.requantize import RequantizeArch
 from sparsefab.registry import Registry
 
-__all__ = ["BLOCKS", "CHAIN", "REQUANTIZE"]
+__all__ = ["BLOCKS", "CHAIN", "DEQUANTIZE", "REQUANTIZE"]
 
 CHAIN: Final = Block(
     name="chain",
@@ -32,4 +33,17 @@ REQUANTIZE: Final = Block(
     label=lambda arch: f"requantize-{arch.accumulator_bits}x{arch.lanes}",
 )
 
-BLOCKS: Final = Registry(kind="block", builtins={block.name: block for block in (CHAIN, REQUANTIZE)}, error=ValueError)
+DEQUANTIZE: Final = Block(
+    name="dequantize",
+    description="memory beats of compressed weights to the chain's weight beats",
+    default=DequantizeArch(),
+    verilog=lambda arch, primitives: dequantize_verilog(arch, primitives=primitives),
+    label=lambda arch: f"dequantize-{arch.format}-{arch.dsps}x{arch.slots}",
+)
+
+_ALL: Final = (
+    CHAIN,
+    REQUANTIZE,
+    DEQUANTIZE,
+)
+BLOCKS: Final = Registry(kind="block", builtins={block.name: block for block in _ALL}, error=ValueError)

@@ -18,12 +18,14 @@ from sparsefab.arch import ChainArch
 from sparsefab.errors import StorageError
 from sparsefab.hw.axis import AXIS_TOP, axis_wrapper
 from sparsefab.hw.chain import SparseChain
+from sparsefab.hw.dequantize.arch import DequantizeArch
+from sparsefab.hw.dequantize.dequantizer import Dequantizer
 from sparsefab.hw.modules import Library, to_verilog
 from sparsefab.hw.primitives.dsp48e2 import BODIES
 from sparsefab.hw.requantize import RequantizeUnit
 from sparsefab.hw.vivado import vivado_files
 
-__all__ = ["TOP", "Block", "EmitManifest", "chain_verilog", "emit", "requantize_verilog"]
+__all__ = ["TOP", "Block", "EmitManifest", "chain_verilog", "dequantize_verilog", "emit", "requantize_verilog"]
 
 TOP: Final = "top"
 
@@ -116,6 +118,12 @@ def requantize_verilog(*, accumulator_bits: int, lanes: int = 2, primitives: str
     library = Library()
     unit = RequantizeUnit(accumulator_bits=accumulator_bits, lanes=lanes, body=primitives, placer=library)
     return {TOP: to_verilog(unit, TOP)} | library.verilog()
+
+
+def dequantize_verilog(arch: DequantizeArch, *, primitives: str = "vendor") -> dict[str, str]:
+    """Convert a dequantizer to Verilog; primitives as for `chain_verilog`."""
+    library = Library()
+    return {TOP: to_verilog(Dequantizer(arch=arch, body=primitives, placer=library), TOP)} | library.verilog()
 
 
 def emit(

@@ -20,6 +20,7 @@ class CreditFifo(wiring.Component):
     Parameters
     ----------
     shape : ShapeLike          Payload of the output stream.
+    ahead : int                Cycles from `available` to the decision that `take` reports, 1 where it is registered.
     body, placer               As for LutRam.
 
     Members
@@ -36,8 +37,8 @@ class CreditFifo(wiring.Component):
 
     o: stream.Interface
 
-    def __init__(self, *, shape: ShapeLike, body: str, placer: Placer) -> None:
-        self.body, self.placer = body, placer
+    def __init__(self, *, shape: ShapeLike, body: str, placer: Placer, ahead: int = 0) -> None:
+        self.ahead, self.body, self.placer = ahead, body, placer
         self.width = Shape.cast(shape).width
         super().__init__(
             {"take": In(1), "available": Out(1), "push": In(1), "data": In(shape), "o": Out(stream.Signature(shape))}
@@ -52,8 +53,9 @@ class CreditFifo(wiring.Component):
             lambda: LutRam(memories=1, width=self.width, body=self.body, placer=self.placer),
         )
         write, read = Signal(range(2 * _DEPTH), name="write"), Signal(range(2 * _DEPTH), name="read")
-        # free places less two, one for the beat that `take` does not count yet: negative when none is left
-        spare = Signal(range(-2, _DEPTH), init=_DEPTH - 2)
+        # free places less one and those for beats that `take` does not count yet: negative when none is left
+        reserve = 2 + self.ahead
+        spare = Signal(range(-reserve, _DEPTH), init=_DEPTH - reserve)
         popped = Signal()
         filled = Signal()
         out = Signal(self.width, reset_less=True)

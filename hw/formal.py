@@ -95,10 +95,10 @@ def prove(miter: wiring.Component, *, timeout_s: float = 120.0, fault: int | Non
             f"read_rtlil {design}",
             "hierarchy -top top",
             "proc -norom",
+            f"techmap -map {registers}",
             "opt_clean",
             *([] if fault is None else [_MUTATE.format(seed=fault, file=mutation), f"script {mutation}"]),
             "flatten",
-            f"techmap -map {registers}",
             "setattr -unset init w:*",  # a net that was a register
             "memory_map",
             "opt -full",

@@ -9,6 +9,10 @@ from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, s
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from sparsefab.formats import get_format
+from sparsefab.formats.floats import FloatFormat
+from sparsefab.formats.ints import IntFormat
+from sparsefab.hw.dequantize.decode import CodeDecoder
 from sparsefab.hw.formal import Proof, prove
 from sparsefab.hw.modules import Inline
 from sparsefab.hw.requantize import CODE_BITS, MULTIPLIER_BITS, RequantizeAmount, RequantizeScale, RequantizeShift
@@ -117,6 +121,37 @@ class RequantizeScaleMiter(wiring.Component):
         return m
 
 
+class CodeDecoderMiter(wiring.Component):
+    """value = code - zero_point of integers; (-1)^sign * significand << exponent of minifloats, for every pattern."""
+
+    def __init__(self, *, format: str, asymmetric: bool) -> None:
+        self.format, self.asymmetric = format, asymmetric
+        bits = get_format(format).bits
+        super().__init__({"code": In(bits), "zero_point": In(bits), "ok": Out(1)})
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        fmt = get_format(self.format)
+        m.submodules.dut = dut = CodeDecoder(format=self.format, asymmetric=self.asymmetric)
+        m.d.comb += dut.code.eq(self.code)
+        value = Signal(signed(16))
+        if isinstance(fmt, IntFormat):
+            code, zero = (part.as_signed() if fmt.signed else part for part in (self.code, self.zero_point))
+            m.d.comb += value.eq(code - zero if self.asymmetric else code)
+            if self.asymmetric:
+                m.d.comb += dut.zero_point.eq(self.zero_point)
+            m.d.comb += self.ok.eq((dut.value == value) | (value < -128) | (value > 127))
+            return m
+        if not isinstance(fmt, FloatFormat):
+            raise TypeError(f"format must be an integer or a minifloat, not {fmt.name}")
+        mantissa, top = self.code[: fmt.mantissa_bits], fmt.mantissa_bits + fmt.exponent_bits
+        exponent, magnitude = self.code[fmt.mantissa_bits : top], self.code[:top]
+        significand = Cat(mantissa, exponent.any()) << Mux(exponent.any(), exponent - 1, 0)[: max(1, len(exponent))]
+        m.d.comb += value.eq(Mux(self.code[top:].any(), -significand, significand))
+        m.d.comb += self.ok.eq(dut.value == Mux(magnitude > fmt.max_code, 0, value))
+        return m
+
+
 def _saturated(value: Value, bits: int) -> Value:
     """Clip a signed value to so many bits."""
     low, high = -(1 << bits - 1), (1 << bits - 1) - 1
@@ -133,4 +168,12 @@ CLAIMS: Final = (
         for bits in (24, 32, 46)
     ),
     Claim(block="requantize", name="multiply, round, clamp", miter=RequantizeScaleMiter),
+    *(
+        Claim(
+            block="dequantize",
+            name=f"decode {name}{' less zero point' if asymmetric else ''}",
+            miter=partial(CodeDecoderMiter, format=name, asymmetric=asymmetric),
+        )
+        for name, asymmetric in (("int3", True), ("uint4", True), ("uint8", True), ("e2m1", False), ("e2m3", False))
+    ),
 )

@@ -17,9 +17,11 @@ from sparsefab.arch import ChainArch
 from sparsefab.errors import MissingToolError
 from sparsefab.hw.axis import AXIS_TOP
 from sparsefab.hw.blocks import BLOCKS
+from sparsefab.hw.dequantize.arch import DequantizeArch
 from sparsefab.hw.emit import TOP
 from sparsefab.hw.primitives import is_wrapper
 from sparsefab.hw.proofs import CLAIMS, Claim, verify_claim
+from sparsefab.sim.dequantize import verify_dequantize
 from sparsefab.sim.lint import lint
 from sparsefab.sim.reference.dsp48e2 import simulate
 from sparsefab.sim.run import SimulatorName, VerifyReport, verify_chain, verify_requantize
@@ -197,6 +199,17 @@ def _dsp48e2(build_dir: Path, seed: int) -> Tally:
     return Tally(cases=cases, failures=failures, first=first)
 
 
+def _dequantize(simulator: SimulatorName, arch: DequantizeArch, rows: int, build_dir: Path, seed: int) -> Tally:
+    return Tally.of(verify_dequantize(arch, build_dir=build_dir, simulator=simulator, seed=seed, rows=rows))
+
+
+_DEQUANTIZERS: Final = (
+    DequantizeArch(dsps=16, format="int3", beat_bits=64),
+    DequantizeArch(dsps=32, format="int5", beat_bits=512),
+    DequantizeArch(dsps=20, slots=10, format="uint8", zero_unit=32, positions="bitmap", beat_bits=512),
+    DequantizeArch(dsps=16, slots=8, format="e2m3", positions="index", m=4, beat_bits=128),
+    DequantizeArch(dsps=15, slots=3, format="e2m1", positions="bitmap", pairs=True, beat_bits=256),
+)
 _U8: Final = {"zero_point": 117, "code_min": 0, "code_max": 255}
 
 CHECKS: Final[dict[str, tuple[Check, ...]]] = {
@@ -205,6 +218,13 @@ CHECKS: Final[dict[str, tuple[Check, ...]]] = {
         Check(name="Verilator, 64 DSPs", run=partial(_chain, "verilator", ChainArch(dsps=64), 10_000, False)),
         Check(name="Icarus, 64 DSPs", run=partial(_chain, "icarus", ChainArch(dsps=64), 1_000, False)),
         Check(name="Verilator, AXI4-Stream", run=partial(_chain, "verilator", ChainArch(dsps=16), 2_000, True)),
+    ),
+    "dequantize": (
+        Check(name="Verilator, int4", run=partial(_dequantize, "verilator", DequantizeArch(), 400)),
+        *(
+            Check(name=f"Icarus, {arch.format} {arch.positions}", run=partial(_dequantize, "icarus", arch, 40))
+            for arch in _DEQUANTIZERS
+        ),
     ),
     "requantize": (
         Check(name="Verilator, s8", run=partial(_requantize, "verilator", {})),

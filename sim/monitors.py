@@ -22,6 +22,7 @@ class StreamSink:
         self._stall, self._random = stall, random.Random(seed)
         self._is_ready = False
         self.received: list[int] = []
+        self._first_cycle = self._last_cycle = 0
         ports.ready.value = 0
 
     def drive(self) -> None:
@@ -34,4 +35,12 @@ class StreamSink:
     def sample(self, cycle: int) -> None:
         """Keep the payload that the coming rising edge transfers."""
         if self._is_ready and int(self._ports.valid.value):
+            self._last_cycle = cycle
+            if not self.received:
+                self._first_cycle = cycle
             self.received.append(self._ports.get())
+
+    @property
+    def utilisation(self) -> float:
+        """Beats per cycle between the first and the last beat."""
+        return len(self.received) / (self._last_cycle - self._first_cycle + 1) if self.received else 0.0

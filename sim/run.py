@@ -200,7 +200,7 @@ def verify_requantize(
         "runs": runs,
     }
     built = build(texts, build_dir, simulator, top=TOP)
-    reports = tuple(RunReport(**run) for run in run_bench(built, "bench_requantize", plan))
+    reports = tuple(RunReport(**run) for run in run_bench(built, "bench_stream", plan))
     return VerifyReport(block="requantize", simulator=simulator, runs=reports)
 
 

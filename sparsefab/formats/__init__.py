@@ -8,6 +8,7 @@ from sparsefab.formats.ints import IntFormat
 from sparsefab.formats.layout import (
     BlockRows,
     Chain,
+    ChainMemory,
     Layout,
     Nibbles16,
     RowMajor,
@@ -34,6 +35,7 @@ __all__ = [
     "BlockN",
     "BlockRows",
     "Chain",
+    "ChainMemory",
     "DecodeTable",
     "Dense",
     "FixedPoint",

@@ -17,8 +17,10 @@ Nibbles16 keeps the first two in its own order, u8[16-row blocks][groups][16 row
     Nibbles16           values    per 16 rows, group and 32 inputs: 4 lines of 16 rows x 4 bytes, two inputs a byte
     Chain               beats     per tile of inputs, per row: L weights s8, then L 4-bit indices
     Chain, pairs        beats     per tile of inputs, per pair of rows: L pairs of weights s8, then L 4-bit indices
+    ChainMemory         pieces    what a Chain beat is made of: codes, then indices or a bitmap, then zero points
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +34,7 @@ from sparsefab.formats.tensors import ROW_SCALE_BYTES, TensorSpec
 __all__ = [
     "BlockRows",
     "Chain",
+    "ChainMemory",
     "Layout",
     "Nibbles16",
     "RowMajor",
@@ -290,7 +293,88 @@ class Chain:
         return {"beats": self.beats(spec) * self.beat_bytes, **_scale_sections(spec)}
 
 
-Layout = RowMajor | Sparse | BlockRows | Vnni4x1 | Vnni4x4 | Nibbles16 | Chain
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainMemory:
+    """What the accelerator's memory holds of `chain`: a piece for each of its beats, which a dequantizer makes of it.
+
+    A piece, lowest bits first, filled up to bytes: the codes of all slots (with pairs, both rows' codes of a slot side
+    by side); the positions; the zero points, one a unit of inputs (and row). Pieces follow one another without gaps, in
+    the order of the chain's beats. Group multipliers have a section of their own: they belong to partial sums.
+
+    positions : 'all'           Dense: none are stored; `chain` has 16 slots.
+                'index'         log2(m) bits a slot, inside its block of m inputs.
+                'bitmap'        16 bits a block of 16 inputs.
+    m : int                     M of N:M, 4, 8 or 16, for 'index'; `chain.slots` are N * 16 / M.
+    """
+
+    chain: Chain
+    positions: Literal["all", "index", "bitmap"] = "all"
+    m: int = 16
+
+    def __post_init__(self) -> None:
+        if self.m not in (4, 8, 16) or (self.m != 16 and self.positions != "index"):
+            raise LayoutError(f"chain memory: m must be 4, 8 or 16, and 16 without indices, not {self.m}")
+        if self.chain.slots * self.m % self.chain.block:
+            raise LayoutError(f"chain memory: {self.chain.slots} slots of 16 inputs are no whole number of {self.m}")
+        if self.positions == "all" and self.chain.slots != self.chain.block:
+            raise LayoutError(f"chain memory: {self.chain.slots} slots of 16 inputs need positions")
+
+    @property
+    def name(self) -> str:
+        """chain-memory-64x8-bitmap."""
+        return f"chain-memory-{self.chain.name.removeprefix('chain-')}-{self.positions}"
+
+    @property
+    def slots_per_m(self) -> int:
+        """N of N:M."""
+        return self.chain.slots * self.m // self.chain.block
+
+    @property
+    def index_bits(self) -> int:
+        """Bits of a stored index."""
+        return (self.m - 1).bit_length()
+
+    @property
+    def used_dsps(self) -> int:
+        """Slots of a beat."""
+        return self.chain.blocks_per_tile * self.chain.slots
+
+    @property
+    def position_bits(self) -> int:
+        """Bits of a piece's positions."""
+        return {"all": 0, "index": self.used_dsps * self.index_bits, "bitmap": self.chain.tile_columns}[self.positions]
+
+    def zero_unit(self, spec: TensorSpec) -> int:
+        """Inputs of a piece that share a zero point."""
+        columns = self.chain.tile_columns
+        return columns if not spec.asymmetric or spec.groups == 1 else math.gcd(spec.group_size, columns)
+
+    def zero_units(self, spec: TensorSpec) -> int:
+        """Zero points of a piece and row."""
+        return self.chain.tile_columns // self.zero_unit(spec)
+
+    def zero_points_below(self, spec: TensorSpec) -> int:
+        """Bits of a piece below its zero points."""
+        return self.used_dsps * self.chain.beat_rows * spec.format.bits + self.position_bits
+
+    def piece_bytes(self, spec: TensorSpec) -> int:
+        """Bytes of a piece."""
+        zeros = self.zero_units(spec) * self.chain.beat_rows * spec.format.bits if spec.asymmetric else 0
+        return packed_bytes(1, self.zero_points_below(spec) + zeros)
+
+    def check(self, spec: TensorSpec) -> None:
+        """Refuse groups whose zero points change inside a block."""
+        if self.zero_unit(spec) % self.chain.block:
+            raise LayoutError(f"layout {self.name}: group_size must be a multiple of 16, not {spec.group_size}")
+
+    def section_bytes(self, spec: TensorSpec) -> dict[str, int]:
+        """Bytes of each section."""
+        self.check(spec)
+        scales = {name: size for name, size in _scale_sections(spec).items() if name != "zero_points"}
+        return {"pieces": self.chain.beats(spec) * self.piece_bytes(spec), **scales}
+
+
+Layout = RowMajor | Sparse | BlockRows | Vnni4x1 | Vnni4x4 | Nibbles16 | Chain | ChainMemory
 
 
 def storage_layout(spec: TensorSpec) -> Layout:

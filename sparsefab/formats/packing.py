@@ -11,11 +11,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsefab.formats.layout import BlockRows, Chain, Layout, Nibbles16, RowMajor, Sparse, Vnni4x1, Vnni4x4
+from sparsefab.formats.layout import (
+    BlockRows,
+    Chain,
+    ChainMemory,
+    Layout,
+    Nibbles16,
+    RowMajor,
+    Sparse,
+    Vnni4x1,
+    Vnni4x4,
+)
 from sparsefab.formats.mx import BlockFormat
 from sparsefab.formats.packing_chain import read_chain, write_chain
+from sparsefab.formats.packing_memory import read_chain_memory, read_chain_memory_zero_points, write_chain_memory
 from sparsefab.formats.packing_nibbles import read_nibbles16, read_nibbles16_groups, write_nibbles16
-from sparsefab.formats.packing_parts import Parts, Sections, pack_scales, section, unpack_blocks, unpack_groups
+from sparsefab.formats.packing_parts import (
+    Parts,
+    Sections,
+    pack_scales,
+    section,
+    unpack_blocks,
+    unpack_groups,
+    unpack_multipliers,
+)
 from sparsefab.formats.packing_storage import (
     read_block_rows,
     read_row_major,
@@ -40,6 +59,8 @@ def pack(tensor: QuantTensor, layout: Layout) -> PackedTensor:
     """
     writer: Callable[[QuantTensor, Any], Sections] = _WRITERS[type(layout)]
     sections = writer(tensor, layout) | pack_scales(tensor, grouped=not isinstance(layout, Nibbles16))
+    if isinstance(layout, ChainMemory):
+        sections.pop("zero_points", None)  # they are in the pieces
     return PackedTensor(spec=tensor.spec, layout=layout, sections=sections)
 
 
@@ -53,6 +74,8 @@ def unpack(packed: PackedTensor) -> QuantTensor:
     spec, layout = packed.spec, packed.layout
     if isinstance(layout, Nibbles16):  # these in an order of its own
         multipliers, zero_points = read_nibbles16_groups(packed, layout)
+    elif isinstance(layout, ChainMemory):
+        multipliers, zero_points = unpack_multipliers(packed), read_chain_memory_zero_points(packed, layout)
     else:
         multipliers, zero_points = unpack_groups(packed)
     reader: Callable[[PackedTensor, Any, NDArray[np.int16] | None], Parts] = _READERS[type(layout)]
@@ -87,6 +110,7 @@ _WRITERS: dict[type, Callable[[QuantTensor, Any], Sections]] = {
     Vnni4x4: write_vnni4x4,
     Nibbles16: write_nibbles16,
     Chain: write_chain,
+    ChainMemory: write_chain_memory,
 }
 _READERS: dict[type, Callable[[PackedTensor, Any, NDArray[np.int16] | None], Parts]] = {
     RowMajor: read_row_major,
@@ -96,4 +120,5 @@ _READERS: dict[type, Callable[[PackedTensor, Any, NDArray[np.int16] | None], Par
     Vnni4x4: read_vnni4x4,
     Nibbles16: read_nibbles16,
     Chain: read_chain,
+    ChainMemory: read_chain_memory,
 }

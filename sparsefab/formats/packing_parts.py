@@ -29,6 +29,7 @@ __all__ = [
     "slots_of",
     "unpack_blocks",
     "unpack_groups",
+    "unpack_multipliers",
     "zero_codes",
 ]
 
@@ -85,17 +86,24 @@ def unpack_groups(packed: PackedTensor) -> Groups:
     spec = packed.spec
     count = spec.rows * spec.groups
     grid = (spec.rows, spec.groups)
-    multipliers = zero_points = None
+    zero_points = None
     if isinstance(spec.format, BlockFormat):
-        return multipliers, zero_points
-    if spec.group_size < spec.columns:
-        raw = section(packed, "multipliers", packed_bytes(count, spec.multiplier_bits))
-        multipliers = unpack_bits(raw, spec.multiplier_bits, count).reshape(grid)
+        return None, None
     if spec.asymmetric:
         raw = section(packed, "zero_points", packed_bytes(count, spec.format.bits))
         patterns = unpack_bits(raw, spec.format.bits, count)
         zero_points = spec.format.from_pattern(patterns).astype(np.int16).reshape(grid)
-    return multipliers, zero_points
+    return unpack_multipliers(packed), zero_points
+
+
+def unpack_multipliers(packed: PackedTensor) -> NDArray[np.uint16] | None:
+    """Read multipliers uint16[out, groups] from their section; None where there is one scale a row."""
+    spec = packed.spec
+    if spec.group_size >= spec.columns or isinstance(spec.format, BlockFormat):
+        return None
+    count = spec.rows * spec.groups
+    raw = section(packed, "multipliers", packed_bytes(count, spec.multiplier_bits))
+    return unpack_bits(raw, spec.multiplier_bits, count).reshape(spec.rows, spec.groups)
 
 
 def section(packed: PackedTensor, name: str, nbytes: int) -> NDArray[np.uint8]:

@@ -18,6 +18,7 @@ from sparsefab.formats import (
     BlockN,
     BlockRows,
     Chain,
+    ChainMemory,
     Dense,
     IntFormat,
     Nibbles16,
@@ -136,10 +137,27 @@ def layouts_of(tensor: QuantTensor) -> list:
         layouts += [Chain(dsps=32), Chain(dsps=40), Chain(dsps=40, pairs=True)]
         if isinstance(tensor.pattern, NM) and tensor.pattern.m == 16 and tensor.pattern.rows == 2:
             layouts.append(Chain(dsps=40, slots=tensor.pattern.n, pairs=True))
+        if tensor.block_scales is None and (tensor.zero_points is None or tensor.group_size in (16, tensor.shape[1])):
+            layouts += chain_memories(tensor)
         if tensor.group_size == tensor.shape[1] and tensor.block_scales is None:
             layouts += [Vnni4x1(), Vnni4x4()]
     if isinstance(tensor.format, IntFormat) and tensor.format.bits <= 4:
         layouts.append(Nibbles16())
+    return layouts
+
+
+def chain_memories(tensor: QuantTensor) -> list[ChainMemory]:
+    """Every way to store a tensor for a chain of 40 DSPs."""
+    dense = Chain(dsps=40)
+    layouts = [ChainMemory(chain=dense), ChainMemory(chain=Chain(dsps=40, pairs=True))]
+    layouts += [ChainMemory(chain=dense, positions="bitmap"), ChainMemory(chain=dense, positions="index", m=8)]
+    pattern = tensor.pattern
+    if isinstance(pattern, NM) and pattern.n:
+        chain = Chain(dsps=40, slots=pattern.n * 16 // pattern.m, pairs=pattern.rows == 2)
+        layouts += [
+            ChainMemory(chain=chain, positions="bitmap"),
+            ChainMemory(chain=chain, positions="index", m=pattern.m),
+        ]
     return layouts
 
 
@@ -428,3 +446,53 @@ def test_what_does_not_fit_is_refused() -> None:
     tensor = random_tensor("int4")
     with pytest.raises(LayoutError, match="positive and finite"):
         QuantTensor(codes=tensor.codes, format=tensor.format, group_size=48, row_scales=np.full(8, np.nan, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "positions", "m"), [(Dense(), "all", 16), (NM(4, 16), "index", 16), (NM(8, 16), "bitmap", 16)]
+)
+def test_chain_memory_costs_what_storage_costs(pattern: Pattern, positions: str, m: int) -> None:
+    """Where tiles fill the input axis, the order of the chain costs not a byte."""
+    tensor = random_tensor("int4", pattern, columns=160)
+    slots = pattern.n if isinstance(pattern, NM) else 16
+    memory = ChainMemory(chain=Chain(dsps=5 * slots, slots=slots), positions=positions, m=m)
+    storage = RowMajor() if positions == "all" else Sparse(positions)
+    assert sum(memory.section_bytes(tensor.spec).values()) == sum(storage.section_bytes(tensor.spec).values())
+
+
+def test_a_piece_by_hand() -> None:
+    """2:16, one block: codes -1 and 3 at inputs 5 and 9, then the indices."""
+    mask = np.zeros((1, 16), np.bool_)
+    mask[0, [5, 9]] = True
+    codes = np.zeros((1, 16), np.int16)
+    codes[0, [5, 9]] = -1, 3
+    tensor = QuantTensor(
+        codes=codes,
+        format=get_format("int4"),
+        group_size=16,
+        pattern=NM(2, 16),
+        mask=mask,
+        row_scales=np.ones(1, np.float32),
+    )
+    chain = Chain(dsps=2, slots=2)
+    assert pack(tensor, ChainMemory(chain=chain, positions="index")).sections["pieces"].tolist() == [0x3F, 0x95]
+    assert pack(tensor, ChainMemory(chain=chain, positions="bitmap")).sections["pieces"].tolist() == [0x3F, 0x20, 0x02]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"chain": Chain(dsps=8, slots=4)}, "4 slots of 16 inputs need positions"),
+        ({"chain": Chain(dsps=16), "m": 8}, "m must be 4, 8 or 16, and 16 without indices, not 8"),
+        ({"chain": Chain(dsps=8, slots=2), "positions": "index", "m": 4}, "2 slots of 16 inputs are no whole number"),
+    ],
+)
+def test_chain_memory_refuses(arguments: dict, message: str) -> None:
+    with pytest.raises(LayoutError, match=message):
+        ChainMemory(**arguments)
+
+
+def test_chain_memory_refuses_groups_across_blocks() -> None:
+    tensor = random_tensor("uint4", group_size=24, asymmetric=True)
+    with pytest.raises(LayoutError, match="group_size must be a multiple of 16, not 24"):
+        pack(tensor, ChainMemory(chain=Chain(dsps=16)))
