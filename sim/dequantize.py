@@ -132,12 +132,11 @@ def chain_payloads(packed: PackedTensor, arch: DequantizeArch) -> list[int]:
     per_tile = len(raw) // chain.tiles(packed.spec.columns)
     payloads = []
     for number, beat in enumerate(raw):
-        weights = beat[: chain.beat_rows * chain.dsps].reshape(chain.dsps, chain.beat_rows)
         indices = unpack_bits(beat[chain.beat_rows * chain.dsps :], 4, chain.dsps)
         column = number // per_tile * chain.tile_columns + slot // chain.slots * chain.block + place
         beyond = np.flatnonzero(column >= packed.spec.columns)
         indices[beyond] = place[beyond]
-        fields = [(int(w), 8) for row in range(chain.beat_rows) for w in weights[:, row]]
+        fields = [(int(weight), 8) for weight in beat[: chain.beat_rows * chain.dsps]]
         fields += [(int(index), 4) for index in indices] + [(int((number + 1) % per_tile == 0), 1)]
         payload = low = 0
         for value, width in fields:

@@ -22,13 +22,9 @@ _INDEX_BITS = 4
 
 
 def beats_layout(arch: DequantizeArch) -> StructLayout:
-    """A weight beat as `hw.chain.weights_layout` has it; `seconds` are the weights of an odd row, with pairs."""
-    weights = ArrayLayout(signed(CHAIN_BITS), arch.dsps)
-    return StructLayout(
-        {"weights": weights}
-        | ({"seconds": weights} if arch.pairs else {})
-        | {"indices": ArrayLayout(_INDEX_BITS, arch.dsps), "last": 1}
-    )
+    """A weight beat as `hw.chain.weights_layout` has it: weights of one row or two, indices, whether the tile ends."""
+    weights = ArrayLayout(ArrayLayout(signed(CHAIN_BITS), arch.rows), arch.dsps)
+    return StructLayout({"weights": weights, "indices": ArrayLayout(_INDEX_BITS, arch.dsps), "last": 1})
 
 
 class Dequantizer(wiring.Component):
@@ -108,9 +104,9 @@ class Dequantizer(wiring.Component):
             out.last.eq(fifo.o.payload.last),
         ]
         for slot in range(used):
-            for row, name in enumerate(("weights", "seconds")[: arch.rows]):
+            for row in range(arch.rows):
                 word = fifo.o.payload.weights.word_select(slot * arch.rows + row, CHAIN_BITS)
-                m.d.comb += getattr(out, name)[slot].eq(word)
+                m.d.comb += out.weights[slot][row].eq(word)
             index = fifo.o.payload.indices.word_select(slot, _INDEX_BITS) if index_bits else slot % _BLOCK
             m.d.comb += out.indices[slot].eq(index)
         return m
