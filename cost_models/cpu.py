@@ -338,8 +338,10 @@ def _layer(
         traffic_bytes=work.moved,
         resident_bytes=work.resident,
     )
+    # peaks times a share of another machine's kernels are a model, whoever measured the peaks
+    tier = rates.tier if timed is not None or work.share.source == "measured" else Provenance.MODELLED
     return LayerEstimate(
         name=name, kind=kind, support=work.support, kernel=work.kernel, latency_s=Figure.of(value, low, high),
         terms_s={"compute": compute[0], "dram": memory[0], "launch": call[0]}, memory_bytes=work.moved, macs=work.macs,
-        provenance=rates.tier, note=work.note, uses=uses,
+        provenance=tier, note=work.note, uses=uses,
     )  # fmt: skip

@@ -149,7 +149,8 @@ def fit_samples(kernel: str, table: Floats, peaks: CpuPeaks) -> CpuFit:
         ratios[left] = (rest[left] - shift) / deviation
     least = [ratios[matrix == number].min() for number in range(int(matrix.max()) + 1)]
     most = [ratios[matrix == number].max() for number in range(int(matrix.max()) + 1)]
-    low, high = np.quantile(least, _TAIL), np.quantile(most, 1.0 - _TAIL)
+    level = min(1.0, (1.0 - _TAIL) * (len(most) + 1) / len(most))  # of split-conformal prediction from so many
+    low, high = np.quantile(least, 1.0 - level), np.quantile(most, level)
     return CpuFit(
         kernel=kernel, curve=curve, residual=_residual(points, errors, *smoothness), lowest=points.min(0),
         highest=points.max(0), bounds=(min(float(low), -_NORMAL), max(float(high), _NORMAL)), threads=peaks.threads,

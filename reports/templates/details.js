@@ -40,17 +40,17 @@ function showDetails(report, index) {
   close.addEventListener("click", () => report.select(null, false));
   const cache = columns.kv[index] ? `, cache ${columns.kv[index]}` : "";
   const setting = `batch ${columns.batch[index]}, context ${columns.context[index]}${cache}`;
-  const head = element("header", {}, element("h2", {}, recipe.name), element("span", { class: "quiet" }, `on ${target.name} (${target.device}), ${data.phase_labels[columns.phase[index]]}, ${setting}`), badge(columns.provenance[index]), close);
+  const head = element("header", {}, element("h2", {}, recipe.name), element("span", { class: "quiet" }, `on ${target.name} (${target.device}), ${data.phase_labels[columns.phase[index]]}, ${setting}`), columns.status[index] === "ok" ? badge(columns.provenance[index]) : null, close);
   const status = columns.status[index] === "ok" ? null : element("p", { class: "bad" }, `${STATUS_TEXT[columns.status[index]]}: ${columns.reason[index]}`);
   const figures = FIGURES.map(([name, unit, label]) => [figureLabel(data, name, label, index), figureText(data, name, unit, index)]);
   const tied = columns.tied_with[index].flatMap((other, place) => [place ? ", " : "", element("a", { href: `#point=${columns.key[other]}` }, data.recipes[columns.recipe[other]].name)]);
   const origin = [
     ["breaks", columns.broken[index].join(", ")], ["standing", columns.rank[index] === "none" ? "" : columns.rank[index]], ["not to be told apart from", tied.length ? element("span", {}, ...tied) : ""],
-    ["cost", `${columns.provenance[index]}: ${data.provenance_meaning[columns.provenance[index]]}`], ["kernel", columns.support[index]],
+    ["cost", columns.status[index] === "ok" ? `${columns.provenance[index]}: ${data.provenance_meaning[columns.provenance[index]]}` : ""], ["kernel", columns.support[index]],
     ["baseline", evaluation.baseline === null ? "" : `${number(evaluation.baseline)} ${data.metric}`], ["protocol", evaluation.protocol], ["data", evaluation.data_hash],
-    ["stays in float", evaluation.float_layers.join(", ")], ["evaluation", columns.fidelity[index]], ["key", element("a", { href: `#point=${columns.key[index]}` }, columns.key[index])],
+    ["stays in float", several(evaluation.float_layers)], ["evaluation", columns.fidelity[index]], ["key", element("a", { href: `#point=${columns.key[index]}` }, columns.key[index])],
   ];
-  const arch = data.archs[columns.arch[index]], manifest = target.device === "FPGA" ? data.verilog[columns.arch[index]] : null;
+  const arch = data.archs[columns.arch[index]], manifest = target.device === "FPGA" && columns.status[index] === "ok" ? data.verilog[columns.arch[index]] : null;
   const design = manifest ? [element("h3", {}, "Verilog"), element("p", {}, element("a", { href: manifest }, manifest))] : [];
   if (arch) design.unshift(element("h3", {}, "Accelerator"), element("pre", {}, arch));
   root.replaceChildren(head, ...(status ? [status] : []), element("div", { class: "columns" },
@@ -58,6 +58,12 @@ function showDetails(report, index) {
     element("div", {}, element("h3", {}, "Recipe"), element("pre", { id: "recipe-text" }, recipe.text), ...design),
     element("div", {}, element("h3", {}, "Terms of the cost"), element("div", { id: "terms" }, ...terms({ ...JSON.parse(columns.terms[index]), ...JSON.parse(data.shared_terms[columns.shared[index]]) }).filter(Boolean)), element("h3", {}, "Origin"), element("dl", {}, ...pairs(origin)))));
   root.hidden = false;
+}
+
+// A few names in a row; more of them behind their number.
+function several(names) {
+  if (names.length <= 6) return names.join(", ");
+  return element("details", {}, element("summary", {}, `${names.length} layers`), names.join(", "));
 }
 
 // Times as bars of one scale, everything else as text.

@@ -28,7 +28,7 @@ class Report {
     const { data } = this, count = data.columns.key.length;
     document.title = `${data.model} · SparseFab report`;
     document.getElementById("title").textContent = data.model;
-    const baselines = data.evaluations.filter((evaluation) => evaluation.baseline !== null).map((evaluation) => `${number(evaluation.baseline)} (${evaluation.protocol})`);
+    const baselines = data.evaluations.filter((evaluation) => evaluation.baseline !== null).map((evaluation) => `${number(evaluation.baseline)} (${evaluation.protocol.split(";")[0]})`);
     const baseline = baselines.length ? ` Baseline ${data.metric}: ${[...new Set(baselines)].join("; ")}.` : "";
     document.getElementById("subtitle").textContent = `${data.recipes.length} recipes on ${data.targets.length} targets, ${count.toLocaleString("en-US")} points.${baseline}`;
     const versions = Object.entries(data.versions).map(([name, version]) => `${name} ${version}`).join(", ");
