@@ -5,13 +5,16 @@ import mmap
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sparsefab.formats import Nibbles16, QuantTensor, get_format, pack
 from sparsefab.formats.requantize import Requantizer, requantize
 from sparsefab.kernels_cpu.features import Level, best_level, runs
+from sparsefab.kernels_cpu.gemv import MatrixVector, NibbleWeights
 from sparsefab.kernels_cpu.panels import interleaved, panels_of, rows_of
 from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product, Reals, Sums
 from sparsefab.kernels_cpu.threads import available_threads
@@ -101,3 +104,31 @@ def test_random_products_stay_inside_their_buffers(level, aligned, at_end):
             parts = out.reshape(len(out), -1, 4, width // 16, 4, 4)
             out = parts.transpose(0, 1, 5, 3, 2, 4).reshape(len(out), -1, width)
         np.testing.assert_array_equal(rows_of(out, tokens=tokens, outputs=rows), expected)
+
+
+@pytest.mark.parametrize("level", [level for level in (Level.AVX512_VNNI, Level.AVX2, Level.PORTABLE) if runs(level)])
+@pytest.mark.parametrize("at_end", [False, True])
+def test_random_group_quantized_products_stay_inside_their_buffers(level, at_end):
+    random = np.random.default_rng([list(Level).index(level), at_end, 7])
+    for turn in range(12):
+        rows, columns, tokens = (int(random.integers(1, most)) for most in (50, 200, 5))
+        group_size = int(random.choice([8, 32, 40, 64]))
+        grid = (rows, -(-columns // group_size))
+        tensor = QuantTensor(
+            codes=random.integers(0, 16, (rows, columns)).astype(np.int16),
+            format=get_format("uint4"),
+            row_scales=np.ones(rows, np.float32),
+            group_size=min(group_size, columns),
+            group_multipliers=random.integers(1, 256, grid).astype(np.uint16) if group_size < columns else None,
+            zero_points=random.integers(0, 16, grid).astype(np.int16) if turn % 2 else None,
+        )
+        weights = NibbleWeights.from_packed(pack(tensor, Nibbles16()))
+        weights = replace(
+            weights,
+            values=guarded(weights.values, at_end, 64),
+            multipliers=guarded(weights.multipliers, at_end),
+            zeros=guarded(weights.zeros, at_end),
+        )
+        codes = random.integers(-127, 128, (tokens, columns)).astype(np.int8)
+        result = MatrixVector(weights, level=level).run(codes)
+        np.testing.assert_array_equal(result, codes.astype(np.int64) @ tensor.integers().T)
