@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sparsefab.formats.requantize import Requantizer
 from sparsefab.kernels_cpu.panels import interleaved, panels_of
 from sparsefab.kernels_cpu.peers import Peer, Problem, peers_of
-from sparsefab.kernels_cpu.probe import MachinePeaks, dot_chain, measure
+from sparsefab.kernels_cpu.probe import MachinePeaks, dot_chain, dot_peak, measure
 from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product
 from sparsefab.kernels_cpu.threads import check_threads
 
@@ -49,7 +49,8 @@ class BenchRow:
     ----------
     density : float              Of the stored blocks, as drawn.
     macs_per_s : float           Products with stored weights, those that fill up quads not counted.
-    fraction_of_peak : float | None           Of the dot products that as many threads make; None without VNNI.
+    fraction_of_peak : float | None           Of the dot products that as many threads make; see `probe.dot_chain`.
+    bytes_per_call : int         Weights, activations and results, each once.
     repack_s : float             Time to bring [tokens, columns] into panels, not part of `median_s`.
     """
 
@@ -63,6 +64,7 @@ class BenchRow:
     macs_per_s: float
     fraction_of_peak: float | None
     repack_s: float
+    bytes_per_call: int
     peers: tuple[PeerTime, ...]
 
     def best_dense(self) -> PeerTime | None:
@@ -73,9 +75,10 @@ class BenchRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchTable:
-    """All rows, the machine's peaks, and why a peer is absent (name -> reason)."""
+    """All rows, the machine's peaks, that of one thread's dot products, and why a peer is absent (name -> reason)."""
 
     peaks: MachinePeaks
+    peak_macs_per_s: float | None
     rows: tuple[BenchRow, ...]
     absent: dict[str, str]
 
@@ -136,7 +139,7 @@ def bench(
         result.append(row.time(peers, absent, rounds))
         if progress is not None:
             progress(len(result), len(plan))
-    return BenchTable(peaks=measure(threads=threads), rows=tuple(result), absent=absent)
+    return BenchTable(peaks=measure(threads=threads), peak_macs_per_s=dot_peak(), rows=tuple(result), absent=absent)
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -213,7 +216,7 @@ class _Row:
         begin = time.thread_time_ns()
         self._packed()
         repack = (time.thread_time_ns() - begin) * 1e-9
-        rows, columns = self.matrix.shape
+        weights, (rows, columns) = self.product.weights, self.matrix.shape
         return BenchRow(
             pattern=self.pattern,
             rows=rows,
@@ -225,6 +228,9 @@ class _Row:
             macs_per_s=self.macs / ours,
             fraction_of_peak=fraction,
             repack_s=repack,
+            bytes_per_call=sum(
+                array.nbytes for array in (weights.values, weights.offsets, weights.ptr, self.panels, self.call.out)
+            ),
             peers=tuple(
                 PeerTime(
                     name=peer.name,

@@ -26,12 +26,21 @@ import numba
 import numpy as np
 
 from sparsefab.kernels_cpu.features import Level, best_level, effective_features, runs
-from sparsefab.kernels_cpu.intrinsics import dot, fma, load, store
+from sparsefab.kernels_cpu.intrinsics import (
+    dot,
+    fma,
+    load,
+    multiply_add_bytes,
+    multiply_add_words,
+    splat,
+    store,
+    view,
+)
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.panels import aligned_zeros
-from sparsefab.kernels_cpu.vector import f32x8, f32x16, i8x32, i8x64, i32x8, i32x16
+from sparsefab.kernels_cpu.vector import f32x8, f32x16, i8x32, i8x64, i16x16, i32x8, i32x16
 
-__all__ = ["MachinePeaks", "dot_chain", "measure", "reader", "usable_threads"]
+__all__ = ["MachinePeaks", "dot_chain", "dot_peak", "measure", "reader", "usable_threads"]
 
 _STEPS = 20_000  # of 12 independent instructions: some 30 microseconds
 _L1_BYTES, _L2_BYTES = 24 << 10, 512 << 10
@@ -121,13 +130,23 @@ def measure(*, seconds: float = 1.0, threads: int | None = None, memory_bytes: i
 
 
 def dot_chain() -> tuple[Callable[[], None], int] | None:
-    """Return a call that does nothing but dot products, and how many products u8 x s8 it makes; None without VNNI."""
+    """Return a call that does nothing but dot products, and how many products u8 x s8 it makes.
+
+    With VNNI that is vpdpbusd; with AVX2 or AVX512 alone vpmaddubsw and vpmaddwd on 256 bits, the addition left out: it
+    takes no multiplier. None without any of these.
+    """
     level = best_level()
-    if level not in (Level.AVX512_VNNI, Level.AVX_VNNI):
+    if level is Level.PORTABLE:
         return None
     wide, scratch = level is Level.AVX512_VNNI, aligned_zeros((12 * 64,), np.uint8)
-    chain = _dots(wide)
+    chain = _dots(wide) if level in (Level.AVX512_VNNI, Level.AVX_VNNI) else _chain_of(_pair_step, i32x8, i8x32)
     return (lambda: chain(_STEPS, scratch)), _STEPS * 12 * (64 if wide else 32)
+
+
+def dot_peak() -> float | None:
+    """Return the products a second of `dot_chain`, one thread."""
+    chain = dot_chain()
+    return None if chain is None else chain[1] / _median_s(chain[0], 0.1)
 
 
 def reader() -> Callable[[Any], None]:
@@ -264,6 +283,11 @@ def _chain_of(step: Any, accumulator: Any, operand: Any) -> Any:
 @piece
 def _dot_step(a, u):
     return dot(a, u, u)
+
+
+@piece
+def _pair_step(a, u):
+    return multiply_add_words(multiply_add_bytes(view(i8x32, a), u), splat(i16x16, 1))
 
 
 @piece

@@ -38,7 +38,13 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--sides", type=positive, default=60, metavar="N", help="gpu: pairs (n, k) to time (default: 60)"
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="gpu: the anchor file (default: DEVICE.json)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="cpu: a roofline picture (svg, png); gpu: the anchor file (default: DEVICE.json)",
+    )
     add_common(parser, seed=True)
     parser.set_defaults(run=run)
 
@@ -149,6 +155,7 @@ def _table(options: argparse.Namespace) -> int:
     from sparsefab.kernels_cpu.bench import BENCH_DENSITIES, BENCH_SHAPES, bench, geometric_mean
     from sparsefab.kernels_cpu.bench_pairs import bench_pairs
     from sparsefab.kernels_cpu.peer_processes import PROCESS_PEERS
+    from sparsefab.kernels_cpu.roofline import draw_roofline
 
     names = [name for name in options.peers.split(",") if name]
     apart = [name for name in names if name in PROCESS_PEERS]
@@ -165,6 +172,8 @@ def _table(options: argparse.Namespace) -> int:
             rounds=options.rounds, seed=options.seed, progress=report,
         )  # fmt: skip
     absent = table.absent | missing
+    if options.output is not None:
+        draw_roofline(table, options.output)
     fractions = [row.fraction_of_peak for row in table.rows if row.fraction_of_peak is not None]
     if options.json:
         print_json({
@@ -174,7 +183,7 @@ def _table(options: argparse.Namespace) -> int:
         })  # fmt: skip
         return 0
     print(f"{table.peaks.processor}, {table.peaks.level}, {table.peaks.clock_hz / 1e9:.2f} GHz, "
-          f"{si(table.peaks.dot_macs_per_s)}MAC/s a thread, {si(table.peaks.read_bytes_per_s)}B/s read")  # fmt: skip
+          f"{si(table.peak_macs_per_s)}MAC/s a thread, {si(table.peaks.read_bytes_per_s)}B/s read")  # fmt: skip
     columns = sorted({peer.name for row in table.rows for peer in row.peers})
     rows = []
     for row in table.rows:

@@ -1,11 +1,14 @@
 """The kernel table: what is counted, what is compared, and that peers compute the same product."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sparsefab.kernels_cpu.bench import bench, geometric_mean
 from sparsefab.kernels_cpu.bench_gemv import bench_gemv
 from sparsefab.kernels_cpu.peers import PEERS, Problem, peers_of
+from sparsefab.kernels_cpu.roofline import draw_roofline
 
 
 @pytest.mark.parametrize("name", list(PEERS))
@@ -31,7 +34,7 @@ def test_peers_compute_the_product(name):
             np.testing.assert_array_equal(result, exact)
 
 
-def test_rows_of_the_table():
+def test_rows_of_the_table(tmp_path):
     seen = []
     table = bench(
         shapes=[(64, 32)],
@@ -50,6 +53,12 @@ def test_rows_of_the_table():
         assert row.fraction_of_peak is None or 0 < row.fraction_of_peak < 1.5
         assert row.best_dense() is None
     assert table.rows[-1].density == 1
+    draw_roofline(table, tmp_path / "roofline.svg")
+    picture = (tmp_path / "roofline.svg").read_text()
+    assert picture.count("<use") > len(table.rows)
+    assert table.rows[0].bytes_per_call > 64 * 32 + 8 * 32 + 8 * 64
+    with pytest.raises(ValueError, match="empty table"):
+        draw_roofline(replace(table, rows=()), tmp_path / "none.svg")
 
 
 def test_absent_peers_are_named_with_the_reason(monkeypatch):
