@@ -7,6 +7,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import product
 from math import floor
 
 import numpy as np
@@ -414,6 +415,18 @@ def digits_of(value: int, bits: int, count: int) -> list[np.ndarray]:
 def test_digits_round_once(value: int, exponent: int, bits: int) -> None:
     got = digits_to_float32(digits_of(value, bits, 7), bits, exponent)[0, 0]
     assert got == exact_float32(Fraction(value) * Fraction(2) ** exponent)
+
+
+def test_what_lies_just_off_a_tie_decides() -> None:
+    """A float32, even or odd, and a half, give or take one unit of any weight below."""
+    for below in range(1, 80):
+        for mantissa, off in product((2**23, 2**23 + 1), (-1, 0, 1)):
+            value = ((2 * mantissa + 1) << below) + off
+            want = exact_float32(Fraction(value))
+            assert limbs_to_float32(np.array([[[d[0, 0] for d in digits_of(value, 16, 7)]]], np.int64), 0)[0, 0] == want
+            for bits in (14, 17, 18, 20):
+                assert digits_to_float32(digits_of(value, bits, 8), bits, 0)[0, 0] == want
+                assert digits_to_float32(digits_of(-value, bits, 8), bits, 0)[0, 0] == -want
 
 
 @given(st.integers(-(2**80), 2**80), st.integers(0, 300), st.integers(14, 20))

@@ -110,6 +110,18 @@ def test_rounding_up_saturates_nothing_and_costs_at_most_a_bit(name: str) -> Non
     assert saturated.any()
 
 
+@pytest.mark.parametrize("name", MX)
+def test_rounding_up_keeps_a_scale_that_just_holds_the_largest(name: str) -> None:
+    """The largest element times a power of two is held as it is; the next float32 above wants the next power."""
+    fmt = get_format(f"{name}-up")
+    assert isinstance(fmt, BlockFormat)
+    for exponent in (-20, 0, 7):
+        peak = np.float32(float(LARGEST[name]) * 2.0**exponent)
+        above = np.nextafter(peak, np.float32(np.inf))
+        assert fmt.quantize(np.array([[peak]]))[1].tolist() == [[127 + exponent]]
+        assert fmt.quantize(np.array([[above]]))[1].tolist() == [[128 + exponent]]
+
+
 @pytest.mark.parametrize("name", [*sorted(BLOCKS), "mxfp4-up", "mxint4", "nvfp4-row", "mxfp8_e4m3-up-b16"])
 def test_array_twin_equals_scalar_specification(name: str) -> None:
     fmt = get_format(name)
