@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sparsefab.errors import VerificationError
 from sparsefab.hw.primitives.dsp48e2 import DSP48E2
-from sparsefab.sim.reference.dsp48e2 import simulate
+from sparsefab.sim.reference.dsp48e2 import attribute_codes, simulate
 from sparsefab.sim.reference.dsp48e2_ports import ATTRIBUTES, INPUTS, OUTPUTS
 
 __all__ = [
@@ -86,20 +86,49 @@ def load_vectors(path: Path) -> Vectors:
     try:
         with np.load(path, allow_pickle=False) as archive:
             data = {name: archive[name] for name in archive.files}
-        attributes = tuple(json.loads(str(data["params"])))
-        inputs = np.stack([data[f"in_{name}"] for name in INPUTS], axis=-1).astype(np.int64)
-        outputs = np.stack([data[f"out_{name}"] for name in OUTPUTS], axis=-1).astype(np.int64)
+        params = json.loads(str(data["params"]))
+        shape = data["in_A"].shape
+        _check_arrays(data, params, shape)
+        for index, attributes in enumerate(params):
+            try:
+                attribute_codes(attributes)
+            except ValueError as error:
+                raise ValueError(f"configuration {index}: {error}") from error
     except (OSError, ValueError) as error:
         raise VerificationError(f"{path}: not a DSP48E2 vector file ({error})") from error
     except KeyError as error:
         raise VerificationError(f"{path}: not a DSP48E2 vector file, {error.args[0]} is missing") from error
-    if len(attributes) != inputs.shape[0]:
-        raise VerificationError(f"{path}: {len(attributes)} configurations in params, {inputs.shape[0]} in the stimuli")
-    unknown = np.zeros_like(outputs)
-    for index, name in enumerate(OUTPUTS):
-        if f"x_{name}" in data:
-            unknown[..., index] = data[f"x_{name}"].astype(np.int64)
-    return Vectors(attributes=attributes, inputs=inputs, outputs=outputs, known=~unknown)
+    # a port that was not recorded rests (enables at 1), one that was not sampled is not compared
+    resting = {name: np.full(shape, int(name.startswith("CE")), np.int64) for name in INPUTS}
+    inputs = np.stack([data.get(f"in_{name}", resting[name]).astype(np.int64) for name in INPUTS], axis=-1)
+    zeros = np.zeros(shape, np.int64)
+    outputs = np.stack([data.get(f"out_{name}", zeros).astype(np.int64) for name in OUTPUTS], axis=-1)
+    unknown = np.stack(
+        [data.get(f"x_{name}", zeros).astype(np.int64) if f"out_{name}" in data else ~zeros for name in OUTPUTS],
+        axis=-1,
+    )
+    return Vectors(attributes=tuple(params), inputs=inputs, outputs=outputs, known=~unknown)
+
+
+def _check_arrays(data: dict[str, NDArray[Any]], params: object, shape: tuple[int, ...]) -> None:
+    """Refuse ports that a DSP48E2 does not have, shapes that differ, and values wider than their port."""
+    if not isinstance(params, list) or not all(isinstance(entry, dict) for entry in params):
+        raise ValueError("params must be a list of attribute dicts")
+    if len(shape) != 2 or shape[0] != len(params):
+        raise ValueError(f"{len(params)} configurations in params, stimuli of shape {list(shape)}")
+    widths = {f"in_{name}": width for name, width in INPUTS.items()}
+    widths |= {f"{kind}_{name}": width for kind in ("out", "x") for name, width in OUTPUTS.items()}
+    if not any(name.startswith("out_") for name in data):
+        raise ValueError("no outputs to compare")
+    for name, values in data.items():
+        if name == "params":
+            continue
+        if name not in widths:
+            raise ValueError(f"{name} is no port of a DSP48E2")
+        if values.shape != shape or values.dtype.kind not in "ui":
+            raise ValueError(f"{name} must be integers of shape {list(shape)}, not {values.dtype}{list(values.shape)}")
+        if values.size and (int(values.min()) < 0 or int(values.max()) >> widths[name]):
+            raise ValueError(f"{name} has values beyond its {widths[name]} bits")
 
 
 def verify_vectors(path: Path) -> VectorReport:

@@ -97,6 +97,30 @@ def test_vector_files_are_checked(tmp_path: Path) -> None:
         load_vectors(path)
 
 
+def test_ports_that_were_not_recorded(tmp_path: Path) -> None:
+    """A file with some ports: the others rest, and only what was sampled is compared."""
+    inputs = _inputs(12, A=5, B=3, OPMODE=0b00_010_01_01)
+    outputs = simulate({}, inputs)
+    recorded = {f"in_{name}": inputs[None, :, _PORT[name]] for name in ("A", "B", "OPMODE")}
+    path = tmp_path / "vectors.npz"
+    np.savez(path, params="[{}]", out_P=outputs[None, :, _OUT["P"]], **recorded)
+    assert verify_vectors(path).mismatches == 0
+    good = {"params": "[{}]", "out_P": outputs[None, :, _OUT["P"]], **recorded}
+    broken = {
+        "in_Q is no port": {**good, "in_Q": recorded["in_A"]},
+        "in_B must be integers of shape": {**good, "in_B": recorded["in_B"][:, :3]},
+        "in_B has values beyond its 18 bits": {**good, "in_B": recorded["in_B"] << 20},
+        "configuration 0: attributes: DSP48E2 has no attribute AREGS": {**good, "params": '[{"AREGS": 1}]'},
+        "2 configurations in params": {**good, "params": "[{}, {}]"},
+        "params must be a list": {**good, "params": "{}"},
+        "no outputs to compare": {name: part for name, part in good.items() if name != "out_P"},
+    }
+    for message, arrays in broken.items():
+        np.savez(path, **arrays)
+        with pytest.raises(VerificationError, match=message):
+            load_vectors(path)
+
+
 def test_replay_counts_a_wrong_bit(tmp_path: Path) -> None:
     random = np.random.default_rng(3)
     inputs = random_inputs(random, 16)
