@@ -174,7 +174,9 @@ def bench_encoder(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> EncoderTable:
-    """Time a plan and its peers in turns; a figure is a median of wall times, a ratio the median of ratios.
+    """Time a plan and its peers in turns; a figure is a median, a ratio the median of ratios.
+
+    One thread is timed by the process's CPU time, which other work on the machine does not lengthen; more by wall time.
 
     Raises
     ------
@@ -199,7 +201,7 @@ def bench_encoder(
     points = [(sequence, batch) for sequence in sequences for batch in batches]
     for done, (sequence, batch) in enumerate(points):
         feeds = _feeds(batch, sequence, vocabulary, seed)
-        rows.append(_row(plan, runners, feeds, rounds))
+        rows.append(_row(plan, runners, feeds, rounds, time.process_time if threads == 1 else time.perf_counter))
         if progress is not None:
             progress(done + 1, len(points))
     return EncoderTable(
@@ -216,16 +218,18 @@ def bench_encoder(
     )
 
 
-def _row(plan: EncoderPlan, runners: list[_Runner], feeds: Feeds, rounds: int) -> EncoderRow:
+def _row(
+    plan: EncoderPlan, runners: list[_Runner], feeds: Feeds, rounds: int, clock: Callable[[], float]
+) -> EncoderRow:
     ours = _Runner(name="plan", precision="int8", call=plan.embed)
     every, times = [ours, *runners], [[0.0] * rounds for _ in range(1 + len(runners))]
     for runner in every:
         runner.call(feeds)
     for turn in range(rounds):
         for runner, taken in zip(every, times, strict=True):
-            begin = time.perf_counter()
+            begin = clock()
             runner.call(feeds)
-            taken[turn] = time.perf_counter() - begin
+            taken[turn] = clock() - begin
     batch, sequence = feeds["input_ids"].shape
     unit = 1e6 / (batch * sequence)
     try:
