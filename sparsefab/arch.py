@@ -15,7 +15,7 @@ holds 7.
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["LANE_BITS", "LANE_OFFSET", "AcceleratorArch", "ChainArch"]
+__all__ = ["LANE_BITS", "LANE_OFFSET", "AcceleratorArch", "AccumulatorArch", "ChainArch"]
 
 LANE_BITS: Final = 18  # distance of the two lanes: the B port's width, the lower lane's room for a segment's sum
 LANE_OFFSET: Final = (1 << (LANE_BITS - 1)) - 1  # what a segment starts its lower lane with
@@ -170,9 +170,43 @@ class ChainArch:
         """Inputs that one beat covers."""
         return self.blocks_per_tile(slots) * self.block
 
-    def fill_beats(self) -> int:
-        """Activation beats that refill one bank of every DSP: a tile should last at least as many weight beats."""
-        return self.segments * self.block
+    def fill_beats(self, slots: int | None = None) -> int:
+        """Activation beats that refill the banks for slots:16: a tile should last at least as many weight beats.
+
+        Segments whose DSPs all hold one block are written together with their neighbours of the same block, and those
+        that serve no block are not written at all. None: of every pattern, the most.
+        """
+        if slots is None:
+            return self.segments * self.block
+        blocks = self.blocks_per_tile(slots)
+        fills = blocks if slots % self.segment == 0 else -(-blocks * slots // self.segment)
+        return fills * self.block
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccumulatorArch:
+    """The accumulators behind chains.
+
+    Parameters
+    ----------
+    rows : int                 Rows that a chain sums up at a time; 512 x 72 bits are one BRAM36.
+    multiplier_bits : int      Of the unsigned group scales; 0: none, and no DSP a lane.
+    """
+
+    rows: int = 512
+    multiplier_bits: int = 0
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.rows <= 4096:
+            raise ValueError(f"rows must be 16 to 4096, not {self.rows}")
+        if not 0 <= self.multiplier_bits <= 17:
+            raise ValueError(
+                f"multiplier_bits must be 0 to 17, what the signed B port holds unsigned, not {self.multiplier_bits}"
+            )
+
+    def max_inputs(self, chain: ChainArch) -> int:
+        """Stored weights of a row that surely fit the chain's accumulator under the largest group scale."""
+        return chain.max_inputs // max((1 << self.multiplier_bits) - 1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +218,9 @@ class AcceleratorArch:
     cores : int                Cores; one per SLR.
     chains_per_core : int      Chains of one core.
     chain : ChainArch          All chains are alike.
+    arrays_per_core : int      Arrays that the core's chains form: the chains of one share activations, and run in step.
+    accumulators : AccumulatorArch
+                               Behind every chain.
     clock_hz : float           Clock of the whole design.
     hbm_channels : int         Memory channels in use, a multiple of `cores`.
     region_dsps : int          DSPs usable in one SLR (U280, smallest SLR: 2,733).
@@ -194,21 +231,32 @@ class AcceleratorArch:
     chain: ChainArch
     clock_hz: float
     hbm_channels: int
+    arrays_per_core: int = 1
+    accumulators: AccumulatorArch = AccumulatorArch()
     region_dsps: int = 2733
 
     def __post_init__(self) -> None:
-        for name in ("cores", "chains_per_core", "hbm_channels", "region_dsps"):
+        for name in ("cores", "chains_per_core", "hbm_channels", "arrays_per_core", "region_dsps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.clock_hz <= 0:
             raise ValueError(f"clock_hz must be positive, not {self.clock_hz}")
         if self.hbm_channels % self.cores:
             raise ValueError(f"hbm_channels must be a multiple of cores = {self.cores}, not {self.hbm_channels}")
+        if self.chains_per_core % self.arrays_per_core:
+            raise ValueError(
+                f"arrays_per_core must divide chains_per_core = {self.chains_per_core}, not {self.arrays_per_core}"
+            )
         if self.dsps_per_core > self.region_dsps:
             raise ValueError(
                 f"chains_per_core must be at most {self.region_dsps // self.chain.dsps}, the chains of "
                 f"{self.chain.dsps} DSPs that fit one SLR of {self.region_dsps}, not {self.chains_per_core}"
             )
+
+    @property
+    def chains_per_array(self) -> int:
+        """Chains that share activations."""
+        return self.chains_per_core // self.arrays_per_core
 
     @property
     def dsps_per_core(self) -> int:
