@@ -6,13 +6,25 @@ netlists and the command line follow from the entry.
 
 from typing import Final
 
-from sparsefab.arch import ChainArch
+from sparsefab.arch import AccumulatorArch, ArrayArch, ChainArch
 from sparsefab.hw.dequantize.arch import DequantizeArch
-from sparsefab.hw.emit import Block, chain_verilog, dequantize_verilog, requantize_verilog
+from sparsefab.hw.emit import (
+    Block,
+    accumulate_verilog,
+    array_verilog,
+    chain_verilog,
+    dequantize_verilog,
+    requantize_verilog,
+)
 from sparsefab.hw.requantize import RequantizeArch
 from sparsefab.registry import Registry
 
-__all__ = ["BLOCKS", "CHAIN", "DEQUANTIZE", "REQUANTIZE"]
+__all__ = ["ACCUMULATE", "ARRAY", "BLOCKS", "CHAIN", "DEQUANTIZE", "REQUANTIZE"]
+
+# two lanes of 36 bits and 512 rows are one BRAM36
+_ARRAY: Final = ArrayArch(
+    chains=4, chain=ChainArch(dsps=64, accumulator_bits=36, matrix_vector=False), accumulators=AccumulatorArch(multiplier_bits=8)
+)
 
 CHAIN: Final = Block(
     name="chain",
@@ -41,8 +53,26 @@ DEQUANTIZE: Final = Block(
     label=lambda arch: f"dequantize-{arch.format}-{arch.dsps}x{arch.slots}",
 )
 
+ACCUMULATE: Final = Block(
+    name="accumulate",
+    description="partial sums of chains, scaled by group, added up over tiles",
+    default=_ARRAY,
+    verilog=lambda arch, primitives: accumulate_verilog(arch, primitives=primitives),
+    label=lambda arch: f"accumulate-{arch.chains}",
+)
+
+ARRAY: Final = Block(
+    name="array",
+    description="chains that share activations, rows spread over them, with their accumulators",
+    default=_ARRAY,
+    verilog=lambda arch, primitives: array_verilog(arch, primitives=primitives),
+    label=lambda arch: f"array-{arch.chains}x{arch.chain.dsps}",
+)
+
 _ALL: Final = (
     CHAIN,
+    ACCUMULATE,
+    ARRAY,
     REQUANTIZE,
     DEQUANTIZE,
 )

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import sparsefab
-from sparsefab.arch import ChainArch
+from sparsefab.arch import ArrayArch, ChainArch
 from sparsefab.errors import StorageError
+from sparsefab.hw.accumulate import AccumulateUnit
+from sparsefab.hw.array import ChainArray
 from sparsefab.hw.axis import AXIS_TOP, axis_wrapper
 from sparsefab.hw.chain import SparseChain
 from sparsefab.hw.dequantize.arch import DequantizeArch
@@ -25,7 +27,17 @@ from sparsefab.hw.primitives.dsp48e2 import BODIES
 from sparsefab.hw.requantize import RequantizeUnit
 from sparsefab.hw.vivado import vivado_files
 
-__all__ = ["TOP", "Block", "EmitManifest", "chain_verilog", "dequantize_verilog", "emit", "requantize_verilog"]
+__all__ = [
+    "TOP",
+    "Block",
+    "EmitManifest",
+    "accumulate_verilog",
+    "array_verilog",
+    "chain_verilog",
+    "dequantize_verilog",
+    "emit",
+    "requantize_verilog",
+]
 
 TOP: Final = "top"
 
@@ -124,6 +136,19 @@ def dequantize_verilog(arch: DequantizeArch, *, primitives: str = "vendor") -> d
     """Convert a dequantizer to Verilog; primitives as for `chain_verilog`."""
     library = Library()
     return {TOP: to_verilog(Dequantizer(arch=arch, body=primitives, placer=library), TOP)} | library.verilog()
+
+
+def array_verilog(arch: ArrayArch, *, primitives: str = "vendor") -> dict[str, str]:
+    """Convert an array of chains to Verilog; primitives as for `chain_verilog`."""
+    library = Library()
+    return {TOP: to_verilog(ChainArray(arch=arch, body=primitives, placer=library), TOP)} | library.verilog()
+
+
+def accumulate_verilog(arch: ArrayArch, *, primitives: str = "vendor") -> dict[str, str]:
+    """Convert the accumulators of an array to Verilog, without its chains."""
+    library = Library()
+    unit = AccumulateUnit(chain=arch.chain, arch=arch.accumulators, chains=arch.chains, body=primitives, placer=library)
+    return {TOP: to_verilog(unit, TOP)} | library.verilog()
 
 
 def emit(

@@ -97,6 +97,7 @@ def to_verilog(component: wiring.Component, name: str) -> str:
             f"read_rtlil {source}",
             "proc -nomux -norom -noopt",
             "memory_collect",
+            "opt_clean -purge",  # a wire for every field of every structured signal is most of the text
             f"write_verilog -norename {target}",
         ):
             design.run_pass(f"tee -q {step}")

@@ -29,6 +29,9 @@ _LUTRAM_CELLS: Final = {
 }
 _SHIFT_CELLS: Final = {"SRL16E": 1, "SRLC32E": 1}
 
+# modules that are placed many times and are mapped by themselves
+_BLOCKS: Final = ("*_segment", "*_chain", "*_lanes")
+
 _CHILD: Final = """
 import sys
 from pyosys import libyosys
@@ -89,7 +92,7 @@ def synthesize(modules: Mapping[str, str], *, top: str = "top") -> Resources:
             [
                 f"read_verilog -sv {source}",
                 # blocks are mapped one by one, so that a deep one does not excuse slow logic in another
-                *(f"setattr -mod -set keep_hierarchy 1 {blocks}" for blocks in (f"{top}.*", "*_segment")),
+                *(f"setattr -mod -set keep_hierarchy 1 {blocks}" for blocks in (f"{top}.*", *_BLOCKS)),
                 f"hierarchy -top {top}",
                 "proc",
                 "flatten",

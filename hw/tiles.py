@@ -38,7 +38,7 @@ class TileControl(wiring.Component):
     Notes
     -----
     Each ready is one LUT behind registers and the other's valid. The flags of the next tile are fetched ahead; a tile
-    of fewer than `TILE_CYCLES` beats delays the next one to so many cycles after its own start.
+    of n < `TILE_CYCLES` beats delays the next one by `TILE_CYCLES` - n cycles.
     """
 
     tiles: stream.Interface
@@ -74,15 +74,17 @@ class TileControl(wiring.Component):
         with m.If(~ahead):
             m.d.sync += [next_first.eq(self.tiles.payload.first), next_final.eq(self.tiles.payload.final)]
 
-        # after a short tile the next one is held until the rows it wrote can be read
+        # after a short tile the next one is held until the rows it wrote can be read: the start moves on by a beat, and
+        # while held by a cycle, so that the distance of every row is kept however late its tile's beats came
         fresh = Signal(init=1)  # the next beat is a tile's first
         started = Signal(TILE_CYCLES - 2)
         settled, stay = Signal(), Signal()
         m.d.comb += [settled.eq(~started.any()), stay.eq(held & ~settled)]
         with m.If(enters):
             m.d.sync += fresh.eq(self.last)
+        with m.If(enters | held):
+            m.d.sync += started.eq(Cat(enters & fresh, started))
         m.d.sync += [
-            started.eq(Cat(enters & fresh, started)),
             ahead.eq(Mux(ahead, ~step, self.tiles.valid)),
             loaded.eq(Mux(ends, ahead, loaded | ahead)),
             held.eq(Mux(ends, fresh | ~settled, stay)),

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from sparsefab.arch import ChainArch
+from sparsefab.arch import AccumulatorArch, ArrayArch, ChainArch
 from sparsefab.errors import MissingToolError
 from sparsefab.hw.axis import AXIS_TOP
 from sparsefab.hw.blocks import BLOCKS
@@ -23,8 +23,16 @@ from sparsefab.hw.primitives import is_wrapper
 from sparsefab.hw.proofs import CLAIMS, Claim, verify_claim
 from sparsefab.sim.dequantize import verify_dequantize
 from sparsefab.sim.lint import lint
+from sparsefab.sim.products import random_product
 from sparsefab.sim.reference.dsp48e2 import simulate
-from sparsefab.sim.run import SimulatorName, VerifyReport, verify_chain, verify_requantize
+from sparsefab.sim.run import (
+    SimulatorName,
+    VerifyReport,
+    verify_accumulate,
+    verify_array,
+    verify_chain,
+    verify_requantize,
+)
 from sparsefab.sim.vectors import random_attributes, random_inputs, simulate_twin
 
 __all__ = ["CHECKS", "Check", "CheckResult", "Tally", "checks_of", "run_checks", "subjects"]
@@ -182,6 +190,34 @@ def _chain(simulator: SimulatorName, arch: ChainArch, beats: int, axis: bool, bu
     return Tally.of(verify_chain(arch, build_dir=build_dir, simulator=simulator, seeds=(seed,), beats=beats, axis=axis))
 
 
+def _products(verify: Callable[..., VerifyReport], simulator: SimulatorName, build_dir: Path, seed: int) -> Tally:
+    """Products of every kind on two chains: short tiles, rows beyond the accumulators', group scales."""
+    arch = ArrayArch(
+        chains=2,
+        chain=ChainArch(dsps=16, accumulator_bits=36, matrix_vector=False),
+        accumulators=AccumulatorArch(rows=16, multiplier_bits=8),
+    )
+    tallies = [
+        Tally.of(
+            verify(
+                arch,
+                random_product(
+                    rows=rows, columns=columns, slots=slots, tokens=tokens, dsps=16, group_size=group, seed=seed
+                ),
+                build_dir=build_dir,
+                simulator=simulator,
+                seed=seed,
+            )
+        )
+        for rows, columns, slots, tokens, group in ((40, 96, 8, 3, 32), (1, 192, 4, 2, 64), (5, 64, 16, 4, 16))
+    ]
+    return Tally(
+        cases=sum(tally.cases for tally in tallies),
+        failures=sum(tally.failures for tally in tallies),
+        first=next((tally.first for tally in tallies if tally.first), ""),
+    )
+
+
 def _requantize(simulator: SimulatorName, codes: dict[str, Any], build_dir: Path, seed: int) -> Tally:
     return Tally.of(verify_requantize(build_dir=build_dir, simulator=simulator, seed=seed, beats=2000, **codes))
 
@@ -225,6 +261,14 @@ CHECKS: Final[dict[str, tuple[Check, ...]]] = {
             Check(name=f"Icarus, {arch.format} {arch.positions}", run=partial(_dequantize, "icarus", arch, 40))
             for arch in _DEQUANTIZERS
         ),
+    ),
+    "accumulate": (
+        Check(name="Verilator, 2 chains", run=partial(_products, verify_accumulate, "verilator")),
+        Check(name="Icarus, 2 chains", run=partial(_products, verify_accumulate, "icarus")),
+    ),
+    "array": (
+        Check(name="Verilator, 2 x 16 DSPs", run=partial(_products, verify_array, "verilator")),
+        Check(name="Icarus, 2 x 16 DSPs", run=partial(_products, verify_array, "icarus")),
     ),
     "requantize": (
         Check(name="Verilator, s8", run=partial(_requantize, "verilator", {})),

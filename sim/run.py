@@ -8,12 +8,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsefab.arch import ChainArch
+from sparsefab.arch import ArrayArch, ChainArch
 from sparsefab.formats import PackedTensor
 from sparsefab.formats.requantize import Requantizer, requantize
 from sparsefab.hw.axis import AXIS_TOP
-from sparsefab.hw.emit import TOP, chain_verilog, requantize_verilog
+from sparsefab.hw.emit import TOP, accumulate_verilog, array_verilog, chain_verilog, requantize_verilog
 from sparsefab.hw.requantize import RequantizeArch
+from sparsefab.sim.products import Product, accumulate_streams, array_streams
 from sparsefab.sim.simulator import GSR_CYCLES, SimulatorName, build, run_bench, simulators
 from sparsefab.sim.stimuli import (
     ChainStimuli,
@@ -24,7 +25,17 @@ from sparsefab.sim.stimuli import (
     steady_stimuli,
 )
 
-__all__ = ["MODES", "RunReport", "SimulatorName", "VerifyReport", "simulators", "verify_chain", "verify_requantize"]
+__all__ = [
+    "MODES",
+    "RunReport",
+    "SimulatorName",
+    "VerifyReport",
+    "simulators",
+    "verify_accumulate",
+    "verify_array",
+    "verify_chain",
+    "verify_requantize",
+]
 
 # name -> (probability that a source idles, probability that the sink stalls)
 MODES: Final[dict[str, tuple[float, float]]] = {
@@ -202,6 +213,72 @@ def verify_requantize(
     built = build(texts, build_dir, simulator, top=TOP)
     reports = tuple(RunReport(**run) for run in run_bench(built, "bench_stream", plan))
     return VerifyReport(block="requantize", simulator=simulator, runs=reports)
+
+
+def verify_accumulate(
+    arch: ArrayArch,
+    product: Product,
+    *,
+    build_dir: Path,
+    simulator: SimulatorName = "verilator",
+    seed: int = 0,
+    modules: dict[str, str] | None = None,
+) -> VerifyReport:
+    """Hold the accumulators' Verilog to `sim.reference.accumulate`, on the sums of a packed product.
+
+    Parameters
+    ----------
+    arch : ArrayArch                 `chains` wide.
+    build_dir, simulator, modules    As for `verify_chain`.
+    """
+    texts = modules if modules is not None else accumulate_verilog(arch, primitives="behavioural")
+    streams = accumulate_streams(arch, product)
+    return _verify_streams("accumulate", "sums", texts, streams, build_dir, simulator, seed, tuple(MODES))
+
+
+def verify_array(
+    arch: ArrayArch,
+    product: Product,
+    *,
+    build_dir: Path,
+    simulator: SimulatorName = "verilator",
+    seed: int = 0,
+    modes: Sequence[str] = tuple(MODES),
+    modules: dict[str, str] | None = None,
+) -> VerifyReport:
+    """Hold an array's Verilog to `sim.reference.accumulate`, on packed weights and activation codes.
+
+    Parameters
+    ----------
+    modes : names of MODES           Runs; the cycles of 'plain' are those of the cost model.
+    build_dir, simulator, modules    As for `verify_chain`.
+    """
+    texts = modules if modules is not None else array_verilog(arch, primitives="behavioural")
+    streams = array_streams(arch, product)
+    return _verify_streams("array", "weights", texts, streams, build_dir, simulator, seed, modes)
+
+
+def _verify_streams(
+    block: str,
+    measured: str,
+    texts: dict[str, str],
+    streams: tuple[dict[str, list[int]], list[int]],
+    build_dir: Path,
+    simulator: SimulatorName,
+    seed: int,
+    modes: Sequence[str],
+) -> VerifyReport:
+    """Run the bench of streams; `measured` is the input whose utilisation is reported."""
+    inputs, expected = streams
+    plan = {
+        "inputs": {name: [f"{payload:x}" for payload in payloads] for name, payloads in inputs.items()},
+        "output": ["results", [f"{payload:x}" for payload in expected]],
+        "measured": measured,
+        "runs": [{"name": mode, "seed": seed, "idle": MODES[mode][0], "stall": MODES[mode][1]} for mode in modes],
+    }
+    built = build(texts, build_dir, simulator, top=TOP)
+    reports = tuple(RunReport(**run) for run in run_bench(built, "bench_streams", plan))
+    return VerifyReport(block=block, simulator=simulator, runs=reports)
 
 
 def _plan(

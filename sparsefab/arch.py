@@ -15,7 +15,7 @@ holds 7.
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["LANE_BITS", "LANE_OFFSET", "AcceleratorArch", "AccumulatorArch", "ChainArch"]
+__all__ = ["LANE_BITS", "LANE_OFFSET", "AcceleratorArch", "AccumulatorArch", "ArrayArch", "ChainArch"]
 
 LANE_BITS: Final = 18  # distance of the two lanes: the B port's width, the lower lane's room for a segment's sum
 LANE_OFFSET: Final = (1 << (LANE_BITS - 1)) - 1  # what a segment starts its lower lane with
@@ -210,6 +210,39 @@ class AccumulatorArch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayArch:
+    """Chains side by side that share activations and run in step, accumulators behind them.
+
+    Row r of a product is done by chain r mod `chains`, so that one beat holds consecutive rows.
+
+    Parameters
+    ----------
+    chains : int               Chains; all alike.
+    chain : ChainArch
+    accumulators : AccumulatorArch
+    """
+
+    chains: int
+    chain: ChainArch
+    accumulators: AccumulatorArch = AccumulatorArch()
+
+    def __post_init__(self) -> None:
+        if self.chains < 1:
+            raise ValueError(f"chains must be at least 1, not {self.chains}")
+        if self.chain.matrix_vector:
+            raise ValueError("matrix_vector must be False, not True: the accumulators take one row of a chain a beat")
+
+    @property
+    def dsps(self) -> int:
+        """DSPs of the chains and of the accumulators."""
+        return self.chains * (self.chain.dsps + (self.chain.lanes if self.accumulators.multiplier_bits else 0))
+
+    def row_beats(self, rows: int) -> int:
+        """Weight beats of a tile of so many rows."""
+        return -(-rows // self.chains)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AcceleratorArch:
     """The whole accelerator: one core per SLR, each with its own chains and memory channels.
 
@@ -218,9 +251,6 @@ class AcceleratorArch:
     cores : int                Cores; one per SLR.
     chains_per_core : int      Chains of one core.
     chain : ChainArch          All chains are alike.
-    arrays_per_core : int      Arrays that the core's chains form: the chains of one share activations, and run in step.
-    accumulators : AccumulatorArch
-                               Behind every chain.
     clock_hz : float           Clock of the whole design.
     hbm_channels : int         Memory channels in use, a multiple of `cores`.
     region_dsps : int          DSPs usable in one SLR (U280, smallest SLR: 2,733).
@@ -231,32 +261,21 @@ class AcceleratorArch:
     chain: ChainArch
     clock_hz: float
     hbm_channels: int
-    arrays_per_core: int = 1
-    accumulators: AccumulatorArch = AccumulatorArch()
     region_dsps: int = 2733
 
     def __post_init__(self) -> None:
-        for name in ("cores", "chains_per_core", "hbm_channels", "arrays_per_core", "region_dsps"):
+        for name in ("cores", "chains_per_core", "hbm_channels", "region_dsps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.clock_hz <= 0:
             raise ValueError(f"clock_hz must be positive, not {self.clock_hz}")
         if self.hbm_channels % self.cores:
             raise ValueError(f"hbm_channels must be a multiple of cores = {self.cores}, not {self.hbm_channels}")
-        if self.chains_per_core % self.arrays_per_core:
-            raise ValueError(
-                f"arrays_per_core must divide chains_per_core = {self.chains_per_core}, not {self.arrays_per_core}"
-            )
         if self.dsps_per_core > self.region_dsps:
             raise ValueError(
                 f"chains_per_core must be at most {self.region_dsps // self.chain.dsps}, the chains of "
                 f"{self.chain.dsps} DSPs that fit one SLR of {self.region_dsps}, not {self.chains_per_core}"
             )
-
-    @property
-    def chains_per_array(self) -> int:
-        """Chains that share activations."""
-        return self.chains_per_core // self.arrays_per_core
 
     @property
     def dsps_per_core(self) -> int:
