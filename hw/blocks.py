@@ -23,7 +23,9 @@ __all__ = ["ACCUMULATE", "ARRAY", "BLOCKS", "CHAIN", "DEQUANTIZE", "REQUANTIZE"]
 
 # two lanes of 36 bits and 512 rows are one BRAM36
 _ARRAY: Final = ArrayArch(
-    chains=4, chain=ChainArch(dsps=64, accumulator_bits=36, matrix_vector=False), accumulators=AccumulatorArch(multiplier_bits=8)
+    chains=4,
+    chain=ChainArch(dsps=64, accumulator_bits=36, matrix_vector=False),
+    accumulators=AccumulatorArch(multiplier_bits=8),
 )
 
 CHAIN: Final = Block(

@@ -170,17 +170,9 @@ class ChainArch:
         """Inputs that one beat covers."""
         return self.blocks_per_tile(slots) * self.block
 
-    def fill_beats(self, slots: int | None = None) -> int:
-        """Activation beats that refill the banks for slots:16: a tile should last at least as many weight beats.
-
-        Segments whose DSPs all hold one block are written together with their neighbours of the same block, and those
-        that serve no block are not written at all. None: of every pattern, the most.
-        """
-        if slots is None:
-            return self.segments * self.block
-        blocks = self.blocks_per_tile(slots)
-        fills = blocks if slots % self.segment == 0 else -(-blocks * slots // self.segment)
-        return fills * self.block
+    def fill_beats(self) -> int:
+        """Activation beats that refill one bank of every DSP: a tile should last at least as many weight beats."""
+        return self.segments * self.block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

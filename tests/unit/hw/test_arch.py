@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from sparsefab.arch import LANE_BITS, LANE_OFFSET, AcceleratorArch, ChainArch
+from sparsefab.arch import LANE_BITS, LANE_OFFSET, AcceleratorArch, AccumulatorArch, ArrayArch, ChainArch
 from sparsefab.config import dumps, loads
 
 
@@ -68,3 +68,19 @@ def test_accelerator_fits_its_regions() -> None:
         AcceleratorArch(cores=3, chains_per_core=43, chain=ChainArch(dsps=64), clock_hz=225e6, hbm_channels=24)
     with pytest.raises(ValueError, match="hbm_channels must be a multiple of cores"):
         AcceleratorArch(cores=3, chains_per_core=1, chain=ChainArch(dsps=64), clock_hz=225e6, hbm_channels=32)
+
+
+def test_accumulators_and_arrays() -> None:
+    chain = ChainArch(dsps=64, accumulator_bits=36, matrix_vector=False)
+    assert AccumulatorArch(multiplier_bits=8).max_inputs(chain) == (2**35 - 1) // 2**14 // 255
+    assert AccumulatorArch().max_inputs(chain) == (2**35 - 1) // 2**14
+    array = ArrayArch(chains=4, chain=chain, accumulators=AccumulatorArch(multiplier_bits=8))
+    assert (array.dsps, array.row_beats(13)) == (4 * 66, 4)
+    with pytest.raises(ValueError, match="rows must be 16 to 4096, not 8"):
+        AccumulatorArch(rows=8)
+    with pytest.raises(ValueError, match="multiplier_bits must be 0 to 17"):
+        AccumulatorArch(multiplier_bits=18)
+    with pytest.raises(ValueError, match="chains must be at least 1"):
+        ArrayArch(chains=0, chain=chain)
+    with pytest.raises(ValueError, match="matrix_vector must be False"):
+        ArrayArch(chains=1, chain=ChainArch(dsps=64))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sparsefab.arch import ChainArch
+from sparsefab.arch import ArrayArch, ChainArch
 from sparsefab.errors import StorageError
 from sparsefab.hw import emit as module
 from sparsefab.hw.blocks import BLOCKS, CHAIN
-from sparsefab.hw.emit import chain_verilog, emit
+from sparsefab.hw.emit import array_verilog, chain_verilog, emit
 from sparsefab.hw.primitives import is_wrapper
 
 
@@ -89,4 +89,8 @@ def test_a_thousand_dsps_are_less_than_a_megabyte(record_property: Callable[[str
     text = "".join(chain_verilog(ChainArch(dsps=1024)).values())
     record_property("cpu_s", round(time.process_time() - started, 1))  # goal 10 s, shown; 3 s seen
     assert text.count("sparsefab_chain_segment segment") == 128
+    assert len(text) <= 1_000_000
+    arch = ArrayArch(chains=16, chain=ChainArch(dsps=64, accumulator_bits=36, matrix_vector=False))
+    text = "".join(array_verilog(arch).values())
+    assert text.count("sparsefab_chain chain") == 16
     assert len(text) <= 1_000_000
