@@ -17,7 +17,7 @@ from sparsefab.hw.chain import weights_layout
 from sparsefab.hw.requantize import MULTIPLIER_BITS, SHIFT_BITS
 from sparsefab.sim.beats import BeatFormat
 from sparsefab.sim.reference.chain import fill_banks
-from sparsefab.sim.reference.linear import accumulate
+from sparsefab.sim.reference.linear import Operand, accumulate
 from sparsefab.sim.stimuli import ChainStimuli
 
 __all__ = ["Product", "accumulate_streams", "array_streams", "random_product", "reference_accumulators"]
@@ -106,22 +106,32 @@ def random_product(
 
 def reference_accumulators(tensor: QuantTensor, activations: Integers, bias: Integers) -> Integers:
     """int64[tokens, out] by `sim.reference.accumulate`, from the tensor's codes and s8 activations."""
-    grid, (rows, groups) = tensor.format.fixed_point(), (tensor.shape[0], tensor.spec.groups)
-    zeros, ones = np.zeros((rows, groups), np.int64), np.ones((rows, groups), np.int64)
-    return np.asarray(
-        accumulate(
-            tensor.format.to_pattern(tensor.codes),
-            grid.values.astype(np.int64),
-            tensor.stored_mask,
-            zeros if tensor.zero_points is None else tensor.zero_points.astype(np.int64),
-            ones if tensor.group_multipliers is None else tensor.group_multipliers.astype(np.int64),
-            tensor.group_size,
-            (activations & 0xFF).astype(np.uint16),
-            np.arange(256, dtype=np.int64).astype(np.int8).astype(np.int64),
-            0,
-            bias,
-        )
+    table, (tokens, columns) = tensor.format.decode_table(), activations.shape
+    codes = np.arange(256, dtype=np.int64).astype(np.int8).astype(np.int64)
+    zeros, ones = np.zeros((tokens, 1), np.int64), np.ones((tokens, 1), np.int64)
+    weights = Operand(
+        patterns=tensor.format.to_pattern(tensor.codes),
+        stored=tensor.stored_mask,
+        significands=table.significand,
+        exponents=table.shifts,
+        zero_points=np.zeros_like(tensor.multipliers)
+        if tensor.zero_points is None
+        else tensor.zero_points.astype(np.int64),
+        multipliers=tensor.multipliers,
+        shifts=tensor.shifts,
+        group_size=tensor.group_size,
     )
+    operand = Operand(
+        patterns=(activations & 0xFF).astype(np.uint16),
+        stored=np.ones(activations.shape, np.bool_),
+        significands=codes,
+        exponents=np.zeros_like(codes),
+        zero_points=zeros,
+        multipliers=ones,
+        shifts=zeros,
+        group_size=columns,
+    )
+    return np.asarray(accumulate(weights, operand, 0, bias))
 
 
 def array_streams(arch: ArrayArch, product: Product) -> tuple[Streams, list[int]]:
