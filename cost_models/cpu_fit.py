@@ -37,20 +37,31 @@ _TAIL = 0.10
 _NORMAL = 1.645  # deviations that hold 90 % of a normal spread: no bound is nearer, whatever the few left-out ones say
 _CANDIDATES, _ROUNDS, _SUBSET = 400, 8, 120
 _STARTS = np.log(np.array([3e-6, 1.0, 0.7, 2.0]))
-_AXES = 5
+_AXES = 6
+_SINGLE_OCTAVES = 4.0  # how far a kernel of single tokens is from one of panels, as octaves of another axis
+_SIXTEEN = ("avx512-vnni", "avx512")  # levels with panels of 16 tokens
 
 # columns of a table of samples
 ROWS, COLUMNS, TOKENS, DENSITY, SECONDS = range(5)
 
 
-def padded_tokens(kernel: str, tokens: Floats) -> Floats:
-    """Fill tokens up to the panels of 1, 16, 32 or 64 that the kernel works on."""
+def padded_tokens(kernel: str, tokens: Floats, isa: str) -> Floats:
+    """Fill tokens up to the panels of 1, 16, 32 or 64 that the kernel works on, on a level of instructions.
+
+    The rule is that of `kernels_cpu.spmm.Product.width`, which this package may not import; a test compares the two.
+    """
     if kernel == "dequantize_int8":
         return tokens
-    single = 3.0 if kernel == "dense_int8" else 1.0
     wide = np.ceil(tokens / 64.0) * 64.0
-    narrow = np.where(tokens <= 16.0, 16.0, np.where((tokens <= 32.0) & (kernel == "block_4x1"), 32.0, wide))
-    return np.where(tokens <= single, tokens, narrow)
+    panels = np.where((tokens <= 32.0) & (kernel == "block_4x1"), 32.0, wide)
+    if isa in _SIXTEEN:
+        panels = np.where(tokens <= 16.0, 16.0, panels)
+    return np.where(tokens <= _single(kernel, isa), tokens, panels)
+
+
+def _single(kernel: str, isa: str) -> float:
+    """Most tokens that are multiplied one at a time."""
+    return 0.0 if isa == "portable" or kernel == "dequantize_int8" else 3.0 if kernel == "dense_int8" else 1.0
 
 
 def kernel_bytes(kernel: str, rows: Floats, columns: Floats, tokens: Floats, density: Floats) -> Floats:
@@ -66,9 +77,11 @@ class CpuFit:
     lowest, highest : float64[axes]     Range of the coordinates that were timed.
     bounds : (low, high)                Factors of the residual's standard deviation, log domain, low < 0 < high.
     threads : int                       Of the samples.
+    isa : str                           Level of instructions, which decides the panels.
     """
 
     kernel: str
+    isa: str
     curve: Curve
     residual: Residual
     lowest: Floats
@@ -84,24 +97,32 @@ class CpuFit:
         table : float64[products, 4]    Rows, columns, tokens, density.
         peaks : CpuPeaks                Rates to run at; those of other threads than the samples' scale the curve.
         """
-        points = np.clip(_coordinates(self.kernel, table), self.lowest, self.highest)
+        points = np.clip(_coordinates(self.kernel, table, self.isa), self.lowest, self.highest)
         shift, deviation = self.residual.predict(points)
-        middle = np.log(self.curve.seconds(*_times(self.kernel, table, peaks))) + shift
+        middle = np.log(self.curve.seconds(*_times(self.kernel, table, peaks, self.isa))) + shift
         low, high = self.bounds
         return np.exp(middle), np.exp(middle + low * deviation), np.exp(middle + high * deviation)
 
 
-def _times(kernel: str, table: Floats, peaks: CpuPeaks) -> tuple[Floats, Floats]:
-    tokens = padded_tokens(kernel, table[:, TOKENS])
+def _times(kernel: str, table: Floats, peaks: CpuPeaks, isa: str) -> tuple[Floats, Floats]:
+    tokens = padded_tokens(kernel, table[:, TOKENS], isa)
     moved = kernel_bytes(kernel, table[:, ROWS], table[:, COLUMNS], tokens, table[:, DENSITY])
     operations = 2.0 * table[:, ROWS] * table[:, COLUMNS] * table[:, DENSITY] * tokens
     return moved / peaks.memory_bytes_per_s, operations / peaks.int8_op_per_s
 
 
-def _coordinates(kernel: str, table: Floats) -> Floats:
-    tokens = padded_tokens(kernel, table[:, TOKENS])
+def _coordinates(kernel: str, table: Floats, isa: str) -> Floats:
+    tokens = padded_tokens(kernel, table[:, TOKENS], isa)
+    alone = _SINGLE_OCTAVES * (table[:, TOKENS] <= _single(kernel, isa))
     rows, columns, density = table[:, ROWS], table[:, COLUMNS], table[:, DENSITY]
-    axes = [np.log2(tokens), np.log2(rows), np.log2(columns), np.log2(density), np.log2(rows * columns * density)]
+    axes = [
+        np.log2(tokens),
+        np.log2(rows),
+        np.log2(columns),
+        np.log2(density),
+        np.log2(rows * columns * density),
+        alone,
+    ]
     return np.stack(axes, axis=1)
 
 
@@ -128,14 +149,14 @@ def cpu_fits(measured: MeasuredCpu) -> dict[str, CpuFit]:
         own = tuple(s for s in measured.kernels if s.kernel == kernel and s.threads == threads)
         table = samples_table(own)[:MOST_SAMPLES]
         if len(set(matrices_of(table).tolist())) >= LEAST_MATRICES:
-            fits[kernel] = fit_samples(kernel, table, peaks[threads])
+            fits[kernel] = fit_samples(kernel, table, peaks[threads], measured.isa)
     return fits
 
 
-def fit_samples(kernel: str, table: Floats, peaks: CpuPeaks) -> CpuFit:
+def fit_samples(kernel: str, table: Floats, peaks: CpuPeaks, isa: str) -> CpuFit:
     """Fit float64[samples, 5]; bounds from the errors on matrices left out, a fifth of them at a time."""
-    matrix, points = matrices_of(table), _coordinates(kernel, table)
-    memory_s, compute_s = _times(kernel, table, peaks)
+    matrix, points = matrices_of(table), _coordinates(kernel, table, isa)
+    memory_s, compute_s = _times(kernel, table, peaks, isa)
     curve = _curve(memory_s, compute_s, table[:, SECONDS])
     errors = np.log(table[:, SECONDS] / curve.seconds(memory_s, compute_s))
     smoothness = _smoothness(points, errors)
@@ -152,7 +173,7 @@ def fit_samples(kernel: str, table: Floats, peaks: CpuPeaks) -> CpuFit:
     level = min(1.0, (1.0 - _TAIL) * (len(most) + 1) / len(most))  # of split-conformal prediction from so many
     low, high = np.quantile(least, 1.0 - level), np.quantile(most, level)
     return CpuFit(
-        kernel=kernel, curve=curve, residual=_residual(points, errors, *smoothness), lowest=points.min(0),
+        kernel=kernel, isa=isa, curve=curve, residual=_residual(points, errors, *smoothness), lowest=points.min(0),
         highest=points.max(0), bounds=(min(float(low), -_NORMAL), max(float(high), _NORMAL)), threads=peaks.threads,
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ caches rotate through copies that together exceed twice the last cache, as the l
 """
 
 import importlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -156,8 +157,6 @@ class _Torch:
 
     def load(self, calls: Calls | None, seconds: float) -> tuple[float, float]:
         """Run `calls` (None: idle) for `seconds` after a warm-up of a quarter; (seconds a call, mean watts)."""
-        import time
-
         graph = None if calls is None else self._graph(calls)
 
         def busy(span: float) -> tuple[int, float]:

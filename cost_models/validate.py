@@ -294,7 +294,7 @@ def validate_cpu(measured: MeasuredCpu | None = None) -> list[Row]:
         left = matrices_of(table) % 4 == 0
         if len(set(matrices_of(table).tolist())) < LEAST_MATRICES:
             continue
-        fit = fit_samples(kernel, table[~left][:MOST_SAMPLES], peaks[threads])
+        fit = fit_samples(kernel, table[~left][:MOST_SAMPLES], peaks[threads], measured.isa)
         times = fit.seconds(table[left, : DENSITY + 1], peaks[threads])
         name = f"{kernel}, {threads} thread" + ("s" if threads > 1 else "")
         rows += judge("cpu", name, times, table[left, -1], {"mean error": 0.10})

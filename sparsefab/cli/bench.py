@@ -107,7 +107,8 @@ def _gpu(options: argparse.Namespace) -> int:
             if rows := measure():  # each is written before the next is timed
                 tables[name], files[name] = pd.DataFrame(rows), path.with_name(f"{path.stem}-{name}.csv")
                 tables[name].to_csv(files[name], index=False)
-                power = rows if name == "power" else []
+                if name == "power":
+                    power = rows
     write_measured(
         path, tables["products"], tables.get("attention"), power,
         source=f"measured on {cuda.name}, {cuda.versions}", licence="the user's own",

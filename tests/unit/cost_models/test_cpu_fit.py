@@ -1,6 +1,8 @@
 """The fit of a machine's own kernels: on a machine made up here, whose times are known, and through the estimates."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,16 +21,19 @@ from sparsefab.cost_models.validate import validate_cpu
 from sparsefab.formats.catalog import get_format
 from sparsefab.formats.sparsity import parse_pattern
 from sparsefab.formats.tensors import TensorSpec
+from sparsefab.kernels_cpu.features import Level
+from sparsefab.kernels_cpu.spmm import Product
 from sparsefab.targets import CpuPeaks, KernelSample, MeasuredCpu, measured_device
 from sparsefab.workload import Phase
 from sparsefab.workloads import load_workload
 
+ISA = "avx512-vnni"
 PEAKS = CpuPeaks(threads=1, int8_op_per_s=1e12, fp32_op_per_s=2e11, memory_bytes_per_s=2e10)
 
 
 def seconds(kernel: str, rows: int, columns: int, tokens: int, density: float) -> float:
     """A made-up machine: 5 us a call, 80 % of the peak, a third slower where rows are short."""
-    padded = padded_tokens(kernel, np.array([float(tokens)]))[0]
+    padded = padded_tokens(kernel, np.array([float(tokens)]), ISA)[0]
     work = 2.0 * rows * columns * density * padded / 0.8e12
     return float(5e-6 + work * (1.0 + 0.33 * np.exp(-columns / 800.0)))
 
@@ -44,15 +49,28 @@ def machine(matrices: int, kernels: tuple[str, ...] = ("dense_int8", "block_4x1"
                 value = seconds(kernel, rows, columns, tokens, density) * float(np.exp(noise * random.normal()))
                 samples.append(KernelSample(kernel=kernel, rows=rows, columns=columns, tokens=tokens, density=density,
                                             threads=1, seconds=value))  # type: ignore[arg-type]  # fmt: skip
-    return MeasuredCpu(name="made up", date="2026-11-22", isa="avx512-vnni", cores=1, memory_bytes=2**34,
+    return MeasuredCpu(name="made up", date="2026-11-22", isa=ISA, cores=1, memory_bytes=2**34,
                        peaks=(PEAKS,), kernels=tuple(samples), last_level_cache_bytes=2**28)  # fmt: skip
 
 
 def test_panels() -> None:
     tokens = np.array([1.0, 2.0, 4.0, 16.0, 17.0, 32.0, 33.0, 64.0, 65.0])
-    assert padded_tokens("dense_int8", tokens).tolist() == [1, 2, 16, 16, 64, 64, 64, 64, 128]
-    assert padded_tokens("block_4x1", tokens).tolist() == [1, 16, 16, 16, 32, 32, 64, 64, 128]
-    assert padded_tokens("dequantize_int8", tokens).tolist() == tokens.tolist()
+    assert padded_tokens("dense_int8", tokens, ISA).tolist() == [1, 2, 16, 16, 64, 64, 64, 64, 128]
+    assert padded_tokens("block_4x1", tokens, ISA).tolist() == [1, 16, 16, 16, 32, 32, 64, 64, 128]
+    assert padded_tokens("dense_int8", tokens, "avx2").tolist() == [1, 2, 64, 64, 64, 64, 64, 64, 128]
+    assert padded_tokens("block_4x1", tokens, "avx2").tolist() == [1, 32, 32, 32, 32, 32, 64, 64, 128]
+    assert padded_tokens("block_4x1", tokens, "portable").tolist() == [32, 32, 32, 32, 32, 32, 64, 64, 128]
+    assert padded_tokens("dequantize_int8", tokens, "avx2").tolist() == tokens.tolist()
+
+
+@pytest.mark.parametrize("level", Level)
+@pytest.mark.parametrize(("kernel", "aligned"), [("dense_int8", True), ("block_4x1", False)])
+def test_panels_are_those_of_the_kernels(level: Level, kernel: str, aligned: bool) -> None:
+    product: Any = SimpleNamespace(weights=SimpleNamespace(aligned=aligned), level=level, _interleaved=False)
+    for tokens in (1, 2, 3, 4, 16, 17, 32, 33, 64, 65, 200):
+        width = Product.width(product, tokens)
+        expected = -(-tokens // width) * width
+        assert padded_tokens(kernel, np.array([float(tokens)]), level.value).tolist() == [expected], tokens
 
 
 def test_a_made_up_machine_is_recovered() -> None:
@@ -80,7 +98,7 @@ def test_bounds_hold_on_matrices_left_out_fit_after_fit() -> None:
         made = table.copy()
         made[:, SECONDS] *= np.exp(0.04 * random.normal(size=matrix.max() + 1))[matrix]
         left = np.isin(matrix, random.permutation(matrix.max() + 1)[:6])
-        fit = fit_samples("block_4x1", made[~left], PEAKS)
+        fit = fit_samples("block_4x1", made[~left], PEAKS, ISA)
         value, low, high = fit.seconds(made[left, :SECONDS], PEAKS)
         assert np.abs(value / made[left, SECONDS] - 1.0).mean() < 0.10
         inside.append(float(((made[left, SECONDS] >= low) & (made[left, SECONDS] <= high)).mean()))
@@ -146,6 +164,6 @@ def test_too_few_kernels_are_no_fit() -> None:
 
 def test_the_same_samples_give_the_same_fit() -> None:
     table = samples_table(machine(10).kernels[:60])
-    first, second = (fit_samples("dense_int8", table, PEAKS) for _ in range(2))
+    first, second = (fit_samples("dense_int8", table, PEAKS, ISA) for _ in range(2))
     assert first.curve == second.curve
     assert first.bounds == second.bounds
