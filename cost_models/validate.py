@@ -287,6 +287,7 @@ def validate_cpu(measured: MeasuredCpu | None = None) -> list[Row]:
     None, or a machine without timed kernels: one row that says so.
     """
     rows: list[Row] = []
+    isa = "" if measured is None else measured.isa
     peaks = {} if measured is None else {item.threads: item for item in measured.peaks}
     samples = () if measured is None else tuple(s for s in measured.kernels if s.threads in peaks)
     for kernel, threads in sorted({(s.kernel, s.threads) for s in samples if s.kernel != "fp32"}):
@@ -294,7 +295,7 @@ def validate_cpu(measured: MeasuredCpu | None = None) -> list[Row]:
         left = matrices_of(table) % 4 == 0
         if len(set(matrices_of(table).tolist())) < LEAST_MATRICES:
             continue
-        fit = fit_samples(kernel, table[~left][:MOST_SAMPLES], peaks[threads], measured.isa)
+        fit = fit_samples(kernel, table[~left][:MOST_SAMPLES], peaks[threads], isa)
         times = fit.seconds(table[left, : DENSITY + 1], peaks[threads])
         name = f"{kernel}, {threads} thread" + ("s" if threads > 1 else "")
         rows += judge("cpu", name, times, table[left, -1], {"mean error": 0.10})
