@@ -16,10 +16,11 @@ from sparsefab.hw.emit import (
     dequantize_verilog,
     requantize_verilog,
 )
+from sparsefab.hw.minifloat.mac import MacArch, mac_verilog
 from sparsefab.hw.requantize import RequantizeArch
 from sparsefab.registry import Registry
 
-__all__ = ["ACCUMULATE", "ARRAY", "BLOCKS", "CHAIN", "DEQUANTIZE", "REQUANTIZE"]
+__all__ = ["ACCUMULATE", "ARRAY", "BLOCKS", "CHAIN", "DEQUANTIZE", "MAC", "REQUANTIZE"]
 
 # two lanes of 36 bits and 512 rows are one BRAM36
 _ARRAY: Final = ArrayArch(
@@ -71,11 +72,20 @@ ARRAY: Final = Block(
     label=lambda arch: f"array-{arch.chains}x{arch.chain.dsps}",
 )
 
+MAC: Final = Block(
+    name="mac",
+    description="one exact multiply-accumulate of any two number formats, with conversion back if asked",
+    default=MacArch(),
+    verilog=lambda arch, primitives: mac_verilog(arch, primitives=primitives),
+    label=lambda arch: f"mac-{arch.a}-{arch.b}" + (f"-{arch.result}" if arch.result else ""),
+)
+
 _ALL: Final = (
     CHAIN,
     ACCUMULATE,
     ARRAY,
     REQUANTIZE,
     DEQUANTIZE,
+    MAC,
 )
 BLOCKS: Final = Registry(kind="block", builtins={block.name: block for block in _ALL}, error=ValueError)

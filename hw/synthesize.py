@@ -70,13 +70,14 @@ class Resources:
         return self.lut / self.dsp if self.dsp else float("nan")
 
 
-def synthesize(modules: Mapping[str, str], *, top: str = "top") -> Resources:
+def synthesize(modules: Mapping[str, str], *, top: str = "top", shift_registers: bool = True) -> Resources:
     """Map Verilog onto UltraScale+ cells and count them.
 
     Parameters
     ----------
     modules : {module: text}   As from `chain_verilog(..., primitives="vendor")`.
     top : str                  Module to map, with everything below it.
+    shift_registers : bool     False: registers in a row stay flip-flops instead of moving into LUTs.
 
     Raises
     ------
@@ -98,7 +99,8 @@ def synthesize(modules: Mapping[str, str], *, top: str = "top") -> Resources:
                 "flatten",
                 "opt_clean",
                 "rename -hide w:*",  # public names of several modules collide in Yosys 0.70's abc9
-                f"synth_xilinx -family xcup -top {top} -flatten -noiopad -noclkbuf",
+                f"synth_xilinx -family xcup -top {top} -flatten -noiopad -noclkbuf"
+                + ("" if shift_registers else " -nosrl"),
                 "setattr -mod -unset keep_hierarchy *",
                 "flatten",
                 "opt_clean -purge",

@@ -19,10 +19,12 @@ from sparsefab.hw.axis import AXIS_TOP
 from sparsefab.hw.blocks import BLOCKS
 from sparsefab.hw.dequantize.arch import DequantizeArch
 from sparsefab.hw.emit import TOP
+from sparsefab.hw.minifloat.mac import MacArch
 from sparsefab.hw.primitives import is_wrapper
 from sparsefab.hw.proofs import CLAIMS, Claim, verify_claim
 from sparsefab.sim.dequantize import verify_dequantize
 from sparsefab.sim.lint import lint
+from sparsefab.sim.mac import verify_mac
 from sparsefab.sim.products import random_product
 from sparsefab.sim.reference.dsp48e2 import simulate
 from sparsefab.sim.run import (
@@ -222,6 +224,10 @@ def _requantize(simulator: SimulatorName, codes: dict[str, Any], build_dir: Path
     return Tally.of(verify_requantize(build_dir=build_dir, simulator=simulator, seed=seed, beats=2000, **codes))
 
 
+def _mac(simulator: SimulatorName, arch: MacArch, build_dir: Path, seed: int) -> Tally:
+    return Tally.of(verify_mac(arch, build_dir=build_dir, simulator=simulator, seed=seed, sums=200))
+
+
 def _dsp48e2(build_dir: Path, seed: int) -> Tally:
     """The twin against the reference in configurations drawn at random."""
     random = np.random.default_rng(seed)
@@ -248,6 +254,8 @@ _DEQUANTIZERS: Final = (
 )
 _U8: Final = {"zero_point": 117, "code_min": 0, "code_max": 255}
 
+_SPECIAL: Final = MacArch(a="e5m2i", b="e5m2i", result="e4m3fn")
+
 CHECKS: Final[dict[str, tuple[Check, ...]]] = {
     "dsp48e2": (Check(name="twin against reference", run=_dsp48e2),),
     "chain": (
@@ -273,5 +281,10 @@ CHECKS: Final[dict[str, tuple[Check, ...]]] = {
     "requantize": (
         Check(name="Verilator, s8", run=partial(_requantize, "verilator", {})),
         Check(name="Icarus, u8", run=partial(_requantize, "icarus", _U8)),
+    ),
+    "mac": (
+        Check(name="Verilator, e4m3", run=partial(_mac, "verilator", MacArch())),
+        Check(name="Verilator, e5m2i to e4m3fn", run=partial(_mac, "verilator", _SPECIAL)),
+        Check(name="Icarus, e3m4 in a DSP", run=partial(_mac, "icarus", MacArch(a="e3m4", b="e3m4", multiplier="dsp"))),
     ),
 }

@@ -8,14 +8,23 @@ from amaranth.lib.wiring import In, Out
 
 from sparsefab.sim.reference.dsp48e2_ports import ATTRIBUTES, INPUTS, OUTPUTS
 
-__all__ = ["BODIES", "DSP48E2", "OPMODE_CASCADE", "OPMODE_FIRST", "OPMODE_FIRST_ROUNDED", "OPMODE_MULTIPLY_ADD_C"]
+__all__ = [
+    "BODIES",
+    "DSP48E2",
+    "OPMODE_ACCUMULATE",
+    "OPMODE_CASCADE",
+    "OPMODE_FIRST",
+    "OPMODE_FIRST_ROUNDED",
+    "OPMODE_MULTIPLY_ADD_C",
+]
 
 BODIES: Final = ("behavioural", "vendor")
 
-# W, Z, Y, X multiplexers (UG579): the multiplier's result added to nothing, to RND, to the neighbour's sum, to C.
+# W, Z, Y, X multiplexers (UG579): the multiplier's result added to nothing, RND, the neighbour's sum, P, C.
 OPMODE_FIRST: Final = 0b00_000_01_01
 OPMODE_FIRST_ROUNDED: Final = 0b10_000_01_01
 OPMODE_CASCADE: Final = 0b00_001_01_01
+OPMODE_ACCUMULATE: Final = 0b00_010_01_01
 OPMODE_MULTIPLY_ADD_C: Final = 0b00_011_01_01
 
 _EVEN_BITS: Final = 0x55555555555  # of the 44 bits below the product's sign
