@@ -16,11 +16,12 @@ from sparsefab.hw.emit import (
     dequantize_verilog,
     requantize_verilog,
 )
+from sparsefab.hw.minifloat.dot import DotArch, dot_verilog
 from sparsefab.hw.minifloat.mac import MacArch, mac_verilog
 from sparsefab.hw.requantize import RequantizeArch
 from sparsefab.registry import Registry
 
-__all__ = ["ACCUMULATE", "ARRAY", "BLOCKS", "CHAIN", "DEQUANTIZE", "MAC", "REQUANTIZE"]
+__all__ = ["ACCUMULATE", "ARRAY", "BLOCKS", "CHAIN", "DEQUANTIZE", "MAC", "MX_DOT", "REQUANTIZE"]
 
 # two lanes of 36 bits and 512 rows are one BRAM36
 _ARRAY: Final = ArrayArch(
@@ -80,6 +81,14 @@ MAC: Final = Block(
     label=lambda arch: f"mac-{arch.a}-{arch.b}" + (f"-{arch.result}" if arch.result else ""),
 )
 
+MX_DOT: Final = Block(
+    name="mxdot",
+    description="dot products of OCP MX blocks, exact inside a block, shared exponents across",
+    default=DotArch(),
+    verilog=lambda arch, primitives: dot_verilog(arch, primitives=primitives),
+    label=lambda arch: f"mxdot-{arch.a}-{arch.b}",
+)
+
 _ALL: Final = (
     CHAIN,
     ACCUMULATE,
@@ -87,5 +96,6 @@ _ALL: Final = (
     REQUANTIZE,
     DEQUANTIZE,
     MAC,
+    MX_DOT,
 )
 BLOCKS: Final = Registry(kind="block", builtins={block.name: block for block in _ALL}, error=ValueError)

@@ -19,10 +19,12 @@ from sparsefab.hw.axis import AXIS_TOP
 from sparsefab.hw.blocks import BLOCKS
 from sparsefab.hw.dequantize.arch import DequantizeArch
 from sparsefab.hw.emit import TOP
+from sparsefab.hw.minifloat.dot import DotArch
 from sparsefab.hw.minifloat.mac import MacArch
 from sparsefab.hw.primitives import is_wrapper
 from sparsefab.hw.proofs import CLAIMS, Claim, verify_claim
 from sparsefab.sim.dequantize import verify_dequantize
+from sparsefab.sim.dot import verify_dot
 from sparsefab.sim.lint import lint
 from sparsefab.sim.mac import verify_mac
 from sparsefab.sim.products import random_product
@@ -228,6 +230,10 @@ def _mac(simulator: SimulatorName, arch: MacArch, build_dir: Path, seed: int) ->
     return Tally.of(verify_mac(arch, build_dir=build_dir, simulator=simulator, seed=seed, sums=200))
 
 
+def _dot(simulator: SimulatorName, arch: DotArch, build_dir: Path, seed: int) -> Tally:
+    return Tally.of(verify_dot(arch, build_dir=build_dir, simulator=simulator, seed=seed, sums=60))
+
+
 def _dsp48e2(build_dir: Path, seed: int) -> Tally:
     """The twin against the reference in configurations drawn at random."""
     random = np.random.default_rng(seed)
@@ -286,5 +292,9 @@ CHECKS: Final[dict[str, tuple[Check, ...]]] = {
         Check(name="Verilator, e4m3", run=partial(_mac, "verilator", MacArch())),
         Check(name="Verilator, e5m2i to e4m3fn", run=partial(_mac, "verilator", _SPECIAL)),
         Check(name="Icarus, e3m4 in a DSP", run=partial(_mac, "icarus", MacArch(a="e3m4", b="e3m4", multiplier="dsp"))),
+    ),
+    "mxdot": (
+        Check(name="Verilator, mxfp8_e4m3", run=partial(_dot, "verilator", DotArch())),
+        Check(name="Icarus, mxint8 by mxfp4", run=partial(_dot, "icarus", DotArch(a="mxint8", b="mxfp4"))),
     ),
 }

@@ -49,6 +49,7 @@ class MacArch:
         if self.rounding not in ROUNDINGS:
             raise ValueError(f"rounding must be one of {ROUNDINGS}, not {self.rounding!r}")
         total = self.total
+        _ = total.bits  # refuses what is no number format
         if self.result:
             check_result(total, self.number(self.result), self.rounding, self.saturating)
 
