@@ -19,6 +19,7 @@ VERBS = (
     "evaluate",
     "run",
     "emit",
+    "table",
     "verify",
     "estimate",
     "explore",
