@@ -292,5 +292,8 @@ def _lookup(m: Module, index: Value, words: list[int], shape: Shape, name: str) 
     """Register words[index]; a constant for each bit, so that each is one LUT."""
     planes = [sum((word >> bit & 1) << k for k, word in enumerate(words)) for bit in range(shape.width)]
     register = Signal(shape, name=name, reset_less=True)
-    m.d.sync += register.eq(Cat(Const(plane, len(words)).bit_select(index, 1) for plane in planes))
+    for bit, plane in enumerate(planes):
+        picked = Signal(len(words), name=f"{name}{bit}")  # as wide as the shift, whose lowest bit counts
+        m.d.comb += picked.eq(Const(plane, len(words)) >> index)
+        m.d.sync += register[bit].eq(picked[0])
     return register
