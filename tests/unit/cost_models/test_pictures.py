@@ -18,7 +18,7 @@ def test_every_set_of_measurements_has_a_panel() -> None:
     assert tuple(figures) == PICTURES
     for name in ("errors", "predicted"):
         (axes,) = [axes for axes in figures[name].axes if axes.axison]
-        assert axes.get_title().startswith("attention: h200  9.1")
+        assert axes.get_title().startswith("attention: h200  9.2")
     bars = figures["goals"].axes[0].patches
     goals = [row for row in rows if row.goal and row.at_most]
     assert len(bars) == len(goals) == 6
