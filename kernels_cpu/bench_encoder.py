@@ -25,7 +25,8 @@ from sparsefab.models.compress import CompressedModel, Recipe, Rule, compress
 from sparsefab.models.evaluate.calibrate import calibrate
 from sparsefab.models.evaluate.encoder import QuantizedEncoder, calibrate_encoder
 from sparsefab.models.evaluate.encoder_graph import find_encoder
-from sparsefab.models.families.bert import BertConfig, build_bert
+from sparsefab.models.families.bert import BertConfig
+from sparsefab.models.families.random_bert import random_bert
 from sparsefab.models.model import Model
 
 __all__ = ["SHAPES", "EncoderRow", "EncoderTable", "PeerTime", "bench_encoder", "random_encoder", "sparse_encoder"]
@@ -110,32 +111,6 @@ def random_encoder(shape: str, seed: int = 0) -> Model:
     if shape not in SHAPES:
         raise ValueError(f"shape must be one of {', '.join(SHAPES)}, not {shape!r}")
     width, inner, layers, heads = SHAPES[shape]
-    random = np.random.default_rng(seed)
-
-    def drawn(*sizes: int) -> NDArray[np.float32]:
-        return random.standard_normal(sizes, np.float32) * np.float32(sizes[-1] ** -0.5)
-
-    tensors = {
-        "embeddings.word_embeddings.weight": drawn(_VOCABULARY, width),
-        "embeddings.token_type_embeddings.weight": drawn(2, width),
-        "embeddings.position_embeddings.weight": drawn(_CONTEXT, width),
-    }
-    norms = ["embeddings.LayerNorm"]
-    for layer in range(layers):
-        prefix = f"encoder.layer.{layer}"
-        for name, rows, columns in (
-            ("attention.self.query", width, width),
-            ("attention.self.key", width, width),
-            ("attention.self.value", width, width),
-            ("attention.output.dense", width, width),
-            ("intermediate.dense", inner, width),
-            ("output.dense", width, inner),
-        ):
-            tensors[f"{prefix}.{name}.weight"] = drawn(rows, columns)
-            tensors[f"{prefix}.{name}.bias"] = drawn(rows)
-        norms += [f"{prefix}.attention.output.LayerNorm", f"{prefix}.output.LayerNorm"]
-    for name in norms:
-        tensors[f"{name}.weight"], tensors[f"{name}.bias"] = np.ones(width, np.float32), np.zeros(width, np.float32)
     config = BertConfig(
         hidden_size=width,
         intermediate_size=inner,
@@ -146,7 +121,7 @@ def random_encoder(shape: str, seed: int = 0) -> Model:
         layer_norm_eps=1e-12,
         gelu="none",
     )
-    return build_bert(shape, config, tensors, {})
+    return random_bert(shape, config, seed=seed)
 
 
 def sparse_encoder(model: Model, density: float, seed: int = 0) -> QuantizedEncoder:

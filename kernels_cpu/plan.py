@@ -10,27 +10,26 @@ unequal sequences costs what its tokens cost. The bits are those of `QuantizedEn
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsefab.errors import LayoutError, ModelError
-from sparsefab.formats import QuantTensor, StaticScale, Vnni4x1, pack
-from sparsefab.formats.requantize import Requantizer
-from sparsefab.kernels_cpu.attention import BLOCK, scratch_bytes
+from sparsefab.errors import ModelError
+from sparsefab.formats import StaticScale
+from sparsefab.kernels_cpu.attention import BLOCK
 from sparsefab.kernels_cpu.encoder import BLOCK_RECORD, PARTS, encoder
+from sparsefab.kernels_cpu.encoder_buffers import EncoderBuffers
+from sparsefab.kernels_cpu.encoder_products import encoder_products
 from sparsefab.kernels_cpu.features import Level
 from sparsefab.kernels_cpu.layer import LAYER
 from sparsefab.kernels_cpu.normalize import NORM
 from sparsefab.kernels_cpu.panels import aligned_zeros
-from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product, Reals
+from sparsefab.kernels_cpu.placement import Placement
 from sparsefab.kernels_cpu.threads import check_threads
-from sparsefab.models.evaluate.encoder import ENTERING, PROJECTED, QuantizedEncoder, gelu_table, requantizer_of
+from sparsefab.models.evaluate.encoder import QuantizedEncoder
 from sparsefab.models.evaluate.encoder_graph import Block, Norm
-from sparsefab.models.evaluate.runner import static_bias
 
 __all__ = ["EncoderPlan"]
 
@@ -68,7 +67,9 @@ class EncoderPlan:
         self._threads = threads
         _check_shapes(source)
         graph = source.graph
-        self._products = [product for block in graph.blocks for product in _products(source, block, level, emulate)]
+        self._products = [
+            product for block in graph.blocks for product in encoder_products(source, block, level, emulate)
+        ]
         self._keep: list[NDArray[Any]] = [*_norm_arrays(graph.norm)]
         self._norm = np.zeros(1, NORM)
         self._fill_norm(self._norm[0], graph.norm, source.input_scale(graph.blocks[0].query))
@@ -76,7 +77,7 @@ class EncoderPlan:
         self._scales = aligned_zeros((len(graph.blocks), 2, 64), np.float32)
         for index, block in enumerate(graph.blocks):
             self._fill_block(index, block)
-        self._buffers: dict[int, _Buffers] = {}
+        self._buffers: dict[int, EncoderBuffers] = {}
 
     def run(self, feeds: Feeds) -> dict[str, NDArray[np.float32]]:
         """Run a batch.
@@ -94,7 +95,7 @@ class EncoderPlan:
         ValueError                   If an input is missing, has another shape, or names what the tables do not hold.
         """
         ids, mask = self._checked(feeds)
-        placed = _Placed.of(ids, mask)
+        placed = Placement.of(ids, mask)
         buffers = self._buffers_for(placed)
         embedding = np.zeros((len(ids), self.source.graph.width), np.float32)
         self._call(placed, buffers, embedding)
@@ -107,7 +108,7 @@ class EncoderPlan:
     def embed(self, feeds: Feeds) -> NDArray[np.float32]:
         """Run a batch and return its embeddings alone, float32[batch, width]."""
         ids, mask = self._checked(feeds)
-        placed = _Placed.of(ids, mask)
+        placed = Placement.of(ids, mask)
         embedding = np.zeros((len(ids), self.source.graph.width), np.float32)
         self._call(placed, self._buffers_for(placed), embedding)
         return embedding
@@ -146,7 +147,7 @@ class EncoderPlan:
         if platform.machine() not in ("x86_64", "AMD64", "amd64"):
             raise ValueError(f"a profile needs x86's cycle counter, which {platform.machine()} does not have")
         ids, mask = self._checked(feeds)
-        placed = _Placed.of(ids, mask)
+        placed = Placement.of(ids, mask)
         buffers = self._buffers_for(placed)
         embedding = np.zeros((len(ids), self.source.graph.width), np.float32)
         spent = np.zeros((self._threads, len(PARTS)), np.int64)
@@ -159,8 +160,8 @@ class EncoderPlan:
 
     def _call(
         self,
-        placed: "_Placed",
-        buffers: "_Buffers",
+        placed: Placement,
+        buffers: EncoderBuffers,
         embedding: NDArray[np.float32],
         spent: NDArray[np.int64] | None = None,
     ) -> None:
@@ -193,7 +194,7 @@ class EncoderPlan:
             records[index], choices[index] = record[0], known.index(compiled)
         return records, choices, [tuple(known) for known in kinds]
 
-    def _buffers_for(self, placed: "_Placed") -> "_Buffers":
+    def _buffers_for(self, placed: Placement) -> EncoderBuffers:
         """Buffers that hold at least so many panels of that width, and attention's longest sequence."""
         panels, longest = len(placed.ids), -(-int(placed.lengths.max(initial=1)) // BLOCK) * BLOCK
         held = self._buffers.get(placed.width)
@@ -202,9 +203,10 @@ class EncoderPlan:
                 panels, longest = max(panels, held.panels), max(longest, held.longest)
             block = self.source.graph.blocks[0]
             inner = self.source.layer(block.up).tensor.shape[0]
-            held = _Buffers.of(
-                self.source.graph.width, inner, block.heads, panels, placed.width, longest, self._threads
-            )
+            held = EncoderBuffers.of(
+                width=self.source.graph.width, inner=inner, heads=block.heads, panels=panels, lanes=placed.width,
+                longest=longest, tasks=self._threads,
+            )  # fmt: skip
             self._buffers[placed.width] = held
         return held
 
@@ -254,93 +256,6 @@ class EncoderPlan:
         self._scales[index, 1] = source.input_scale(block.down).scale
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Placed:
-    """Where each kept token of a batch lies: token slots, panel by panel.
-
-    slots : int64[batch, sequence]      Slot of a kept token; anything for the others.
-    """
-
-    width: int
-    ids: NDArray[np.int32]
-    positions: NDArray[np.int32]
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    firsts: NDArray[np.int64]
-    lasts: NDArray[np.int64]
-    slots: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, ids: NDArray[np.int64], mask: NDArray[np.bool_]) -> "_Placed":
-        lengths = mask.sum(axis=1, dtype=np.int64)
-        room = -(-lengths // BLOCK) * BLOCK
-        ends = np.cumsum(room)
-        starts = ends - room
-        width = 32 if ends[-1] <= 32 else 64
-        panels = max(1, -(-int(ends[-1]) // width))
-        slots = starts[:, None] + np.cumsum(mask, axis=1) - 1
-        flat_ids, positions = np.full(panels * width, -1, np.int32), np.zeros(panels * width, np.int32)
-        flat_ids[slots[mask]] = ids[mask]
-        positions[slots[mask]] = np.nonzero(mask)[1]
-        edges = width * np.arange(panels + 1)
-        return cls(
-            width=width,
-            ids=flat_ids.reshape(panels, width),
-            positions=positions.reshape(panels, width),
-            starts=starts,
-            lengths=lengths,
-            firsts=np.searchsorted(ends, edges[:-1], side="right"),
-            lasts=np.searchsorted(starts, edges[1:], side="left"),
-            slots=slots,
-        )
-
-    @property
-    def tokens(self) -> tuple[NDArray[Any], ...]:
-        """What the kernel takes."""
-        return self.ids, self.positions, self.starts, self.lengths, self.firsts, self.lasts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Buffers:
-    """Memory of a plan for panels of one width; see `encoder.encoder`."""
-
-    x: NDArray[np.float32]
-    projected: NDArray[np.int8]
-    of_tasks: tuple[NDArray[Any], ...]
-    portable: NDArray[np.int32]
-    longest: int
-
-    @classmethod
-    def of(cls, width: int, inner: int, heads: int, panels: int, lanes: int, longest: int, tasks: int) -> "_Buffers":
-        scratch = -(-scratch_bytes(longest, width // heads) // 64) * 64
-        hidden = aligned_zeros((tasks, inner, lanes), np.int8)
-        return cls(
-            x=aligned_zeros((panels, width, lanes), np.float32),
-            projected=aligned_zeros((2, panels, 3 * width, lanes), np.int8),
-            of_tasks=(
-                aligned_zeros((tasks, width, lanes), np.uint8),
-                aligned_zeros((tasks, width, lanes), np.uint8),
-                hidden,
-                hidden.view(np.uint8),
-                aligned_zeros((tasks, width, lanes), np.float32),
-                aligned_zeros((tasks, scratch), np.uint8),
-            ),
-            portable=aligned_zeros((tasks, 4, 64), np.int32),
-            longest=longest,
-        )
-
-    @property
-    def panels(self) -> int:
-        """How many it holds."""
-        return len(self.x)
-
-    @property
-    def nbytes(self) -> int:
-        """All of it; the two views of the inner codes are one."""
-        parts: tuple[NDArray[Any], ...] = (self.x, self.projected, *self.of_tasks, self.portable)
-        return sum(int(part.nbytes) for part in parts) - int(self.of_tasks[3].nbytes)
-
-
 def _norm_arrays(norm: Norm) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return np.ascontiguousarray(norm.gain, np.float32), np.ascontiguousarray(norm.bias, np.float32)
 
@@ -355,87 +270,3 @@ def _check_shapes(source: QuantizedEncoder) -> None:
         inner = source.layer(block.up).tensor.shape[0]
         if inner % 4 or inner != source.layer(graph.blocks[0].up).tensor.shape[0]:
             raise ModelError(f"the inner width {inner} must be a multiple of 4, the same in all blocks")
-
-
-def _products(source: QuantizedEncoder, block: Block, level: Level | None, emulate: bool) -> list[Product]:
-    """The products of a block: queries, keys and values in one, out, up, down."""
-    index = source.graph.blocks.index(block)
-    scales = source.scales[index]
-    entering = requantizer_of(source.layer(block.up), scales.gelu, ENTERING)
-    table = gelu_table(scales.gelu, source.input_scale(block.down), tanh=block.tanh)
-    first = [(block.query, scales.query), (block.key, scales.key), (block.value, scales.value)]
-    projections = [
-        (name, requantizer_of(source.layer(name), StaticScale(scale=scale, zero_point=0), PROJECTED))
-        for name, scale in first
-    ]
-    return [
-        _coded(source, projections, level, emulate, None),
-        _real(source, block.out, level, emulate),
-        _coded(source, [(block.up, entering)], level, emulate, table),
-        _real(source, block.down, level, emulate),
-    ]
-
-
-def _coded(
-    source: QuantizedEncoder,
-    parts: list[tuple[str, Requantizer]],
-    level: Level | None,
-    emulate: bool,
-    table: NDArray[np.uint8] | None,
-) -> Product:
-    """One product of layers that read the same codes, their rows one after another."""
-    first = parts[0][1]
-    requantizer = Requantizer(
-        multipliers=np.concatenate([constants.multipliers for _, constants in parts]),
-        shifts=np.concatenate([constants.shifts for _, constants in parts]),
-        zero_point=first.zero_point,
-        code_min=first.code_min,
-        code_max=first.code_max,
-    )
-    weights = _stacked([_weights(source.layer(name).tensor) for name, _ in parts])
-    return Product(
-        weights,
-        Codes(requantizer=requantizer, signed=True, table=table),
-        bias=np.concatenate([_bias(source, name) for name, _ in parts]),
-        zero_point=source.input_scale(parts[0][0]).zero_point,
-        level=level,
-        emulate=emulate,
-    )
-
-
-def _real(source: QuantizedEncoder, name: str, level: Level | None, emulate: bool) -> Product:
-    tensor = source.layer(name).tensor
-    return Product(
-        _weights(tensor),
-        Reals(row_scales=tensor.accumulator_scale),
-        bias=_bias(source, name),
-        zero_point=source.input_scale(name).zero_point,
-        level=level,
-        emulate=emulate,
-    )
-
-
-def _bias(source: QuantizedEncoder, name: str) -> NDArray[np.int64]:
-    return static_bias(source.layer(name), source.compressed.model.bias(name))
-
-
-def _weights(tensor: QuantTensor) -> BlockWeights:
-    """A matrix in 4x1 blocks whatever its pattern: all layers of a plan read one layout of activations."""
-    if tensor.group_multipliers is not None:
-        raise LayoutError("block kernels hold one scale a row, not group multipliers")
-    return BlockWeights.from_packed(pack(tensor, Vnni4x1()))
-
-
-def _stacked(parts: list[BlockWeights]) -> BlockWeights:
-    """Matrices of whole groups of rows, one below the other."""
-    if len(parts) == 1:
-        return parts[0]
-    counts = np.cumsum([0, *(part.ptr[-1] for part in parts)])
-    ptr = [parts[0].ptr[:1], *(part.ptr[1:] + count for part, count in zip(parts, counts, strict=False))]
-    return BlockWeights(
-        rows=sum(part.rows for part in parts),
-        columns=parts[0].columns,
-        ptr=np.concatenate(ptr),
-        offsets=np.concatenate([part.offsets for part in parts]),
-        values=np.concatenate([part.values for part in parts]),
-    )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparsefab.errors import LayoutError, ModelError
-from sparsefab.kernels_cpu import plan as plan_module
+from sparsefab.kernels_cpu import encoder_buffers
 from sparsefab.kernels_cpu.attention import BLOCK
 from sparsefab.kernels_cpu.features import Level, best_level, runs
 from sparsefab.kernels_cpu.plan import EncoderPlan
@@ -116,8 +116,8 @@ def test_embed_is_the_embedding_of_run(small):
 
 @pytest.mark.parametrize("at_end", [False, True])
 def test_nothing_is_touched_beyond_a_buffer(small, monkeypatch, at_end):
-    real = plan_module.aligned_zeros
-    monkeypatch.setattr(plan_module, "aligned_zeros", lambda shape, dtype: guarded(real(shape, dtype), at_end, 64))
+    real = encoder_buffers.aligned_zeros
+    monkeypatch.setattr(encoder_buffers, "aligned_zeros", lambda shape, dtype: guarded(real(shape, dtype), at_end, 64))
     plan = EncoderPlan(small)
     for lengths in ([16], [33, 16], [160]):  # buffers end with the last token of the last sequence
         feeds = feeds_of(lengths)

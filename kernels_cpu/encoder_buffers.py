@@ -1,0 +1,56 @@
+"""Memory of a compiled encoder, kept from call to call: what all tasks share, and what each has for itself."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsefab.kernels_cpu.attention import scratch_bytes
+from sparsefab.kernels_cpu.panels import aligned_zeros
+
+__all__ = ["EncoderBuffers"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EncoderBuffers:
+    """Memory of a plan for panels of one width; see `encoder.encoder`."""
+
+    x: NDArray[np.float32]
+    projected: NDArray[np.int8]
+    of_tasks: tuple[NDArray[Any], ...]
+    portable: NDArray[np.int32]
+    longest: int
+
+    @classmethod
+    def of(
+        cls, *, width: int, inner: int, heads: int, panels: int, lanes: int, longest: int, tasks: int
+    ) -> "EncoderBuffers":
+        """Make zeros for `panels` panels of `lanes` tokens, sequences of up to `longest`, and `tasks` threads."""
+        scratch = -(-scratch_bytes(longest, width // heads) // 64) * 64
+        hidden = aligned_zeros((tasks, inner, lanes), np.int8)
+        return cls(
+            x=aligned_zeros((panels, width, lanes), np.float32),
+            projected=aligned_zeros((2, panels, 3 * width, lanes), np.int8),
+            of_tasks=(
+                aligned_zeros((tasks, width, lanes), np.uint8),
+                aligned_zeros((tasks, width, lanes), np.uint8),
+                hidden,
+                hidden.view(np.uint8),
+                aligned_zeros((tasks, width, lanes), np.float32),
+                aligned_zeros((tasks, scratch), np.uint8),
+            ),
+            portable=aligned_zeros((tasks, 4, 64), np.int32),
+            longest=longest,
+        )
+
+    @property
+    def panels(self) -> int:
+        """How many it holds."""
+        return len(self.x)
+
+    @property
+    def nbytes(self) -> int:
+        """All of it; the two views of the inner codes are one."""
+        parts: tuple[NDArray[Any], ...] = (self.x, self.projected, *self.of_tasks, self.portable)
+        return sum(int(part.nbytes) for part in parts) - int(self.of_tasks[3].nbytes)
