@@ -29,13 +29,13 @@ from sparsefab.sim.lint import lint
 from sparsefab.sim.mac import verify_mac
 from sparsefab.sim.products import random_product
 from sparsefab.sim.reference.dsp48e2 import simulate
+from sparsefab.sim.requantize import verify_requantize
 from sparsefab.sim.run import (
     SimulatorName,
     VerifyReport,
     verify_accumulate,
     verify_array,
     verify_chain,
-    verify_requantize,
 )
 from sparsefab.sim.vectors import random_attributes, random_inputs, simulate_twin
 

@@ -1,7 +1,7 @@
 """The dequantizer's Verilog against the packer: pieces of a tensor in, the chain's beats of the same tensor out."""
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -18,11 +18,12 @@ from sparsefab.formats import (
 )
 from sparsefab.formats.bits import unpack_bits
 from sparsefab.hw.dequantize.arch import DequantizeArch
-from sparsefab.hw.emit import TOP, dequantize_verilog
-from sparsefab.sim.run import MODES, RunReport, SimulatorName, VerifyReport
-from sparsefab.sim.simulator import build, run_bench
+from sparsefab.hw.emit import dequantize_verilog
+from sparsefab.sim.report import VerifyReport
+from sparsefab.sim.simulator import SimulatorName
+from sparsefab.sim.streams import StreamVectors, verify_streams
 
-__all__ = ["chain_payloads", "memory_beats", "random_tensor", "verify_dequantize"]
+__all__ = ["chain_payloads", "dequantize_vectors", "memory_beats", "random_tensor", "verify_dequantize"]
 
 _TENSORS: Final = 2  # one after the other, so that the end of one meets the beginning of the next
 
@@ -49,25 +50,32 @@ def verify_dequantize(
                                      As for `verify_chain`.
     """
     arch = DequantizeArch() if arch is None else arch
+    texts = dequantize_verilog(arch, primitives="behavioural") if modules is None else modules
+    vectors = dequantize_vectors(arch, seed=seed, rows=rows, columns=columns, tensor=tensor)
+    return verify_streams("dequantize", texts, vectors, build_dir=build_dir, simulator=simulator, seed=seed)
+
+
+def dequantize_vectors(
+    arch: DequantizeArch,
+    *,
+    seed: int = 0,
+    rows: int = 40,
+    columns: int | None = None,
+    tensor: QuantTensor | None = None,
+) -> StreamVectors:
+    """Memory beats in and weight beats out of a tensor, random or given, twice; arguments as for verify_dequantize."""
     layout = arch.layout
     if tensor is None:
         tile = layout.chain.tile_columns
         tensor = random_tensor(arch, rows=rows, columns=5 * tile // 32 * 16 if columns is None else columns, seed=seed)
-    texts = dequantize_verilog(arch, primitives="behavioural") if modules is None else modules
-    beats = memory_beats(pack(tensor, layout), arch.beat_bits)
-    want = chain_payloads(pack(tensor, layout.chain), arch)
-    plan: dict[str, Any] = {
-        "i": [f"{beat:x}" for beat in beats] * _TENSORS,
-        "o": [f"{payload:x}" for payload in want] * _TENSORS,
-        "constants": {
+    return StreamVectors.through(
+        memory_beats(pack(tensor, layout), arch.beat_bits) * _TENSORS,
+        chain_payloads(pack(tensor, layout.chain), arch) * _TENSORS,
+        {
             "rows": -(-tensor.shape[0] // layout.chain.beat_rows),
             "tiles": layout.chain.tiles(tensor.shape[1]),
         },
-        "runs": [{"name": mode, "seed": seed, "idle": idle, "stall": stall} for mode, (idle, stall) in MODES.items()],
-    }
-    built = build(texts, build_dir, simulator, top=TOP)
-    runs = tuple(RunReport(**run) for run in run_bench(built, "bench_stream", plan))
-    return VerifyReport(block="dequantize", simulator=simulator, runs=runs)
+    )
 
 
 def random_tensor(arch: DequantizeArch, *, rows: int, columns: int, seed: int) -> QuantTensor:

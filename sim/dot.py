@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsefab.hw.emit import TOP
 from sparsefab.hw.minifloat.dot import DotArch, dot_verilog
-from sparsefab.sim.run import MODES, RunReport, VerifyReport
-from sparsefab.sim.simulator import SimulatorName, build, run_bench
+from sparsefab.sim.report import VerifyReport
+from sparsefab.sim.simulator import SimulatorName
+from sparsefab.sim.streams import StreamVectors, verify_streams
 
 __all__ = ["dot_stimuli", "verify_dot"]
 
@@ -87,11 +87,6 @@ def verify_dot(
     sums : int                       Sums of 1 to 6 blocks.
     build_dir, simulator, modules    As for `verify_chain`.
     """
-    payloads, words = dot_stimuli(arch, sums=sums, seed=seed)
-    runs = [{"name": mode, "seed": seed, "idle": idle, "stall": stall} for mode, (idle, stall) in MODES.items()]
-    plan = {"i": [f"{p:x}" for p in payloads], "o": [f"{w:x}" for w in words], "constants": {}, "runs": runs}
+    vectors = StreamVectors.through(*dot_stimuli(arch, sums=sums, seed=seed))
     texts = modules if modules is not None else dot_verilog(arch, primitives="behavioural")
-    built = build(texts, build_dir, simulator, top=TOP)
-    # the bench of any block with one stream in and one out
-    reports = tuple(RunReport(**run) for run in run_bench(built, "bench_stream", plan))
-    return VerifyReport(block="mxdot", simulator=simulator, runs=reports)
+    return verify_streams("mxdot", texts, vectors, build_dir=build_dir, simulator=simulator, seed=seed)

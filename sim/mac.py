@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 
 from sparsefab.formats import IntFormat
-from sparsefab.hw.emit import TOP
 from sparsefab.hw.minifloat.mac import MacArch, mac_verilog
-from sparsefab.sim.run import MODES, RunReport, VerifyReport
-from sparsefab.sim.simulator import SimulatorName, build, run_bench
+from sparsefab.sim.report import VerifyReport
+from sparsefab.sim.simulator import SimulatorName
+from sparsefab.sim.streams import StreamVectors, verify_streams
 
 __all__ = ["expected_word", "mac_stimuli", "verify_mac"]
 
@@ -80,10 +80,6 @@ def verify_mac(
     sums : int                       Sums of 1 to 24 terms.
     build_dir, simulator, modules    As for `verify_chain`.
     """
-    payloads, words = mac_stimuli(arch, sums=sums, seed=seed)
-    runs = [{"name": mode, "seed": seed, "idle": idle, "stall": stall} for mode, (idle, stall) in MODES.items()]
-    plan = {"i": [f"{p:x}" for p in payloads], "o": [f"{w:x}" for w in words], "constants": {}, "runs": runs}
+    vectors = StreamVectors.through(*mac_stimuli(arch, sums=sums, seed=seed))
     texts = modules if modules is not None else mac_verilog(arch, primitives="behavioural")
-    built = build(texts, build_dir, simulator, top=TOP)
-    reports = tuple(RunReport(**run) for run in run_bench(built, "bench_stream", plan))
-    return VerifyReport(block="mac", simulator=simulator, runs=reports)
+    return verify_streams("mac", texts, vectors, build_dir=build_dir, simulator=simulator, seed=seed)

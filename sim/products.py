@@ -19,13 +19,13 @@ from sparsefab.sim.beats import BeatFormat
 from sparsefab.sim.reference.chain import fill_banks
 from sparsefab.sim.reference.linear import Operand, accumulate
 from sparsefab.sim.stimuli import ChainStimuli
+from sparsefab.sim.streams import StreamVectors
 
 __all__ = ["Product", "accumulate_streams", "array_streams", "random_product", "reference_accumulators"]
 
 _S8: Final = (-128, 127, *range(-128, 128, 5))  # every fifth value, the corners more often
 
 Integers = NDArray[np.int64]
-Streams = dict[str, list[int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -134,7 +134,7 @@ def reference_accumulators(tensor: QuantTensor, activations: Integers, bias: Int
     return np.asarray(accumulate(weights, operand, 0, bias))
 
 
-def array_streams(arch: ArrayArch, product: Product) -> tuple[Streams, list[int]]:
+def array_streams(arch: ArrayArch, product: Product) -> StreamVectors:
     """Payloads of every input stream of `hw.array.ChainArray`, and of its results.
 
     Token pairs outermost, then blocks of as many rows as the accumulators hold, tiles, rows.
@@ -160,7 +160,7 @@ def array_streams(arch: ArrayArch, product: Product) -> tuple[Streams, list[int]
     constants = [(SHIFT_BITS, shifts), (MULTIPLIER_BITS, factors)]
     nothing = np.zeros(rows, np.int64)
 
-    streams: Streams = {"weights": [], "acts": [], "tiles": [], "rows": []}
+    streams: dict[str, list[int]] = {"weights": [], "acts": [], "tiles": [], "rows": []}
     expected: list[int] = []
     capacity = kept.rows * arch.chains
     for pair, tokens in enumerate(codes.reshape(-1, chain.lanes, codes.shape[1])):
@@ -182,12 +182,12 @@ def array_streams(arch: ArrayArch, product: Product) -> tuple[Streams, list[int]
                     ]
                     streams["rows"] += _beats(arch, words, part)
             expected += _beats(arch, [*((chain.accumulator_bits, lane) for lane in lanes), *constants], part)
-    return streams, expected
+    return StreamVectors(inputs=streams, outputs={"results": expected}, measured=("weights",))
 
 
-def accumulate_streams(arch: ArrayArch, product: Product) -> tuple[Streams, list[int]]:
+def accumulate_streams(arch: ArrayArch, product: Product) -> StreamVectors:
     """The same for `hw.accumulate.AccumulateUnit`: what the chains would give it."""
-    streams, expected = array_streams(arch, product)
+    whole = array_streams(arch, product)
     layout, chain = product.layout, arch.chain
     raw, codes = _padded(arch, product)
     tiles, rows = raw.shape[:2]
@@ -195,15 +195,15 @@ def accumulate_streams(arch: ArrayArch, product: Product) -> tuple[Streams, list
     sums: list[int] = []
     for tokens in codes.reshape(-1, chain.lanes, codes.shape[1]):
         banks = fill_banks(np.ascontiguousarray(tokens), layout.slots, chain.dsps, chain.block)
-        whole = _stimuli(layout, raw, banks)
-        found = whole.expected().reshape(tiles, rows, chain.lanes)
+        found = _stimuli(layout, raw, banks).expected().reshape(tiles, rows, chain.lanes)
         for low in range(0, rows, capacity):
             part = slice(low, low + capacity)
             for tile in found:
                 beats = _beats(arch, [(chain.sum_bits, tile[:, lane]) for lane in range(chain.lanes)], part)
                 beats[-1] |= 1 << chain.sum_bits * chain.lanes * arch.chains
                 sums += beats
-    return {"sums": sums, "tiles": streams["tiles"], "rows": streams["rows"]}, expected
+    inputs = {"sums": sums, "tiles": whole.inputs["tiles"], "rows": whole.inputs["rows"]}
+    return StreamVectors(inputs=inputs, outputs=whole.outputs, measured=("sums",))
 
 
 def _padded(arch: ArrayArch, product: Product) -> tuple[NDArray[np.uint8], Integers]:

@@ -13,11 +13,9 @@ from sparsefab.sim.reference.chain import beat_sums, fill_banks
 
 __all__ = [
     "ChainStimuli",
-    "RequantizeStimuli",
     "chain_kinds",
     "packed_stimuli",
     "random_stimuli",
-    "requantize_stimuli",
     "steady_stimuli",
 ]
 
@@ -209,47 +207,4 @@ def packed_stimuli(
         banks=banks,
         vector=np.full(kept, int(layout.pairs)),
         slots=np.full(kept, layout.slots),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RequantizeStimuli:
-    """accumulators int64[beats, lanes], multipliers int64[beats], shifts int64[beats]."""
-
-    accumulators: NDArray[np.int64]
-    multipliers: NDArray[np.int64]
-    shifts: NDArray[np.int64]
-
-    def payloads(self, accumulator_bits: int) -> list[int]:
-        """Beats of `hw.requantize.requantize_layout`."""
-        mask = (1 << accumulator_bits) - 1
-        top = accumulator_bits * self.accumulators.shape[1]
-        return [
-            sum((value & mask) << accumulator_bits * lane for lane, value in enumerate(row))
-            | (shift & 0x7F) << top
-            | multiplier << (top + 7)
-            for row, shift, multiplier in zip(
-                self.accumulators.tolist(), self.shifts.tolist(), self.multipliers.tolist(), strict=True
-            )
-        ]
-
-
-def requantize_stimuli(*, accumulator_bits: int, lanes: int, beats: int, seed: int) -> RequantizeStimuli:
-    """Accumulators of every magnitude with shifts around theirs, one in eight at a rounding or saturation edge."""
-    random = np.random.default_rng(seed)
-    magnitude = random.integers(0, accumulator_bits, (beats, lanes))
-    accumulators = random.integers(-(1 << accumulator_bits - 1), 1 << accumulator_bits - 1, (beats, lanes)) >> magnitude
-    shifts = np.clip(accumulator_bits - 16 - magnitude[:, 0] + random.integers(-3, 8, beats), -47, 62)
-    wild = random.random(beats) < 0.15
-    shifts = np.where(wild, random.integers(-47, 63, beats), shifts)
-    # half a unit of the first rounding, give or take one; and the first code beyond 16 bits
-    edge = random.random((beats, lanes)) < 0.125
-    places = np.clip(shifts, 1, accumulator_bits - 2)[:, None]
-    half = random.choice([1, -1, 1 << 16, -(1 << 16)], (beats, lanes)) * (1 << places - 1)
-    limit = (1 << accumulator_bits - 1) - 1
-    accumulators = np.where(
-        edge, np.clip(half + random.integers(-1, 2, (beats, lanes)), -limit - 1, limit), accumulators
-    )
-    return RequantizeStimuli(
-        accumulators=accumulators, multipliers=random.integers(1 << 14, 1 << 15, beats), shifts=shifts
     )

@@ -1,7 +1,7 @@
-"""Runs inside the simulator: a block with input streams and one output stream, with every pattern of stalls.
+"""Runs inside the simulator: a block with input and output streams, with every pattern of stalls.
 
-The plan (plusarg `bench`) holds the payloads of each input, `inputs`, and those expected at the output, `output`, as
-hexadecimal strings, and the runs; the outcome goes into results.json beside it.
+The plan (plusarg `bench`) holds the payloads of each stream, `inputs` and `outputs`, as hexadecimal strings, the ports
+that hold still, `constants`, and the runs; the outcome goes into results.json beside it.
 """
 
 import json
@@ -25,9 +25,10 @@ async def check_streams(dut: Any) -> None:
     """Run every entry of the plan and fail when one beat differs."""
     plan_path = Path(str(cocotb.plusargs["bench"]))
     plan = json.loads(plan_path.read_text())
-    inputs = {name: [int(word, 16) for word in words] for name, words in plan["inputs"].items()}
-    output, words = plan["output"]
-    expected = [int(word, 16) for word in words]
+    inputs, outputs = (
+        {name: [int(word, 16) for word in words] for name, words in plan[kind].items()}
+        for kind in ("inputs", "outputs")
+    )
     Clock(dut.clk, 2, unit="ns").start()
     results = []
     for run in plan["runs"]:
@@ -38,37 +39,47 @@ async def check_streams(dut: Any) -> None:
             )
             for name, payloads in inputs.items()
         }
-        sink = StreamSink(StreamPorts.amaranth(dut, output), stall=run["stall"], seed=f"{output} {run['seed']}")
-        agents: tuple[StreamSource | StreamSink, ...] = (*sources.values(), sink)
+        sinks = {
+            name: StreamSink(StreamPorts.amaranth(dut, name), stall=run["stall"], seed=f"{name} {run['seed']}")
+            for name in outputs
+        }
+        for name, value in plan["constants"].items():
+            getattr(dut, name).value = value
         dut.rst.value = 1
         for _ in range(4):
             await FallingEdge(dut.clk)
         dut.rst.value = 0
-        cycle = quiet = finished = 0
-        while quiet < _DRAIN_CYCLES:
-            await FallingEdge(dut.clk)
-            for agent in agents:
-                agent.drive()
-            await ReadOnly()
-            before = sum(source.sent for source in sources.values()) + len(sink.received)
-            for agent in agents:
-                agent.sample(cycle)
-            cycle += 1
-            moved = sum(source.sent for source in sources.values()) + len(sink.received) > before
-            quiet = 0 if moved else quiet + 1
-            finished = cycle if moved else finished
-        mismatches = compare(expected, sink.received)
+        cycles = await _run(dut.clk, sources, sinks)
+        found = [mismatch for name, sink in sinks.items() for mismatch in compare(outputs[name], sink.received)]
         results.append(
             {
                 "name": run["name"],
                 "seed": run["seed"],
-                "beats": len(expected),
-                "cycles": finished,
-                "utilisation": sources[plan["measured"]].utilisation,
-                "mismatches": len(mismatches),
-                "first": asdict(mismatches[0]) if mismatches else None,
+                "beats": sum(map(len, outputs.values())),
+                "cycles": cycles,
+                "utilisation": max((sources | sinks)[name].utilisation for name in plan["measured"]),
+                "mismatches": len(found),
+                "first": asdict(found[0]) if found else None,
             }
         )
     (plan_path.parent / "results.json").write_text(json.dumps(results))
     failed = [result for result in results if result["mismatches"]]
     assert not failed, f"{len(failed)} of {len(results)} runs differ: {failed[0]}"
+
+
+async def _run(clock: Any, sources: dict[str, StreamSource], sinks: dict[str, StreamSink]) -> int:
+    """Let beats pass until nothing has moved for a while; return the cycles up to the last beat."""
+    agents: tuple[StreamSource | StreamSink, ...] = (*sources.values(), *sinks.values())
+    cycle = quiet = finished = moved = 0
+    while quiet < _DRAIN_CYCLES:
+        await FallingEdge(clock)
+        for agent in agents:
+            agent.drive()
+        await ReadOnly()
+        for agent in agents:
+            agent.sample(cycle)
+        cycle += 1
+        before, moved = moved, sum(s.sent for s in sources.values()) + sum(len(s.received) for s in sinks.values())
+        quiet = 0 if moved > before else quiet + 1
+        finished = cycle if moved > before else finished
+    return finished

@@ -114,7 +114,7 @@ def verify_requantizer(
     beats: int = 500,
 ) -> "VerifyReport":
     """Run random accumulators and constants through the requantizer's Verilog."""
-    from sparsefab.sim.run import verify_requantize
+    from sparsefab.sim.requantize import verify_requantize
 
     return verify_requantize(arch, build_dir=self.cache_dir / "sim", simulator=simulator, seed=self.seed, beats=beats)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from sparsefab.hw.emit import requantize_verilog
-from sparsefab.sim.run import SimulatorName, simulators, verify_requantize
+from sparsefab.sim.requantize import verify_requantize
+from sparsefab.sim.run import SimulatorName, simulators
 
 pytestmark = pytest.mark.cocotb
 

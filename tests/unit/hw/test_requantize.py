@@ -11,7 +11,7 @@ from sparsefab.formats.requantize import requantize_scalar
 from sparsefab.hw.emit import requantize_verilog
 from sparsefab.hw.requantize import RequantizeUnit
 from sparsefab.hw.synthesize import synthesize
-from sparsefab.sim.stimuli import requantize_stimuli
+from sparsefab.sim.requantize import requantize_stimuli
 
 
 @pytest.mark.parametrize(
