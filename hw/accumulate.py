@@ -109,7 +109,6 @@ class AccumulateUnit(wiring.Component):
         # control: a beat enters with what belongs to it; its row is counted a cycle later
         m.submodules.control = control = TileControl(grouped=self.arch.multiplier_bits > 0)
         wiring.connect(m, wiring.flipped(self.tiles), control.tiles)
-        s0_leaves = Signal()
         m.d.comb += [
             control.sums_valid.eq(sums.valid),
             control.rows_valid.eq(rows.valid),
@@ -117,7 +116,6 @@ class AccumulateUnit(wiring.Component):
             control.room.eq(fifo.available),
             sums.ready.eq(control.sums_ready),
             rows.ready.eq(control.rows_ready),
-            s0_leaves.eq(control.s0_enters & control.s0_final),
         ]
         s0_row = Signal(range(self.arch.rows))
         with m.If(control.s0_ends):
@@ -128,7 +126,7 @@ class AccumulateUnit(wiring.Component):
         # sums: read the row, add, write it back; in a final tile add the bias and let it leave
         s1_first = _later(m, control.s0_first, "first", 1)[-1]
         written = _later(m, control.s0_enters, "valid", _SUM_STAGES)[-1]
-        leaves = _later(m, s0_leaves, "leaves", _SUM_STAGES + 1)[-1]
+        leaves = _later(m, control.s0_leaves, "leaves", _SUM_STAGES + 1)[-1]
         written_row = _later(m, s0_row, "row", _SUM_STAGES)[-1]
         with_sum, with_result = _later(m, Value.cast(rows.payload), "rows", _SUM_STAGES + 2)[-2:]
         layout = rows_layout(self.chain, self.arch, self.chains)
@@ -152,7 +150,7 @@ class AccumulateUnit(wiring.Component):
             ]
             if self.arch.multiplier_bits:
                 m.d.comb += lanes.group.eq(rows.payload[c].group)
-        m.d.comb += [fifo.take.eq(s0_leaves), fifo.push.eq(leaves)]
+        m.d.comb += [fifo.take.eq(control.s0_leaves), fifo.push.eq(leaves)]
         wiring.connect(m, fifo.o, wiring.flipped(self.results))
         return m
 

@@ -32,8 +32,9 @@ class TileControl(wiring.Component):
                                Of the streams that are joined; `last` ends a tile.
     sums_ready, rows_ready : Out
     room : In(1)               A beat that leaves may enter; acts a cycle late.
-    s0_enters, s0_ends, s0_first, s0_final : Out
-                               A cycle later: a beat came, it was its tile's last, and the flags of its tile.
+    s0_enters, s0_ends, s0_first, s0_leaves : Out
+                               A cycle later: a beat came, it was its tile's last; its tile is a first one; it came in
+                               a final tile.
 
     Notes
     -----
@@ -47,7 +48,7 @@ class TileControl(wiring.Component):
         self.grouped = grouped
         inputs = {name: In(1) for name in ("sums_valid", "rows_valid", "last", "room")}
         outputs = {
-            name: Out(1) for name in ("sums_ready", "rows_ready", "s0_enters", "s0_ends", "s0_first", "s0_final")
+            name: Out(1) for name in ("sums_ready", "rows_ready", "s0_enters", "s0_ends", "s0_first", "s0_leaves")
         }
         super().__init__({"tiles": In(stream.Signature(tiles_layout())), **inputs, **outputs})
 
@@ -92,6 +93,6 @@ class TileControl(wiring.Component):
             self.s0_enters.eq(enters),
             self.s0_ends.eq(ends),
             self.s0_first.eq(first),
-            self.s0_final.eq(final),
+            self.s0_leaves.eq(enters & final),
         ]
         return m

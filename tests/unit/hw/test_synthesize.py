@@ -2,8 +2,8 @@
 
 import pytest
 
-from sparsefab.arch import ChainArch
-from sparsefab.hw.emit import chain_verilog
+from sparsefab.arch import AccumulatorArch, ArrayArch, ChainArch
+from sparsefab.hw.emit import accumulate_verilog, array_verilog, chain_verilog
 from sparsefab.hw.synthesize import synthesize
 
 pytest.importorskip("pyosys")
@@ -23,4 +23,38 @@ def test_chain_of_64() -> None:
     resources = synthesize(chain_verilog(ChainArch(dsps=64)))
     assert resources.dsp == 64
     assert resources.lut_per_dsp <= 30
+    assert resources.depth.fast, resources.depth
+
+
+def _array(chains: int, dsps: int, multiplier_bits: int) -> ArrayArch:
+    return ArrayArch(
+        chains=chains,
+        chain=ChainArch(dsps=dsps, accumulator_bits=36, matrix_vector=False),
+        accumulators=AccumulatorArch(multiplier_bits=multiplier_bits),
+    )
+
+
+@pytest.mark.parametrize(
+    ("chains", "dsps", "multiplier_bits"),
+    [
+        (2, 8, 8),
+        pytest.param(1, 16, 0, marks=pytest.mark.slow),
+        pytest.param(4, 64, 0, marks=pytest.mark.slow),
+        pytest.param(4, 64, 8, marks=pytest.mark.slow),
+        pytest.param(8, 32, 17, marks=pytest.mark.slow),
+    ],
+)
+def test_arrays_keep_the_logic_depth(chains: int, dsps: int, multiplier_bits: int) -> None:
+    resources = synthesize(array_verilog(_array(chains, dsps, multiplier_bits)))
+    assert resources.depth.fast, resources.depth
+    assert resources.dsp == chains * (dsps + (2 if multiplier_bits else 0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("multiplier_bits", [0, 8])
+@pytest.mark.parametrize("rows", [16, 512, 1024])
+def test_accumulators_keep_the_logic_depth(multiplier_bits: int, rows: int) -> None:
+    chain = ChainArch(dsps=64, accumulator_bits=36, matrix_vector=False)
+    kept = AccumulatorArch(rows=rows, multiplier_bits=multiplier_bits)
+    resources = synthesize(accumulate_verilog(ArrayArch(chains=2, chain=chain, accumulators=kept)))
     assert resources.depth.fast, resources.depth
