@@ -4,6 +4,7 @@
     totals = sheet.totals(recipes, choices)         # choices[point, layer]: which recipe's plan a layer takes
     totals.latency_s[:, 0]                          # values; columns 1 and 2 are the bounds
     cost = sheet.estimate(recipes[0])               # one Estimate, as `estimate` returns it, without its layers
+    cost, support = sheet.price(sheet.kinds.group(recipes[0]))      # the same where recipes are priced on many sheets
 
 The prices are those of `estimate`, to rounding; a test ties the two together.
 """
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from sparsefab.cost_models.energy import power, price_per_million_tokens
 from sparsefab.cost_models.estimate import MODELS
 from sparsefab.cost_models.gemm import Floats
+from sparsefab.cost_models.grouping import Group, layer_kinds
 from sparsefab.cost_models.layers import Options, Priced, total
 from sparsefab.cost_models.result import Estimate, Figure, LayerEstimate, LayerPlan, Provenance, Support, Uses
 from sparsefab.errors import TargetError
@@ -69,12 +71,8 @@ class PriceSheet:
     def __init__(self, workload: Workload, device: Device, phase: Phase, options: Options | None = None) -> None:
         self.workload, self.device, self.phase = workload, device, phase
         self.options = Options() if options is None else options
-        self.layers = tuple(workload.weight_layers())
-        self._names = {layer.name for layer in self.layers}
-        classes: dict[object, int] = {}
-        kinds = [classes.setdefault(_kind(layer), len(classes)) for layer in self.layers]
-        self._kinds = kinds
-        self._examples = [self.layers[kinds.index(number)] for number in range(len(classes))]
+        self.kinds = layer_kinds(workload)
+        self.layers = self.kinds.layers
         self._price = MODELS.get(device.kind)
         other = tuple(layer for layer in workload.layers if not isinstance(layer, Linear | Convolution))
         rest = replace(workload, layers=other)
@@ -98,16 +96,24 @@ class PriceSheet:
         TargetError                 If a layer's format is absent on the target.
         ValueError                  If a plan names no layer, or has another shape than its layer.
         """
-        self._check(plans)
-        rows = self._choose(plans)
+        return self.price(self.kinds.group(plans))[0]
+
+    def price(self, groups: Sequence[Group]) -> tuple[Estimate, Support]:
+        """Return the estimate of grouped plans, and the least support among them: emulated, dequantized or native.
+
+        Raises
+        ------
+        TargetError, ValueError     As `estimate` does.
+        """
+        rows = self._choose(groups)
+        counts = np.array([group.layers for group in groups], np.float64)
         numbers, terms, tiers = self._tables()
-        sums = numbers[rows].sum(axis=0)
         rest = self._rest_sums()
-        sums = sums + rest[0]
+        sums = counts @ numbers[rows] + rest[0]
         latency = Figure(value=float(sums[_VALUE]), low=float(sums[_LOW]), high=float(sums[_HIGH]))
-        shares = np.bincount(tiers[rows], weights=numbers[rows, _VALUE], minlength=len(_TIERS)) + rest[2]
+        shares = np.bincount(tiers[rows], weights=counts * numbers[rows, _VALUE], minlength=len(_TIERS)) + rest[2]
         tier = Provenance.of_sum(zip(_TIERS, shares.tolist(), strict=True))
-        summed = dict(zip(self._terms, (terms[rows].sum(axis=0) + rest[1]).tolist(), strict=True))
+        summed = dict(zip(self._terms, (counts @ terms[rows] + rest[1]).tolist(), strict=True))
         uses = Uses(
             memory_s=float(sums[_MEMORY_S]),
             compute_s=float(sums[_COMPUTE_S]),
@@ -116,12 +122,9 @@ class PriceSheet:
         )
         present = {name: seconds for name, seconds in summed.items() if seconds}
         priced = replace(self._rest if self._said is None else self._said, layers=())
-        return total(self.device, self.workload, self.phase, priced, latency, uses, present, tier)
-
-    def support(self, plans: Mapping[str, LayerPlan]) -> Support:
-        """Return the least support among the layers: emulated, dequantized or native."""
-        found = {self._rows[row][3] for row in set(self._choose(plans).tolist())}
-        return next(label for label in (Support.EMULATED, Support.DEQUANTIZED, Support.NATIVE) if label in found)
+        found = {self._rows[row][3] for row in rows.tolist()}
+        support = next(label for label in (Support.EMULATED, Support.DEQUANTIZED, Support.NATIVE) if label in found)
+        return total(self.device, self.workload, self.phase, priced, latency, uses, present, tier), support
 
     def totals(self, recipes: Sequence[Mapping[str, LayerPlan]], choices: NDArray[np.integer] | None = None) -> Totals:
         """Return the costs of many points.
@@ -137,7 +140,7 @@ class PriceSheet:
         ValueError                  If `choices` does not fit, or a plan names no layer or has another shape.
         """
         for recipe in recipes:
-            self._check(recipe)
+            self.kinds.check(recipe)
         if choices is None:
             choices = np.repeat(np.arange(len(recipes))[:, None], len(self.layers), axis=1)
         if choices.ndim != 2 or choices.shape[1] != len(self.layers):
@@ -151,7 +154,7 @@ class PriceSheet:
             lookup = np.zeros((len(recipes), len(self.layers)), np.intp)
             for index, recipe in enumerate(recipes):
                 for position, layer in enumerate(self.layers):
-                    found = self._find(position, recipe.get(layer.name, _FLOAT), cached)
+                    found = self._find(self.kinds.of[position], recipe.get(layer.name, _FLOAT), cached)
                     if isinstance(found, str):
                         refusals[index, position] = f"layer {layer.name}: {found}"
                     else:
@@ -192,30 +195,26 @@ class PriceSheet:
             refused=refused,
         )
 
-    def _check(self, plans: Mapping[str, LayerPlan]) -> None:
-        strangers = sorted(set(plans) - self._names)
-        if strangers:
-            raise ValueError(f"plans must name weight layers of {self.workload.name}; {strangers[0]!r} is none")
-
-    def _choose(self, plans: Mapping[str, LayerPlan]) -> NDArray[np.intp]:
-        """Rows of the table for one set of plans; on a CPU, those for weights that fit its cache if they all do."""
-        rows = self._chosen(plans, cached=False)
+    def _choose(self, groups: Sequence[Group]) -> NDArray[np.intp]:
+        """Rows of the table, one a group; on a CPU, those for weights that fit its cache if they all do."""
+        rows = self._chosen(groups, cached=False)
         if self.device.kind == "cpu":
-            resident = sum(self._rows[row][0][_RESIDENT] for row in rows.tolist())
-            if resident < _CACHE_SHARE * self._cache_bytes:
-                return self._chosen(plans, cached=True)
+            held = [self._rows[row][0][_RESIDENT] * group.layers for row, group in zip(rows, groups, strict=True)]
+            if sum(held) < _CACHE_SHARE * self._cache_bytes:
+                return self._chosen(groups, cached=True)
         return rows
 
-    def _chosen(self, plans: Mapping[str, LayerPlan], cached: bool) -> NDArray[np.intp]:
-        found = [self._find(i, plans.get(layer.name, _FLOAT), cached) for i, layer in enumerate(self.layers)]
-        for layer, row in zip(self.layers, found, strict=True):
-            if isinstance(row, str):
-                raise TargetError(f"layer {layer.name}: {row}")
-        return np.array(found, np.intp)
+    def _chosen(self, groups: Sequence[Group], cached: bool) -> NDArray[np.intp]:
+        rows = np.zeros(len(groups), np.intp)
+        for index, group in enumerate(groups):
+            found = self._find(group.kind, group.plan, cached)
+            if isinstance(found, str):
+                raise TargetError(f"layer {group.first}: {found}")
+            rows[index] = found
+        return rows
 
-    def _find(self, position: int, plan: LayerPlan, cached: bool) -> int | str:
-        """Row of a layer under a plan, priced at the first call; the reason in words if it is absent."""
-        kind = self._kinds[position]
+    def _find(self, kind: int, plan: LayerPlan, cached: bool) -> int | str:
+        """Row of a kind of layer under a plan, priced at the first call; the reason in words if it is absent."""
         met = self._met.get((kind, id(plan), cached))
         if met is None:
             met = self._met[kind, id(plan), cached] = plan, self._priced(kind, plan, cached)
@@ -226,7 +225,7 @@ class PriceSheet:
         known = self._known.get(key)
         if known is not None:
             return known
-        layer = self._examples[kind]
+        layer = self.kinds.examples[kind]
         options = self.options
         if options.measured is not None:
             size = _ALL_CACHE if cached else _NO_CACHE
@@ -267,11 +266,6 @@ class PriceSheet:
 
 
 _FLOAT = LayerPlan()
-
-
-def _kind(layer: Linear | Convolution) -> object:
-    """What decides a layer's price beside its plan: everything but its name."""
-    return replace(layer, name="")
 
 
 def _row(layer: LayerEstimate) -> tuple[list[float], dict[str, float], int, Support]:

@@ -18,18 +18,20 @@ def shape_plans(workload: Workload, recipe: Recipe) -> dict[str, LayerPlan]:
     ConfigError                     If the recipe does not fit the workload.
     """
     plans: dict[str, LayerPlan] = {}
-    known: dict[LayerPlan, LayerPlan] = {}  # equal plans are one object, which prices are found by
+    known: dict[tuple[object, ...], LayerPlan] = {}  # equal plans are one object, which prices are found by
     assignment = assign(workload, recipe)
     for layer in workload.weight_layers():
         chosen = assignment.layers.get(layer.name)
         if chosen is None:
             continue
-        asymmetric = isinstance(chosen.weights, IntFormat) and not chosen.weights.signed
-        spec = TensorSpec.of(
-            *layer.weight_shape, chosen.weights, chosen.pattern, chosen.group_size, asymmetric=asymmetric
-        )
-        plan = LayerPlan(spec=spec, activation=chosen.activations.name)
-        plans[layer.name] = known.setdefault(plan, plan)
+        key = *layer.weight_shape, chosen
+        if key not in known:
+            asymmetric = isinstance(chosen.weights, IntFormat) and not chosen.weights.signed
+            spec = TensorSpec.of(
+                *layer.weight_shape, chosen.weights, chosen.pattern, chosen.group_size, asymmetric=asymmetric
+            )
+            known[key] = LayerPlan(spec=spec, activation=chosen.activations.name)
+        plans[layer.name] = known[key]
     return plans
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sparsefab.cost_models.estimate import LayerPlan
+from sparsefab.cost_models.grouping import layer_kinds
 from sparsefab.errors import SparseFabError, StorageError
 from sparsefab.formats import storage_layout
 from sparsefab.models.compress import PUBLISHED
@@ -22,7 +23,7 @@ from sparsefab.workload import Workload
 __all__ = ["ShapeEvaluator", "ShapeExplorer", "shape_jobs"]
 
 _CHUNK = 600  # points priced together and stored in one file
-_FEW = 400  # points that are priced here, sooner than workers start
+_FEW = 2_000  # points that are priced here, sooner than workers start
 _FLOAT_BYTES = 2
 
 
@@ -42,15 +43,16 @@ class ShapeEvaluator:
 
     def __call__(self, job: Job) -> Accuracy:
         """Bytes of the weights with all their metadata."""
-        plans, total = self.plans(job), 0.0
-        names = []
-        for layer in self.workload.weight_layers():
-            plan = plans.get(layer.name)
-            if plan is None or plan.spec is None:
-                names.append(layer.name)
-                total += layer.weight_shape[0] * layer.weight_shape[1] * _FLOAT_BYTES
+        total = 0.0
+        plans, kinds = self.plans(job), layer_kinds(self.workload)
+        for group in kinds.group(plans):
+            if group.plan.spec is None:
+                rows, columns = kinds.examples[group.kind].weight_shape
+                total += group.layers * rows * columns * _FLOAT_BYTES
             else:
-                total += sum(storage_layout(plan.spec).section_bytes(plan.spec).values())
+                spec = group.plan.spec
+                total += group.layers * sum(storage_layout(spec).section_bytes(spec).values())
+        names = [layer.name for layer in kinds.layers if layer.name not in plans]
         return Accuracy(
             metric=None,
             better=None,

@@ -11,12 +11,12 @@ from sparsefab.reports.dask_workers import DaskWorkers
 from sparsefab.reports.explore import Explorer, ProgressFunction, flat
 from sparsefab.reports.objectives import DEFAULT_OBJECTIVES, SHAPE_OBJECTIVES, objectives_of
 from sparsefab.reports.points import Job, LayerError, Point
+from sparsefab.reports.pricer import Pricer
 from sparsefab.reports.search import Problem, grid, search
 from sparsefab.reports.shapes import ShapeEvaluator, ShapeExplorer, shape_jobs
 from sparsefab.reports.space import Space
 from sparsefab.reports.store import Store
 from sparsefab.reports.sweep import (
-    Pricer,
     RecipeEvaluator,
     cases_for,
     full_job,

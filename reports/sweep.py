@@ -1,16 +1,14 @@
-"""Explore a model: recipes judged bit-true in worker processes, priced on targets, fronts refined."""
+"""Explore a model: jobs of recipes, judged bit-true in worker processes, and the cases to price them for."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from sparsefab.cost_models.batch import PriceSheet
-from sparsefab.cost_models.estimate import Estimate, Figure, Options
-from sparsefab.cost_models.kv import PLAIN_BYTES, KvCache, cache_bytes
-from sparsefab.errors import TargetError, VerificationError
+from sparsefab.cost_models.estimate import Options
+from sparsefab.errors import VerificationError
 from sparsefab.formats import pack, storage_layout
 from sparsefab.models.compress import CompressedModel, Recipe, compress
 from sparsefab.models.compress.recipe import recipe_from_text
@@ -30,16 +28,13 @@ from sparsefab.models.evaluate.evaluation import Progress
 from sparsefab.models.evaluate.tasks import Task
 from sparsefab.models.model import Model
 from sparsefab.models.source import Source
-from sparsefab.reports.plans import plans_json, plans_of
-from sparsefab.reports.points import Accuracy, Case, Cost, Evaluation, Interval, Job, LayerError, Provenance, Support
-from sparsefab.reports.shapes import ShapeEvaluator
-from sparsefab.reports.space import accelerator
+from sparsefab.reports.plans import plans_json
+from sparsefab.reports.points import Accuracy, Case, Interval, Job, LayerError
 from sparsefab.reports.store import Store
 from sparsefab.targets import Device
-from sparsefab.workload import Attention, Convolution, Linear, Phase, Workload
+from sparsefab.workload import Workload
 
 __all__ = [
-    "Pricer",
     "RecipeEvaluator",
     "cases_for",
     "full_job",
@@ -152,122 +147,7 @@ def layer_errors(store: Store, jobs: Sequence[Job]) -> list[LayerError]:
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pricer:
-    """(Evaluation, Case) -> Cost, by the cost models.
-
-    shapes : ShapeEvaluator | None  Where the plans of a model known by shape alone come from.
-    """
-
-    workload: Workload
-    targets: Mapping[str, tuple[Device, Options]]
-    shapes: ShapeEvaluator | None = None
-    _sheets: dict[tuple[object, ...], tuple[PriceSheet, float]] = field(default_factory=dict, compare=False, repr=False)
-
-    def __call__(self, evaluation: Evaluation, case: Case) -> Cost:
-        """Price a recipe; what the target has no kernel for, or does not fit it, is 'absent' with the reason."""
-        if evaluation.accuracy is None:
-            raise ValueError("an evaluation without accuracy has no plans to price")
-        details = evaluation.accuracy.details
-        plans = plans_of(details) if self.shapes is None else self.shapes.plans(evaluation.job)
-        calibration = details.get("calibration")
-        try:
-            sheet, macs = self._sheet(case, None if calibration is None else str(calibration))
-            return _cost(sheet.estimate(plans), sheet, sheet.support(plans).value, macs)
-        except TargetError as error:
-            return Cost(status="absent", reason=str(error), support="absent", item=_item(self.workload))
-        except ValueError as error:
-            if not case.arch:
-                raise
-            reason = f"no such accelerator: {error}"
-            return Cost(status="absent", reason=reason, support="absent", item=_item(self.workload))
-
-    def _sheet(self, case: Case, calibration: str | None) -> tuple[PriceSheet, float]:
-        """Prices of the layers in a case, and its multiplications; kept from recipe to recipe."""
-        key = (case.target, case.arch, case.phase, case.batch, case.context, case.kv, calibration)
-        if key not in self._sheets:
-            device, options = self.targets[case.target]
-            if calibration is not None:
-                options = replace(options, calibration=calibration)
-            if device.kind == "fpga" and options.arch is None:
-                options = replace(options, arch=accelerator(device, case.arch))
-            if case.kv:
-                options = replace(options, kv=KvCache.from_text(case.kv))
-            phase = Phase(kind=case.phase, batch=case.batch, context=case.context)
-            self._sheets[key] = PriceSheet(self.workload, device, phase, options), _macs(self.workload, phase)
-        return self._sheets[key]
-
-
-def _cost(result: Estimate, sheet: PriceSheet, support: Support, macs: float) -> Cost:
-    workload, device = sheet.workload, sheet.device
-    price = result.price_per_million_tokens_usd
-    blocks = {name: _interval(figure) for name, figure in result.resources.items()}
-    bram36 = result.resources.get("bram36")  # one is two of 18 Kbit
-    provenance: Provenance = result.provenance.value
-    terms: dict[str, object] = {"terms_s": dict(result.terms_s), "notes": [*result.notes, *_cache_notes(sheet.options)]}
-    terms["sources"] = list(result.sources)
-    terms["operations"] = 2.0 * macs
-    terms["traffic_bytes"] = float(result.traffic_bytes)
-    terms["peak_op_per_s"] = _peaks(device, sheet.options)
-    terms["bandwidth_bytes_per_s"] = device.memory.bandwidth_bytes_per_s.value
-    if workload.family == "decoder":
-        kv, phase = sheet.options.kv, sheet.phase
-        terms["kv_cache_bytes"] = cache_bytes(workload, phase, kv, PLAIN_BYTES[device.kind])
-        terms["kv_extra_operations"] = 2.0 * sum(kv.extra_macs(layer, phase) for layer in workload.attentions())
-    terms["memory_capacity_bytes"] = device.memory.capacity_bytes.value
-    return Cost(
-        item=_item(workload),
-        latency_s=_interval(result.latency_s),
-        throughput_tokens_per_s=_interval(result.throughput_tokens_per_s),
-        energy_per_token_j=_interval(result.energy_per_token_j),
-        power_w=_interval(result.power_w),
-        price_per_million_tokens_usd=None if price is None else _interval(price),
-        memory_bytes=_interval(result.memory_bytes),
-        lut=blocks.get("lut"),
-        ff=blocks.get("ff"),
-        dsp=blocks.get("dsp"),
-        bram18=None if bram36 is None else _interval(bram36.times(2.0)),
-        uram=blocks.get("uram"),
-        support=support,
-        provenance=provenance,
-        terms=terms,
-    )
-
-
-def _cache_notes(options: Options) -> tuple[str, ...]:
-    return () if options.kv == KvCache() else ("what the cache's format loses of the accuracy is not judged",)
-
-
-def _macs(workload: Workload, phase: Phase) -> float:
-    """Multiplications of a phase, dense; the output projection is read at the last position of a sequence only."""
-    total = 0.0
-    for layer in workload.layers:
-        if isinstance(layer, Linear | Convolution):
-            last = isinstance(layer, Linear) and layer.head and workload.family == "decoder"
-            total += layer.macs(phase.batch if last else phase.tokens)
-        elif isinstance(layer, Attention):
-            seen = 0.5 if layer.causal and phase.kind == "prefill" else 1.0
-            total += layer.macs(phase.tokens, phase.context) * seen
-    return total
-
-
-def _item(workload: Workload) -> str:
-    return "image" if workload.family == "cnn" else "token"
-
-
-def _peaks(device: Device, options: Options) -> dict[str, float]:
-    """Operations a second at the data sheet's or the measured peak, by arithmetic; a multiply-add is two."""
-    if device.gpu is not None:
-        return {name: peak.value for name, peak in device.gpu.peak_op_per_s.items() if name in ("fp16", "int8")}
-    if device.cpu is not None:
-        per_cycle = {"int8": device.cpu.int8_op_per_cycle_per_core, "fp32": device.cpu.fp32_op_per_cycle_per_core}
-        rate = device.cpu.cores * device.cpu.clock_hz.value
-        return {name: quantity.value * rate for name, quantity in per_cycle.items()}
-    arch = options.arch
-    return {} if arch is None else {"int8": 2.0 * arch.macs_per_cycle * arch.clock_hz}
-
-
-def _interval(figure: "Figure | object") -> Interval:
+def _interval(figure: object) -> Interval:
     value, low, high = (getattr(figure, part) for part in ("value", "low", "high"))
     # too few samples for an interval: the figure stands alone
     return Interval(value=value, low=value if low is None else low, high=value if high is None else high)

@@ -4,7 +4,7 @@ A chart compares points at one batch, context and key/value cache (a setting). T
 most targets and phases have in common.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,7 @@ class View:
     """Points of one model with their standings, and how to show them.
 
     objectives                   The first is drawn upwards, the second across.
+    panels                       What can be drawn at a setting, in a phase.
     """
 
     objectives: tuple[Objective, ...]
@@ -53,6 +54,7 @@ class View:
     targets: tuple[str, ...]
     settings: tuple[Setting, ...]
     loss_scale: LossScale
+    panels: Mapping[tuple[Setting, Phase], tuple[Standing, ...]]
 
     @classmethod
     def of(
@@ -73,6 +75,7 @@ class View:
             targets=tuple(targets),
             settings=_settings(ranked),
             loss_scale=_loss_scale(ranked, chosen[0]),
+            panels=_panels(ranked),
         )
 
     @property
@@ -155,14 +158,7 @@ class View:
 
     def at(self, setting: Setting, phase: Phase, target: str | None = None) -> list[Standing]:
         """What can be drawn in one panel."""
-        return [
-            s
-            for s in self.standings
-            if s.rank != "none"
-            and s.point.phase == phase
-            and Setting.of(s.point) == setting
-            and target in (None, s.point.target)
-        ]
+        return [s for s in self.panels.get((setting, phase), ()) if target in (None, s.point.target)]
 
     def device(self, target: str) -> Device:
         """The kind of a target."""
@@ -171,12 +167,21 @@ class View:
 
 def _settings(ranked: Sequence[Standing]) -> tuple[Setting, ...]:
     """Settings with something to draw, the one that most targets and phases share first."""
-    panels: dict[Setting, set[tuple[str, str]]] = {}
+    shared: dict[Setting, set[tuple[str, str]]] = {}
     for standing in ranked:
         if standing.rank != "none":
             point = standing.point
-            panels.setdefault(Setting.of(point), set()).add((point.target, point.phase))
-    return tuple(sorted(panels, key=lambda setting: (-len(panels[setting]), setting)))
+            shared.setdefault(Setting.of(point), set()).add((point.target, point.phase))
+    return tuple(sorted(shared, key=lambda setting: (-len(shared[setting]), setting)))
+
+
+def _panels(ranked: Sequence[Standing]) -> dict[tuple[Setting, Phase], tuple[Standing, ...]]:
+    """Standings with something to draw, by setting and phase, in order."""
+    found: dict[tuple[Setting, Phase], list[Standing]] = {}
+    for standing in ranked:
+        if standing.rank != "none":
+            found.setdefault((Setting.of(standing.point), standing.point.phase), []).append(standing)
+    return {panel: tuple(members) for panel, members in found.items()}
 
 
 def _loss_scale(ranked: Sequence[Standing], upwards: Objective) -> LossScale:

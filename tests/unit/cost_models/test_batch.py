@@ -101,7 +101,7 @@ def test_points_that_a_target_refuses() -> None:
     assert np.isnan(totals.latency_s[1]).all()
     with pytest.raises(TargetError, match=r"layer layers\.0\.self_attn\.q_proj: float weights"):
         sheet.estimate({})
-    assert sheet.support(recipes[0]) is Support.NATIVE
+    assert sheet.price(sheet.kinds.group(recipes[0]))[1] is Support.NATIVE
 
 
 def test_bad_choices() -> None:

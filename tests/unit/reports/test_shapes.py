@@ -75,7 +75,7 @@ def test_caches_are_settings_with_bytes_and_extra_work(tmp_path: Path) -> None:
 
 def test_a_second_sweep_prices_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = explored(tmp_path, recipes=["w8"], targets=["a100"])
-    monkeypatch.setattr("sparsefab.reports.sweep.PriceSheet", None)
+    monkeypatch.setattr("sparsefab.reports.pricer.PriceSheet", None)
     again = explored(tmp_path, recipes=["w8"], targets=["a100"])
     assert again.points == first.points
     assert {point.status for point in again.points} == {"ok"}

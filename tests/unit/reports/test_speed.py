@@ -1,4 +1,4 @@
-"""The rows of speed: on a small part of the sweep here, in full in the slow set."""
+"""The rows of speed: on a small part of the sweep here, in full in tests/benchmarks."""
 
 import time
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sparsefab.reports import speed
-from sparsefab.reports.speed import find_chromium, page_ready_s, sweep_space, validate_speed
+from sparsefab.reports.speed import find_chromium, page_ready_s, sweep_space
 
 _SECONDS, _CORES, _POINTS = 30.0, 2, 10_000
 
@@ -36,9 +36,3 @@ def test_a_page_that_does_not_open_is_an_error(tmp_path: Path) -> None:
         page_ready_s(str(find_chromium()), page)
     page.write_text('<html data-ready-ms="12"></html>')
     assert page_ready_s(str(find_chromium()), page) == pytest.approx(0.012)
-
-
-@pytest.mark.slow
-def test_the_goals_of_speed_are_met() -> None:
-    for row in validate_speed():
-        assert row.passed, row
