@@ -51,12 +51,13 @@ class Choice:
 def format_key(fmt: Format) -> str:
     """Name of a format in the capability table: 'int4' whatever its range, 'e4m3' whatever its special codes.
 
-    'mxfp4' whatever its scales' rounding.
+    'mxfp4' whatever its scales' rounding, but 'mxfp4-b16' where the blocks are not those of the standard.
     """
     if isinstance(fmt, IntFormat):
         return f"{'' if fmt.signed else 'u'}int{fmt.bits}"
     if isinstance(fmt, BlockFormat):
-        return fmt.name.partition("-")[0]
+        name, *details = fmt.name.split("-")
+        return "-".join([name, *(part for part in details if part.startswith("b"))])
     return f"e{fmt.exponent_bits}m{fmt.mantissa_bits}"
 
 

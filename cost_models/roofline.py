@@ -12,7 +12,9 @@ Floats = NDArray[np.float64]
 
 OUTPUT_BYTES = 2.0  # results leave as fp16 or bf16, whatever went in
 #: Bytes of an activation in a kernel's own format.
-FORMAT_BYTES = {"fp16": 2.0, "int8": 1.0, "e4m3": 1.0, "int4": 0.5, "e2m1": 0.5625}
+FORMAT_BYTES = {
+    "fp16": 2.0, "int8": 1.0, "e4m3": 1.0, "int4": 0.5, "e2m1": 0.5625, "mxfp4": 0.53125, "mxfp8_e4m3": 1.03125,
+}  # fmt: skip
 
 
 def kernel_named(name: str) -> Kernel:

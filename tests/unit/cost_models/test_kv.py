@@ -67,6 +67,25 @@ def test_schemes_shrink_the_cache(name: str) -> None:
     assert low - 1e-9 <= ratio <= high + 1e-9
 
 
+_MERGE = 1000 * 1024  # a prefill compares each key of 8 heads of 128 with its neighbour's
+
+
+@pytest.mark.parametrize(("name", "stored", "step", "prefill"), [
+    # 4 bits, fp16 scale and zero point a group of 64, 2 % outliers of 4 bytes; rank 4 a head for keys and for values
+    ("gear", 1000 * VALUES * (0.5 + 4 / 64 + 0.02 * 4) + 2 * 8 * 4 * (1000 + 128) * 2,
+     2 * 32 * (4 * (1000 + 128) + 0.02 * 1000 * 128), 2 * 4 * 1000 * 1024 * 4),
+    # a fifth of the 1,024 channels, 32 newest tokens whole; queries of 128 against 204.8 channels, and their projection
+    ("cskv", VALUES * 2 * (32 + 0.2 * 968), 2 * 32 * (968 * (204.8 - 128) + 204.8 * 128), 2 * 1000 * 1024 * 204.8),
+    ("kvmerger", 500 * VALUES * 2, 0.0, _MERGE),  # half of the tokens
+    ("ems", 256 * VALUES * 2, 0.0, _MERGE),  # 256 tokens
+])  # fmt: skip
+def test_schemes_by_hand(name: str, stored: float, step: float, prefill: float) -> None:
+    cache = KvCache.from_text(name)
+    assert cache.bytes_of(LAYER, 1000, 2.0) == pytest.approx(stored)
+    assert cache.extra_macs(LAYER, Phase(kind="decode", batch=3, context=1000)) == pytest.approx(3 * step)
+    assert cache.extra_macs(LAYER, Phase(kind="prefill", context=1000)) == pytest.approx(prefill)
+
+
 def cost(target: str, kv: str, kind: str = "decode") -> Estimate:
     model = load_workload("llama2-7b")
     plans = {

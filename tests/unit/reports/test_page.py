@@ -196,6 +196,32 @@ def test_filters_narrow_table_and_chart(page: Page, url: str) -> None:
     assert page.errors == []
 
 
+def test_key_value_caches_are_chosen_one_at_a_time(page: Page, tmp_path: Path) -> None:
+    """A chart holds one cache only; the table may hold all, and then says which."""
+    caches = ("", "int4,group=64", "gear")
+    points = [replace(point, key=f"{point.key}-{place}", kv=kv)
+              for point in made_points(6) for place, kv in enumerate(caches)]  # fmt: skip
+    page.open(write_report(tmp_path, points, RUN)["report.html"].as_uri())
+    offered = page.value('[...document.getElementById("setting").options].map((option) => [option.value, option.text])')
+    assert [text.partition("cache ")[2] for _, text in offered[:3]] == ["", "gear", "int4,group=64"]
+    shown = {"": "the device's own"}
+    for value, text in offered[:3]:
+        choose(page, "setting", value)
+        cache = text.partition("cache ")[2]
+        assert set(column(page, "kv")) == {shown.get(cache, cache)}
+        assert count(page) == f"{6 * 6} of {3 * 6 * 6}"
+        titles = page.value(
+            """[...document.querySelectorAll('#panels canvas[role="img"]')].map((one) => one.ariaLabel)"""
+        )
+        assert len(titles) == 2
+        assert all((f"cache {cache}" in title) if cache else ("cache" not in title) for title in titles)
+    assert offered[3] == ["", "all (table only)"]
+    choose(page, "setting", "")
+    assert set(column(page, "kv")) == {"the device's own", *caches[1:]}
+    assert page.value('document.querySelectorAll("#panels .panel").length') == 0
+    assert page.errors == []
+
+
 def test_the_front_that_is_drawn_is_the_front(page: Page, url: str) -> None:
     page.open(url)
     page.value('document.querySelector("#front-only").click()')
