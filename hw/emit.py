@@ -84,7 +84,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmitManifest:
-    """What was emitted, from what, by what; `path` is the folder that holds top.v and manifest.json."""
+    """What was emitted, from what, by what; `path` is the folder that holds top.v and manifest.json.
+
+    files : {name: SHA-256}    What lies beside top.v.
+    """
 
     path: Path
     block: str
@@ -93,6 +96,7 @@ class EmitManifest:
     modules: tuple[str, ...]
     sha256: str
     verilog_bytes: int
+    files: dict[str, str]
     seed: int
     command: tuple[str, ...]
     versions: dict[str, str]
@@ -160,7 +164,7 @@ def emit(
     axis: bool = False,
     part: str | None = None,
     clock_hz: float = 225e6,
-    files: Mapping[str, str] | None = None,
+    beside: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None,
     seed: int = 0,
     command: Sequence[str] | None = None,
 ) -> EmitManifest:
@@ -175,7 +179,8 @@ def emit(
     axis : bool                Put AXI4-Stream ports around the block.
     part : str | None          A device: write synth.tcl and clock.xdc for it, too.
     clock_hz : float           Clock that clock.xdc asks for.
-    files : {name: text}       Written beside it, such as a testbench.
+    beside : {module: text} -> {name: text}
+                               Files that go with the Verilog, such as a testbench.
     seed : int                 Recorded for whoever chose the design by a search.
     command : sequence of str  What the user typed; None records this process's arguments.
 
@@ -184,10 +189,10 @@ def emit(
     StorageError               If the folder cannot be written; nothing half-written is left behind.
     """
     modules = block.modules(parameters, primitives=primitives, axis=axis)
-    extra = dict(files or {})
+    files = dict(beside(modules)) if beside is not None else {}
     if part is not None:
         top, clock = (AXIS_TOP, "aclk") if axis else (TOP, "clk")
-        extra |= vivado_files(top=top, clock=clock, part=part, clock_hz=clock_hz)
+        files |= vivado_files(top=top, clock=clock, part=part, clock_hz=clock_hz)
     text = "\n".join(modules.values())
     digest = hashlib.sha256(text.encode()).hexdigest()
     path = Path(out_dir) / f"{block.label(parameters)}-{digest[:8]}"
@@ -199,12 +204,13 @@ def emit(
         modules=tuple(modules),
         sha256=digest,
         verilog_bytes=len(text.encode()),
+        files={name: hashlib.sha256(content.encode()).hexdigest() for name, content in sorted(files.items())},
         seed=seed,
         command=tuple(command if command is not None else sys.argv),
         versions=_versions(),
     )
     record = {name: value for name, value in asdict(manifest).items() if name != "path"}
-    _write_folder(path, {"top.v": text, **extra, "manifest.json": json.dumps(record, indent=2) + "\n"})
+    _write_folder(path, {"top.v": text, **files, "manifest.json": json.dumps(record, indent=2) + "\n"})
     return manifest
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from sparsefab.sim.products import Product, accumulate_streams, array_streams
 from sparsefab.sim.report import MODES, RunReport, VerifyReport
 from sparsefab.sim.simulator import GSR_CYCLES, SimulatorName, build, run_bench, simulators
 from sparsefab.sim.stimuli import (
+    SLOTS,
     ChainStimuli,
     chain_kinds,
     packed_stimuli,
@@ -34,8 +35,6 @@ __all__ = [
     "verify_array",
     "verify_chain",
 ]
-
-SLOTS: Final = (0, 1, 2, 4, 8, 16)
 
 
 def verify_chain(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,15 @@ from sparsefab.formats.bits import unpack_bits
 from sparsefab.sim.reference.chain import beat_sums, fill_banks
 
 __all__ = [
+    "SLOTS",
     "ChainStimuli",
     "chain_kinds",
     "packed_stimuli",
     "random_stimuli",
     "steady_stimuli",
 ]
+
+SLOTS: Final = (0, 1, 2, 4, 8, 16)  # N of N:16 that random stimuli take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

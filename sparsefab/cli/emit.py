@@ -1,4 +1,4 @@
-"""`sparsefab emit`: write the Verilog of a block, with a manifest and, if asked, its resources."""
+"""`sparsefab emit`: write the Verilog of a block, its testbench, a manifest and, if asked, its resources."""
 
 import argparse
 from pathlib import Path
@@ -26,6 +26,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--axis", action="store_true", help="AXI4-Stream ports: aclk, aresetn, tdata, tlast")
     parser.add_argument("--part", metavar="PART", help="also write synth.tcl and clock.xdc for this Vivado part")
     parser.add_argument("--clock-mhz", type=float, default=225.0, metavar="F", help="of clock.xdc (default: 225)")
+    parser.add_argument("--no-testbench", action="store_true", help="leave out top_tb.v and its vectors")
     parser.add_argument("--resources", action="store_true", help="map with Yosys and count LUT, FF, DSP")
     parser.add_argument("-o", "--out", type=Path, default=Path("build"), metavar="DIR", help="default: build")
     add_common(parser, seed=True)
@@ -34,17 +35,20 @@ def add_parser(verbs: Verbs) -> None:
 
 def add_parameters(parser: argparse.ArgumentParser) -> None:
     """Add what gives a block its parameters."""
-    parser.add_argument("--dsps", type=positive, metavar="L", help="DSPs in the chain (default: 64)")
+    parser.add_argument("--dsps", type=positive, metavar="L", help="DSPs in a chain (default: 64)")
     parser.add_argument("--arch", type=Path, metavar="FILE", help="the block's parameters in TOML")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="one parameter, after --arch; repeatable"
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="one parameter, after --arch, such as lanes=1 or chain.dsps=16; repeatable",
     )
 
 
 def block_parameters(options: argparse.Namespace, block: "Block") -> Any:
     """Read a block's parameters: its defaults or --arch, then --dsps and --set."""
     import tomllib
-    from dataclasses import fields
 
     from sparsefab import config
 
@@ -52,19 +56,56 @@ def block_parameters(options: argparse.Namespace, block: "Block") -> Any:
     given = block.default if options.arch is None else config.load(options.arch, kind)
     if options.arch is not None and options.dsps is not None:
         raise ValueError("give --arch or --dsps, not both")
-    settings = ([] if options.dsps is None else [f"dsps={options.dsps}"]) + options.set
+    settings = [tuple(text.partition("=")) for text in options.set]
+    if options.dsps is not None:
+        settings.insert(0, (_path_of_dsps(block), "=", str(options.dsps)))
     if not settings:
         return given
-    values: dict[str, object] = {field.name: getattr(given, field.name) for field in fields(kind)}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
+    table = tomllib.loads(config.dumps(given))
+    for name, equals, text in settings:
         if not equals:
-            raise ValueError(f"--set takes NAME=VALUE, not {setting!r}")
+            raise ValueError(f"--set takes NAME=VALUE, not {name!r}")
         try:
-            values[name.strip()] = tomllib.loads(f"value = {text}")["value"]
+            value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
-            values[name.strip()] = text  # a word needs no quotes
-    return config.build(values, kind, source=f"parameters of {block.name}")
+            value = text  # a word needs no quotes
+        *parents, last = name.strip().split(".")
+        inner: Any = table
+        for parent in parents:
+            inner = inner.setdefault(parent, {}) if isinstance(inner, dict) else None
+        if not isinstance(inner, dict):
+            raise ValueError(f"--set {name.strip()}: {'.'.join(parents)} has no parameters of its own")
+        inner[last] = value
+    return config.build(table, kind, source=f"parameters of {block.name}")
+
+
+def _path_of_dsps(block: "Block") -> str:
+    """The one parameter of a block that counts a chain's DSPs, wherever it is nested."""
+    names = list(_flat(block.default))
+    for name in names:
+        if name.split(".")[-1] == "dsps":
+            return name
+    raise ValueError(f"--dsps: block {block.name} has no chain; its parameters are {', '.join(names)}")
+
+
+def _flat(parameters: object) -> dict[str, str]:
+    """{dotted name: value as --set takes it} of a block's parameters."""
+    import json
+    import tomllib
+
+    from sparsefab import config
+
+    found: dict[str, str] = {}
+
+    def visit(table: dict[str, Any], prefix: str) -> None:
+        for name, value in table.items():
+            if isinstance(value, dict):
+                visit(value, f"{prefix}{name}.")
+            else:
+                found[prefix + name] = json.dumps(value)
+
+    visit(tomllib.loads(config.dumps(parameters)), "")
+    return found
 
 
 def run(options: argparse.Namespace) -> int:
@@ -85,6 +126,7 @@ def run(options: argparse.Namespace) -> int:
         axis=options.axis,
         part=options.part,
         clock_hz=options.clock_mhz * 1e6,
+        testbench=not options.no_testbench,
     )
     result: dict[str, object] = {
         "block": block.name,
@@ -93,6 +135,7 @@ def run(options: argparse.Namespace) -> int:
         "sha256": manifest.sha256,
         "verilog_bytes": manifest.verilog_bytes,
         "modules": list(manifest.modules),
+        "files": manifest.files,
         "config": manifest.config,
     }
     if options.resources:
@@ -108,6 +151,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print(manifest.verilog)
     print(f"  {si(float(manifest.verilog_bytes), 'B')}, {len(manifest.modules)} modules, sha256 {manifest.sha256[:16]}")
+    if manifest.files:
+        print(f"  beside it: {', '.join(manifest.files)}")
     resources = result.get("resources")
     if isinstance(resources, dict):
         share = f" ({resources['lut_per_dsp']:.1f} a DSP)" if resources["dsp"] else ""
@@ -119,7 +164,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from sparsefab import config
     from sparsefab.cli.output import print_json, print_table
     from sparsefab.hw.blocks import BLOCKS
 
@@ -131,7 +175,7 @@ def _list(options: argparse.Namespace) -> int:
         "Blocks",
         ["block", "what", "AXI4-Stream", "parameters (defaults)"],
         [
-            [b.name, b.description, "yes" if b.axis else "no", config.dumps(b.default).strip().replace("\n", ", ")]
+            [b.name, b.description, "yes" if b.axis else "no", ", ".join(map("=".join, _flat(b.default).items()))]
             for b in blocks
         ],
     )

@@ -30,9 +30,10 @@ def emit(
     axis: bool = False,
     part: str | None = None,
     clock_hz: float = 225e6,
+    testbench: bool = True,
     command: Sequence[str] | None = None,
 ) -> "EmitManifest":
-    """Write the Verilog of a block and its manifest under `out`.
+    """Write the Verilog of a block, a testbench and its manifest under `out`.
 
     Parameters
     ----------
@@ -40,19 +41,25 @@ def emit(
     block : str                 A name of `hw.blocks.BLOCKS`.
     axis : bool                 AXI4-Stream ports.
     part, clock_hz              Also write Tcl and XDC for out-of-context synthesis in Vivado.
+    testbench : bool            Also write a self-checking testbench and its vectors, where the block has any.
     """
+    from functools import partial
+
     from sparsefab.hw.blocks import BLOCKS
     from sparsefab.hw.emit import emit
+    from sparsefab.sim.testbench import block_testbench
 
     found = BLOCKS.get(block)
+    given = found.default if parameters is None else parameters
     return emit(
         found,
-        found.default if parameters is None else parameters,
+        given,
         out,
         primitives=primitives,
         axis=axis,
         part=part,
         clock_hz=clock_hz,
+        beside=partial(block_testbench, block, given, axis=axis, seed=self.seed) if testbench else None,
         seed=self.seed,
         command=command,
     )

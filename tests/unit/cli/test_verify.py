@@ -59,7 +59,13 @@ def test_a_missing_tool_is_named_and_not_counted(
         (["emit", "chian"], "did you mean chain"),
         (["emit", "chain", "--set", "dsps"], "--set takes NAME=VALUE, not 'dsps'"),
         (["emit", "chain", "--set", "dsps=9"], "dsps must be a positive multiple of segment"),
-        (["emit", "requantize", "--dsps", "8"], "dsps: unknown key"),
+        (
+            ["emit", "requantize", "--dsps", "8"],
+            "--dsps: block requantize has no chain; its parameters are accumulator",
+        ),
+        (["emit", "array", "--dsps", "9"], "dsps must be a positive multiple of segment"),
+        (["emit", "array", "--set", "chains.dsps=8"], "--set chains.dsps: chains has no parameters of its own"),
+        (["emit", "array", "--set", "chain.length=8"], "chain.length: unknown key"),
         (["emit", "requantize", "--set", "lanes=two"], "lanes"),
     ],
 )
@@ -73,7 +79,12 @@ def test_parameters_of_a_block(tmp_path: Path, capsys: pytest.CaptureFixture[str
     result = json.loads(capsys.readouterr().out)
     assert result["block"] == "requantize"
     assert result["config"] == {"accumulator_bits": 32, "lanes": 1}
+    assert main(["emit", "accumulate", "--dsps", "16", "--set", "chains=1", "-o", str(tmp_path), "--json"]) == 0
+    config = json.loads(capsys.readouterr().out)["config"]
+    assert (config["chains"], config["chain"]["dsps"]) == (1, 16)
     assert main(["emit", "--list"]) == 0
-    assert "requantize" in capsys.readouterr().out
+    listed = " ".join(capsys.readouterr().out.split())
+    assert "requantize" in listed
+    assert ", ," not in listed
     assert main(["verify", "--list"]) == 0
     assert "twin against reference" in capsys.readouterr().out
