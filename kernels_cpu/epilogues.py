@@ -9,12 +9,12 @@ Packing the four rows of one j instead gives the interleaved form that aligned 4
 
 from typing import Any
 
-from sparsefab.kernels_cpu.intrinsics import pack_i8, pack_i16, pack_u8, read_i16, splat, store
+from sparsefab.kernels_cpu.intrinsics import broadcast, pack_i8, pack_i16, pack_u8, store
 from sparsefab.kernels_cpu.kernel import piece
 from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.reals import added_up_of, real_of
-from sparsefab.kernels_cpu.requantizing import lookup_of, scaled_of, shifted_of
-from sparsefab.kernels_cpu.shuffles import transpose_bytes, transpose_lanes
+from sparsefab.kernels_cpu.requantizing import finished_of, scaled_of, shifted_of
+from sparsefab.kernels_cpu.shuffles import load_lanes, transpose_bytes, transpose_lanes
 from sparsefab.kernels_cpu.vector import f32x16, i8x64, i16x32, i32x16
 
 __all__ = ["epilogue_of"]
@@ -34,10 +34,10 @@ def epilogue_of(output: Output, *, permute: bool) -> Any:
         return _by_rows(_store_sums)
     if output.kind == "f32":
         return _reals(real_of(f32x16, residual=output.residual), added_up_of(f32x16, present=output.statistics))
-    lookup = lookup_of(i8x64, present=output.lookup, permute=permute)
+    finished = finished_of(i8x64, signed=output.kind == "s8", lookup=output.lookup, permute=permute)
     if output.kind == "interleaved":
-        return _interleaved(lookup)
-    return _by_rows(_codes(pack_u8 if output.kind == "u8" else pack_i8, lookup))
+        return _interleaved(finished)
+    return _by_rows(_codes(pack_u8 if output.kind == "u8" else pack_i8, finished))
 
 
 def _by_rows(store_row: Any) -> Any:
@@ -90,23 +90,23 @@ def _shifted(layer, row, x):
     return x0, x1, _shifted_16(layer, row, x2), _shifted_16(layer, row, x3)
 
 
-def _codes(pack: Any, lookup: Any) -> Any:
+def _codes(pack: Any, finished: Any) -> Any:
     @piece
     def store_row(to, layer, row, x):
         """Store the 64 codes of a row."""
         x0, x1, x2, x3 = _shifted(layer, row, x)
-        multiplier = splat(i16x32, read_i16(layer.multipliers + 2 * row))
+        multiplier = broadcast(i16x32, layer.multiplier_lanes + 8 * row)
         low, high = _scaled(layer, pack_i16(x0, x1), multiplier), _scaled(layer, pack_i16(x2, x3), multiplier)
-        store(to, lookup(layer, pack(low, high)))
+        store(to, finished(layer, pack(low, high)))
 
     return store_row
 
 
-def _interleaved(lookup: Any) -> Any:
+def _interleaved(finished: Any) -> Any:
     @piece
     def of_16(to, layer, a, b, c, d, ab, cd):
         low, high = _scaled(layer, pack_i16(a, b), ab), _scaled(layer, pack_i16(c, d), cd)
-        store(to, transpose_bytes(lookup(layer, pack_u8(low, high))))
+        store(to, transpose_bytes(finished(layer, pack_u8(low, high))))
 
     @piece
     def epilogue(to, row_bytes, layer, tokens, row, a, b, c, d):
@@ -115,9 +115,8 @@ def _interleaved(lookup: Any) -> Any:
         b0, b1, b2, b3 = _shifted(layer, row + 1, b)
         c0, c1, c2, c3 = _shifted(layer, row + 2, c)
         d0, d1, d2, d3 = _shifted(layer, row + 3, d)
-        at = layer.multipliers + 2 * row
-        ab = pack_i16(splat(i32x16, read_i16(at)), splat(i32x16, read_i16(at + 2)))
-        cd = pack_i16(splat(i32x16, read_i16(at + 4)), splat(i32x16, read_i16(at + 6)))
+        at = layer.multiplier_lanes + 8 * row
+        ab, cd = load_lanes(i16x32, at), load_lanes(i16x32, at + 16)
         of_16(to, layer, a0, b0, c0, d0, ab, cd)
         of_16(to + 64, layer, a1, b1, c1, d1, ab, cd)
         of_16(to + 128, layer, a2, b2, c2, d2, ab, cd)

@@ -39,7 +39,9 @@ __all__ = [
     "load_bytes",
     "load_unaligned",
     "maximum",
+    "maximum_unsigned",
     "minimum",
+    "minimum_unsigned",
     "multiply_add_bytes",
     "multiply_add_words",
     "multiply_round",
@@ -365,6 +367,8 @@ saturating_add = _make(
 )
 minimum = _make("minimum", "llvm.smin.{type}", 2, _same, "The smaller of signed integers (vpminsd, vpminsw).")
 maximum = _make("maximum", "llvm.smax.{type}", 2, _same, "The larger of signed integers (vpmaxsd, vpmaxsw).")
+minimum_unsigned = _make("minimum_unsigned", "llvm.umin.{type}", 2, _same, "The smaller of unsigned ones (vpminub).")
+maximum_unsigned = _make("maximum_unsigned", "llvm.umax.{type}", 2, _same, "The larger of unsigned ones (vpmaxub).")
 fma = _make("fma", "llvm.fma.{type}", 3, lambda a: (a, (a, a, a)), "a * b + c, rounded once (vfmadd).")
 
 

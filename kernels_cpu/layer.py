@@ -25,9 +25,17 @@ LAYER = np.dtype(
         ("row_scales", np.int64),  # of float32[rows]
         ("shifts", np.int64),  # of int32[rows], -16 to 31; the half that rounds a shift is in start
         ("multipliers", np.int64),  # of int16[rows]
+        # "lanes": the same again, each as often as it takes to fill a register by a load alone. The broadcast of a
+        # word, and a shift whose count is one number, need the port that packs and unpacks.
+        ("shift_lanes", np.int64),  # of int32[rows][4]
+        ("multiplier_lanes", np.int64),  # of int16[rows][4]
         ("rounding", np.int64),  # 64 * zero_point + 32
+        ("rounding_lanes", np.int64),  # the same in both words of a dword
         ("code_min", np.int64),
         ("code_max", np.int64),
+        ("clamped", np.int64),  # whether these are less than the codes' type holds
+        ("code_min_lanes", np.int64),  # the same in all bytes of a dword
+        ("code_max_lanes", np.int64),
         ("tables", np.int64),  # of a kernel's shuffle indices
         ("lookup", np.int64),  # of uint8[256], on a 64-byte boundary: what becomes of each code
         ("residual", np.int64),  # bytes from out to the residual, an array of the same shape

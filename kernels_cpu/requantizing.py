@@ -8,7 +8,9 @@ from typing import Any
 from sparsefab.kernels_cpu.intrinsics import (
     load,
     maximum,
+    maximum_unsigned,
     minimum,
+    minimum_unsigned,
     multiply_round,
     read_i32,
     saturating_add,
@@ -20,7 +22,7 @@ from sparsefab.kernels_cpu.kernel import piece
 from sparsefab.kernels_cpu.shuffles import load_lanes, look_up_128, look_up_bytes
 from sparsefab.kernels_cpu.vector import VectorType, vector
 
-__all__ = ["lookup_of", "scaled_of", "shifted_of"]
+__all__ = ["finished_of", "scaled_of", "shifted_of"]
 
 
 @functools.cache
@@ -31,7 +33,7 @@ def shifted_of(dwords: VectorType) -> Any:
     def shifted(layer, row, x):
         shift = read_i32(layer.shifts + 4 * row)
         if shift >= 0:
-            return x >> splat(dwords, shift)
+            return x >> load_lanes(dwords, layer.shift_lanes + 16 * row)
         # Saturating to 16 bits first keeps a shift of up to 16 places exact; packing then saturates again.
         return maximum(minimum(x, splat(dwords, 32767)), splat(dwords, -32768)) << splat(dwords, -shift)
 
@@ -40,32 +42,52 @@ def shifted_of(dwords: VectorType) -> Any:
 
 @functools.cache
 def scaled_of(words: VectorType) -> Any:
-    """Return scaled(layer, x, multiplier): multiply, add the zero point, round off the fraction and clamp, s16."""
+    """Return scaled(layer, x, multiplier): multiply, add the zero point and round off the fraction, s16.
+
+    Packing to bytes comes next, which clamps to what they hold, and `finished_of` to less.
+    """
+    dwords = words.of("i32")
 
     @piece
     def scaled(layer, x, multiplier):
-        y = saturating_add(multiply_round(x, multiplier), splat(words, layer.rounding)) >> splat(words, 6)
-        return minimum(maximum(y, splat(words, layer.code_min)), splat(words, layer.code_max))
+        rounding = view(words, splat(dwords, layer.rounding_lanes))
+        return saturating_add(multiply_round(x, multiplier), rounding) >> splat(words, 6)
 
     return scaled
 
 
 @functools.cache
-def lookup_of(bytes_type: VectorType, *, present: bool, permute: bool) -> Any:
-    """Return lookup(layer, codes): each byte replaced by the table's, or the codes as they are if not `present`.
+def finished_of(bytes_type: VectorType, *, signed: bool, lookup: bool, permute: bool) -> Any:
+    """Return finished(layer, codes): bytes clamped to the layer's codes, then each replaced by the table's if `lookup`.
 
     Parameters
     ----------
+    signed : bool                Codes are s8, not u8.
     permute : bool               True uses vpermi2b, two of them and a blend, on 512 bits; False 16 vpshufb, 15 blends.
     """
-    if not present:
-        return _unchanged
-    return _permuted if permute and bytes_type.bits == 512 else _tree_of(bytes_type)
+    clamped = _clamped_of(bytes_type, minimum if signed else minimum_unsigned, maximum if signed else maximum_unsigned)
+    if not lookup:
+        return clamped
+    look_up = _permuted if permute and bytes_type.bits == 512 else _tree_of(bytes_type)
+
+    @piece
+    def finished(layer, codes):
+        return look_up(layer, clamped(layer, codes))
+
+    return finished
 
 
-@piece
-def _unchanged(layer, codes):
-    return codes
+def _clamped_of(kind: VectorType, smaller: Any, larger: Any) -> Any:
+    dwords = kind.of("i32")
+
+    @piece
+    def clamped(layer, codes):
+        if layer.clamped:
+            least = view(kind, splat(dwords, layer.code_min_lanes))
+            return smaller(larger(codes, least), view(kind, splat(dwords, layer.code_max_lanes)))
+        return codes
+
+    return clamped
 
 
 _i8x64 = vector("i8", 64)

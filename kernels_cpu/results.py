@@ -120,11 +120,21 @@ def _prepared_codes(epilogue: Codes, rows: int) -> Prepared:
     shifts = np.where(shifts > 31, 1, np.maximum(shifts, -16))
     narrow = aligned_zeros((len(multipliers) + 4,), np.int16)  # a register of the last group's reads eight
     narrow[: len(multipliers)] = multipliers
-    arrays: dict[str, NDArray[Any]] = {"shifts": aligned_dwords(shifts), "multipliers": narrow}
+    arrays: dict[str, NDArray[Any]] = {
+        "shifts": aligned_dwords(shifts),
+        "multipliers": narrow,
+        "shift_lanes": _repeated(shifts, 4, np.int32),
+        "multiplier_lanes": _repeated(multipliers, 4, np.int16),
+    }
+    code, rounding = np.int8 if epilogue.signed else np.uint8, 64 * int(constants.zero_point) + 32
     numbers = {
-        "rounding": 64 * int(constants.zero_point) + 32,
+        "rounding": rounding,
+        "rounding_lanes": _dword(rounding, np.int16),
         "code_min": int(constants.code_min),
         "code_max": int(constants.code_max),
+        "clamped": int((constants.code_min, constants.code_max) != (least, most)),
+        "code_min_lanes": _dword(int(constants.code_min), code),
+        "code_max_lanes": _dword(int(constants.code_max), code),
     }
     if epilogue.signed and epilogue.interleaved:
         raise ValueError("interleaved codes are u8")
@@ -135,7 +145,7 @@ def _prepared_codes(epilogue: Codes, rows: int) -> Prepared:
         arrays["lookup"][:] = epilogue.table
     kind = "s8" if epilogue.signed else "interleaved" if epilogue.interleaved else "u8"
     output = Output(kind=kind, lookup=epilogue.table is not None)
-    return Prepared(dtype=np.int8 if epilogue.signed else np.uint8, output=output, arrays=arrays, constants=numbers)
+    return Prepared(dtype=code, output=output, arrays=arrays, constants=numbers)
 
 
 def aligned_dwords(values: NDArray[Any]) -> NDArray[np.int32]:
@@ -143,6 +153,17 @@ def aligned_dwords(values: NDArray[Any]) -> NDArray[np.int32]:
     result: NDArray[np.int32] = aligned_empty(values.shape, np.int32)
     result[:] = values
     return result
+
+
+def _repeated(values: NDArray[Any], times: int, dtype: Any) -> NDArray[Any]:
+    result: NDArray[Any] = aligned_empty((len(values), times), dtype)
+    result[:] = values[:, None]
+    return result
+
+
+def _dword(value: int, dtype: Any) -> int:
+    """Return the signed number of 32 bits that copies of `value` make."""
+    return int(np.full(4 // np.dtype(dtype).itemsize, value, dtype).view(np.int32)[0])
 
 
 def _per_row(name: str, array: NDArray[Any], dtype: Any, rows: int) -> NDArray[Any]:

@@ -22,7 +22,6 @@ from sparsefab.kernels_cpu.intrinsics import (
     pack_i8,
     pack_i16,
     pack_u8,
-    read_i16,
     read_i32,
     read_i64,
     splat,
@@ -32,9 +31,10 @@ from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.products import dot_of
 from sparsefab.kernels_cpu.reals import added_up_of, real_of
-from sparsefab.kernels_cpu.requantizing import lookup_of, scaled_of, shifted_of
+from sparsefab.kernels_cpu.requantizing import finished_of, scaled_of, shifted_of
 from sparsefab.kernels_cpu.shuffles import (
     high_halves,
+    load_lanes,
     low_halves,
     store_quarters,
     transpose_bytes,
@@ -192,11 +192,11 @@ def _epilogue(output: Output) -> Any:
         return _by_rows(_store_sums)
     if output.kind == "f32":
         return _reals(real_of(f32x8, residual=output.residual), added_up_of(f32x8, present=output.statistics))
-    lookup = lookup_of(i8x32, present=output.lookup, permute=False)
+    finished = finished_of(i8x32, signed=output.kind == "s8", lookup=output.lookup, permute=False)
     return (
-        _interleaved(lookup)
+        _interleaved(finished)
         if output.kind == "interleaved"
-        else _codes(pack_i8 if output.kind == "s8" else pack_u8, lookup)
+        else _codes(pack_i8 if output.kind == "s8" else pack_u8, finished)
     )
 
 
@@ -240,31 +240,30 @@ def _reals(real: Any, added_up: Any) -> Any:
 @piece
 def _requantize(layer, row, x0, x1):
     """Return 16 codes as s16, by the house's requantization."""
-    multiplier = splat(i16x16, read_i16(layer.multipliers + 2 * row))
+    multiplier = broadcast(i16x16, layer.multiplier_lanes + 8 * row)
     return _scaled(layer, pack_i16(_shifted(layer, row, x0), _shifted(layer, row, x1)), multiplier)
 
 
-def _codes(pack: Any, lookup: Any) -> Any:
+def _codes(pack: Any, finished: Any) -> Any:
     @piece
     def epilogue(to, row_bytes, layer, tokens, row, a, b, c, d, e, f, g, h):
         codes = pack(_requantize(layer, row, a, b), _requantize(layer, row + 1, c, d))
-        store_quarters(to, row_bytes, 16, lookup(layer, codes))
+        store_quarters(to, row_bytes, 16, finished(layer, codes))
         codes = pack(_requantize(layer, row + 2, e, f), _requantize(layer, row + 3, g, h))
-        store_quarters(to + 2 * row_bytes, row_bytes, 16, lookup(layer, codes))
+        store_quarters(to + 2 * row_bytes, row_bytes, 16, finished(layer, codes))
 
     return epilogue
 
 
-def _interleaved(lookup: Any) -> Any:
+def _interleaved(finished: Any) -> Any:
     @piece
     def of_8(to, layer, row, a, b, c, d):
         a, b = _shifted(layer, row, a), _shifted(layer, row + 1, b)
         c, d = _shifted(layer, row + 2, c), _shifted(layer, row + 3, d)
-        at = layer.multipliers + 2 * row
-        ab = pack_i16(splat(i32x8, read_i16(at)), splat(i32x8, read_i16(at + 2)))
-        cd = pack_i16(splat(i32x8, read_i16(at + 4)), splat(i32x8, read_i16(at + 6)))
+        at = layer.multiplier_lanes + 8 * row
+        ab, cd = load_lanes(i16x16, at), load_lanes(i16x16, at + 16)
         codes = pack_u8(_scaled(layer, pack_i16(a, b), ab), _scaled(layer, pack_i16(c, d), cd))
-        store(to, transpose_bytes(lookup(layer, codes)))
+        store(to, transpose_bytes(finished(layer, codes)))
 
     @piece
     def epilogue(to, row_bytes, layer, tokens, row, a, b, c, d, e, f, g, h):

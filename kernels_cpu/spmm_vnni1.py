@@ -41,7 +41,7 @@ from sparsefab.kernels_cpu.intrinsics import (
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.products import dot_of
-from sparsefab.kernels_cpu.requantizing import scaled_of
+from sparsefab.kernels_cpu.requantizing import finished_of, scaled_of
 from sparsefab.kernels_cpu.vector import f32x4, i8x16, i16x8, i32x4
 
 __all__ = ["spmm"]
@@ -113,7 +113,8 @@ def _epilogue(output: Output) -> Any:
         return _store_sums
     if output.kind == "f32":
         return _reals(_plus_residual if output.residual else _as_they_are, _add_up if output.statistics else _leave)
-    return _codes(pack_i8 if output.kind == "s8" else pack_u8, _looked_up if output.lookup else _same)
+    clamped = finished_of(i8x16, signed=output.kind == "s8", lookup=False, permute=False)
+    return _codes(pack_i8 if output.kind == "s8" else pack_u8, clamped, _looked_up if output.lookup else _same)
 
 
 @piece
@@ -172,11 +173,12 @@ def _requantize(layer, row, sums):
     return _scaled(layer, pack_i16(x, x), load_unaligned(i16x8, layer.multipliers + 2 * row))
 
 
-def _codes(pack: Any, lookup: Any) -> Any:
+def _codes(pack: Any, clamped: Any, lookup: Any) -> Any:
     @piece
     def epilogue(to, layer, token_scale, row, sums):
-        codes = _requantize(layer, row, sums)
-        write_i32(to + row, lookup(layer, element(view(i32x4, pack(codes, codes)), 0)))
+        words = _requantize(layer, row, sums)
+        codes = clamped(layer, pack(words, words))
+        write_i32(to + row, lookup(layer, element(view(i32x4, codes), 0)))
 
     return epilogue
 

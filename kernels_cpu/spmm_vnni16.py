@@ -25,7 +25,6 @@ from sparsefab.kernels_cpu.intrinsics import (
     pack_i8,
     pack_i16,
     pack_u8,
-    read_i16,
     read_i32,
     read_i64,
     splat,
@@ -37,8 +36,8 @@ from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.panels import aligned_empty
 from sparsefab.kernels_cpu.products import dot_of
 from sparsefab.kernels_cpu.reals import added_up_of, real_of
-from sparsefab.kernels_cpu.requantizing import lookup_of, scaled_of, shifted_of
-from sparsefab.kernels_cpu.shuffles import join, permute_dwords, transpose_bytes
+from sparsefab.kernels_cpu.requantizing import finished_of, scaled_of, shifted_of
+from sparsefab.kernels_cpu.shuffles import join, load_lanes, permute_dwords, transpose_bytes
 from sparsefab.kernels_cpu.vector import f32x16, i8x16, i8x64, i16x32, i32x16
 
 __all__ = ["spmm", "tables"]
@@ -126,10 +125,10 @@ def _epilogue(output: Output, permute: bool) -> Any:
         return _store_sums
     if output.kind == "f32":
         return _reals(real_of(f32x16, residual=output.residual), added_up_of(f32x16, present=output.statistics))
-    lookup = lookup_of(i8x64, present=output.lookup, permute=permute)
+    finished = finished_of(i8x64, signed=output.kind == "s8", lookup=output.lookup, permute=permute)
     if output.kind == "interleaved":
-        return _codes(pack_u8, lookup, _in_place)
-    return _codes(pack_u8 if output.kind == "u8" else pack_i8, lookup, _by_rows)
+        return _codes(pack_u8, finished, _in_place)
+    return _codes(pack_u8 if output.kind == "u8" else pack_i8, finished, _by_rows)
 
 
 @piece
@@ -153,9 +152,8 @@ def _requantize(layer, row, sums):
     """Return codes as s16, by the house's requantization: in each lane four tokens of rows 0 and 1, and of 2 and 3."""
     a, b = _shifted(layer, row, sums[0]), _shifted(layer, row + 1, sums[1])
     c, d = _shifted(layer, row + 2, sums[2]), _shifted(layer, row + 3, sums[3])
-    at = layer.multipliers + 2 * row
-    ab = pack_i16(splat(i32x16, read_i16(at)), splat(i32x16, read_i16(at + 2)))
-    cd = pack_i16(splat(i32x16, read_i16(at + 4)), splat(i32x16, read_i16(at + 6)))
+    at = layer.multiplier_lanes + 8 * row
+    ab, cd = load_lanes(i16x32, at), load_lanes(i16x32, at + 16)
     return _scaled(layer, pack_i16(a, b), ab), _scaled(layer, pack_i16(c, d), cd)
 
 
@@ -169,10 +167,10 @@ def _in_place(codes, index):
     return transpose_bytes(codes)
 
 
-def _codes(pack: Any, lookup: Any, order: Any) -> Any:
+def _codes(pack: Any, finished: Any, order: Any) -> Any:
     @piece
     def epilogue(to, layer, tokens, row, index, sums):
         ab, cd = _requantize(layer, row, sums)
-        store(to, order(lookup(layer, pack(ab, cd)), index))
+        store(to, order(finished(layer, pack(ab, cd)), index))
 
     return epilogue

@@ -24,7 +24,6 @@ from sparsefab.kernels_cpu.intrinsics import (
     pack_i8,
     pack_i16,
     pack_u8,
-    read_i16,
     read_i32,
     read_i64,
     splat,
@@ -35,7 +34,7 @@ from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.panels import aligned_empty
 from sparsefab.kernels_cpu.reals import added_up_of, real_of
-from sparsefab.kernels_cpu.requantizing import lookup_of, scaled_of, shifted_of
+from sparsefab.kernels_cpu.requantizing import finished_of, scaled_of, shifted_of
 from sparsefab.kernels_cpu.shuffles import (
     high_halves,
     join,
@@ -145,8 +144,8 @@ def _epilogue(output: Output, permute: bool) -> Any:
         return _store_sums
     if output.kind == "f32":
         return _reals(real_of(f32x16, residual=output.residual), added_up_of(f32x16, present=output.statistics))
-    lookup = lookup_of(i8x64, present=output.lookup, permute=permute)
-    return _codes(pack_u8 if output.kind == "u8" else pack_i8, lookup)
+    finished = finished_of(i8x64, signed=output.kind == "s8", lookup=output.lookup, permute=permute)
+    return _codes(pack_u8 if output.kind == "u8" else pack_i8, finished)
 
 
 @piece
@@ -182,14 +181,14 @@ def _reals(real: Any, added_up: Any) -> Any:
 @piece
 def _requantize(layer, row, x0, x1):
     """Return 32 codes as s16."""
-    multiplier = splat(i16x32, read_i16(layer.multipliers + 2 * row))
+    multiplier = broadcast(i16x32, layer.multiplier_lanes + 8 * row)
     return _scaled(layer, pack_i16(_shifted(layer, row, x0), _shifted(layer, row, x1)), multiplier)
 
 
-def _codes(pack: Any, lookup: Any) -> Any:
+def _codes(pack: Any, finished: Any) -> Any:
     @piece
     def of_rows(to, layer, row, dwords, a0, a1, b0, b1):
-        codes = lookup(layer, pack(_requantize(layer, row, a0, a1), _requantize(layer, row + 1, b0, b1)))
+        codes = finished(layer, pack(_requantize(layer, row, a0, a1), _requantize(layer, row + 1, b0, b1)))
         store(to, permute_dwords(view(i32x16, codes), dwords))
 
     @piece
