@@ -6,12 +6,14 @@ import functools
 from typing import Any
 
 from sparsefab.kernels_cpu.intrinsics import (
+    broadcast,
     load,
     maximum,
     maximum_unsigned,
     minimum,
     minimum_unsigned,
     multiply_round,
+    pack_i16,
     read_i32,
     saturating_add,
     select_negative,
@@ -22,7 +24,7 @@ from sparsefab.kernels_cpu.kernel import piece
 from sparsefab.kernels_cpu.shuffles import load_lanes, look_up_128, look_up_bytes
 from sparsefab.kernels_cpu.vector import VectorType, vector
 
-__all__ = ["finished_of", "scaled_of", "shifted_of"]
+__all__ = ["finished_of", "row_of", "rows_of", "scaled_of", "shifted_of"]
 
 
 @functools.cache
@@ -54,6 +56,37 @@ def scaled_of(words: VectorType) -> Any:
         return saturating_add(multiply_round(x, multiplier), rounding) >> splat(words, 6)
 
     return scaled
+
+
+@functools.cache
+def row_of(dwords: VectorType) -> Any:
+    """Return requantized(layer, row, x, y): the sums of one row, packed inside lanes and scaled to words."""
+    words = dwords.of("i16")
+    shifted, scaled = shifted_of(dwords), scaled_of(words)
+
+    @piece
+    def requantized(layer, row, x, y):
+        packed = pack_i16(shifted(layer, row, x), shifted(layer, row, y))
+        return scaled(layer, packed, broadcast(words, layer.multiplier_lanes + 8 * row))
+
+    return requantized
+
+
+@functools.cache
+def rows_of(dwords: VectorType) -> Any:
+    """Return requantized(layer, row, a, b, c, d): of four rows, in each lane four words of rows 0 and 1; of 2 and 3."""
+    words = dwords.of("i16")
+    shifted, scaled = shifted_of(dwords), scaled_of(words)
+
+    @piece
+    def requantized(layer, row, a, b, c, d):
+        a, b = shifted(layer, row, a), shifted(layer, row + 1, b)
+        c, d = shifted(layer, row + 2, c), shifted(layer, row + 3, d)
+        at = layer.multiplier_lanes + 8 * row
+        ab, cd = load_lanes(words, at), load_lanes(words, at + 16)
+        return scaled(layer, pack_i16(a, b), ab), scaled(layer, pack_i16(c, d), cd)
+
+    return requantized
 
 
 @functools.cache

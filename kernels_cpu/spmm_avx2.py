@@ -20,7 +20,6 @@ from sparsefab.kernels_cpu.intrinsics import (
     broadcast,
     load,
     pack_i8,
-    pack_i16,
     pack_u8,
     read_i32,
     read_i64,
@@ -31,10 +30,9 @@ from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.products import dot_of
 from sparsefab.kernels_cpu.reals import added_up_of, real_of
-from sparsefab.kernels_cpu.requantizing import finished_of, scaled_of, shifted_of
+from sparsefab.kernels_cpu.requantizing import finished_of, row_of, rows_of
 from sparsefab.kernels_cpu.shuffles import (
     high_halves,
-    load_lanes,
     low_halves,
     store_quarters,
     transpose_bytes,
@@ -43,11 +41,11 @@ from sparsefab.kernels_cpu.shuffles import (
     unpack_low_bytes,
     unpack_low_words,
 )
-from sparsefab.kernels_cpu.vector import f32x8, i8x32, i16x16, i32x8
+from sparsefab.kernels_cpu.vector import f32x8, i8x32, i32x8
 
 __all__ = ["spmm"]
 
-_shifted, _scaled = shifted_of(i32x8), scaled_of(i16x16)
+_of_row, _of_rows = row_of(i32x8), rows_of(i32x8)
 
 
 _RUN_BYTES = 64 * 16  # of weights
@@ -237,19 +235,12 @@ def _reals(real: Any, added_up: Any) -> Any:
     return epilogue
 
 
-@piece
-def _requantize(layer, row, x0, x1):
-    """Return 16 codes as s16, by the house's requantization."""
-    multiplier = broadcast(i16x16, layer.multiplier_lanes + 8 * row)
-    return _scaled(layer, pack_i16(_shifted(layer, row, x0), _shifted(layer, row, x1)), multiplier)
-
-
 def _codes(pack: Any, finished: Any) -> Any:
     @piece
     def epilogue(to, row_bytes, layer, tokens, row, a, b, c, d, e, f, g, h):
-        codes = pack(_requantize(layer, row, a, b), _requantize(layer, row + 1, c, d))
+        codes = pack(_of_row(layer, row, a, b), _of_row(layer, row + 1, c, d))
         store_quarters(to, row_bytes, 16, finished(layer, codes))
-        codes = pack(_requantize(layer, row + 2, e, f), _requantize(layer, row + 3, g, h))
+        codes = pack(_of_row(layer, row + 2, e, f), _of_row(layer, row + 3, g, h))
         store_quarters(to + 2 * row_bytes, row_bytes, 16, finished(layer, codes))
 
     return epilogue
@@ -258,12 +249,8 @@ def _codes(pack: Any, finished: Any) -> Any:
 def _interleaved(finished: Any) -> Any:
     @piece
     def of_8(to, layer, row, a, b, c, d):
-        a, b = _shifted(layer, row, a), _shifted(layer, row + 1, b)
-        c, d = _shifted(layer, row + 2, c), _shifted(layer, row + 3, d)
-        at = layer.multiplier_lanes + 8 * row
-        ab, cd = load_lanes(i16x16, at), load_lanes(i16x16, at + 16)
-        codes = pack_u8(_scaled(layer, pack_i16(a, b), ab), _scaled(layer, pack_i16(c, d), cd))
-        store(to, transpose_bytes(finished(layer, codes)))
+        ab, cd = _of_rows(layer, row, a, b, c, d)
+        store(to, transpose_bytes(finished(layer, pack_u8(ab, cd))))
 
     @piece
     def epilogue(to, row_bytes, layer, tokens, row, a, b, c, d, e, f, g, h):

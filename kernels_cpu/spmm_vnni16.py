@@ -23,7 +23,6 @@ from sparsefab.kernels_cpu.intrinsics import (
     broadcast,
     load,
     pack_i8,
-    pack_i16,
     pack_u8,
     read_i32,
     read_i64,
@@ -36,13 +35,13 @@ from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.panels import aligned_empty
 from sparsefab.kernels_cpu.products import dot_of
 from sparsefab.kernels_cpu.reals import added_up_of, real_of
-from sparsefab.kernels_cpu.requantizing import finished_of, scaled_of, shifted_of
-from sparsefab.kernels_cpu.shuffles import join, load_lanes, permute_dwords, transpose_bytes
-from sparsefab.kernels_cpu.vector import f32x16, i8x16, i8x64, i16x32, i32x16
+from sparsefab.kernels_cpu.requantizing import finished_of, rows_of
+from sparsefab.kernels_cpu.shuffles import join, permute_dwords, transpose_bytes
+from sparsefab.kernels_cpu.vector import f32x16, i8x16, i8x64, i32x16
 
 __all__ = ["spmm", "tables"]
 
-_shifted, _scaled = shifted_of(i32x16), scaled_of(i16x32)
+_requantized = rows_of(i32x16)
 
 
 @functools.cache
@@ -148,16 +147,6 @@ def _reals(real: Any, added_up: Any) -> Any:
 
 
 @piece
-def _requantize(layer, row, sums):
-    """Return codes as s16, by the house's requantization: in each lane four tokens of rows 0 and 1, and of 2 and 3."""
-    a, b = _shifted(layer, row, sums[0]), _shifted(layer, row + 1, sums[1])
-    c, d = _shifted(layer, row + 2, sums[2]), _shifted(layer, row + 3, sums[3])
-    at = layer.multiplier_lanes + 8 * row
-    ab, cd = load_lanes(i16x32, at), load_lanes(i16x32, at + 16)
-    return _scaled(layer, pack_i16(a, b), ab), _scaled(layer, pack_i16(c, d), cd)
-
-
-@piece
 def _by_rows(codes, index):
     return view(i8x64, permute_dwords(view(i32x16, codes), index))
 
@@ -170,7 +159,7 @@ def _in_place(codes, index):
 def _codes(pack: Any, finished: Any, order: Any) -> Any:
     @piece
     def epilogue(to, layer, tokens, row, index, sums):
-        ab, cd = _requantize(layer, row, sums)
+        ab, cd = _requantized(layer, row, sums[0], sums[1], sums[2], sums[3])
         store(to, order(finished(layer, pack(ab, cd)), index))
 
     return epilogue

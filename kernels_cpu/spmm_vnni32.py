@@ -22,7 +22,6 @@ from sparsefab.kernels_cpu.intrinsics import (
     dot,
     load,
     pack_i8,
-    pack_i16,
     pack_u8,
     read_i32,
     read_i64,
@@ -34,7 +33,7 @@ from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.panels import aligned_empty
 from sparsefab.kernels_cpu.reals import added_up_of, real_of
-from sparsefab.kernels_cpu.requantizing import finished_of, scaled_of, shifted_of
+from sparsefab.kernels_cpu.requantizing import finished_of, row_of
 from sparsefab.kernels_cpu.shuffles import (
     high_halves,
     join,
@@ -48,7 +47,7 @@ from sparsefab.kernels_cpu.vector import f32x16, i8x32, i8x64, i16x32, i32x16
 
 __all__ = ["spmm", "tables"]
 
-_shifted, _scaled = shifted_of(i32x16), scaled_of(i16x32)
+_requantized = row_of(i32x16)
 
 
 @functools.cache
@@ -178,17 +177,10 @@ def _reals(real: Any, added_up: Any) -> Any:
     return epilogue
 
 
-@piece
-def _requantize(layer, row, x0, x1):
-    """Return 32 codes as s16."""
-    multiplier = broadcast(i16x32, layer.multiplier_lanes + 8 * row)
-    return _scaled(layer, pack_i16(_shifted(layer, row, x0), _shifted(layer, row, x1)), multiplier)
-
-
 def _codes(pack: Any, finished: Any) -> Any:
     @piece
     def of_rows(to, layer, row, dwords, a0, a1, b0, b1):
-        codes = finished(layer, pack(_requantize(layer, row, a0, a1), _requantize(layer, row + 1, b0, b1)))
+        codes = finished(layer, pack(_requantized(layer, row, a0, a1), _requantized(layer, row + 1, b0, b1)))
         store(to, permute_dwords(view(i32x16, codes), dwords))
 
     @piece
