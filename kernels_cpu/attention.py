@@ -1,15 +1,14 @@
 """Self-attention of short sequences on 8-bit codes, 16 queries side by side, from and to panels.
 
-    for head, sequence in the panel:
-      keys     s16 [pairs of channels][tokens][2], values s16 [channels][tokens]         widened once
-      for 16 queries:
-        queries  s16 [pairs of channels][16][2]
-        sums     keys x queries, exact s32                4 keys a step: 4 accumulators, vpmaddwd (vpdpwssd)
-        codes    round(255 * 2^(unit * (sum - greatest)))  u8, lane by lane down the keys
-        result   values x codes / sum of codes            4 channels a step, then codes of the next layer
+    arrange     queries s8, keys u8 (code + 128) [channels / 4][W][4], values s8 [channels][W]       once a panel
+    for head, sequence in the panel, 16 queries:
+      levels    keys x queries, exact, then >> coarse: s16     16 keys a step, 16 accumulators, vpdpbusd
+      weights   u8, see `models.evaluate.softmax`              4 keys a step, 32 to a register
+      result    weights x values / sum of weights              16 channels a step, 16 accumulators, then output codes
 
-A query is a lane, so that greatest and sum run down the keys without a horizontal step, and the order of every float
-operation is fixed: `sparsefab.models.evaluate.encoder` states it in NumPy, and the bits are the same.
+A query is a lane (of 32 bits), so that greatest and sum run down the keys without a horizontal step. A dword holds four
+channels of a query, then two keys' levels for it, then four keys' weights: what the next step reads.
+The 128 on the keys adds the same to all sums of a query; they start with what takes it off again.
 """
 # mypy: allow-untyped-defs
 # Kernels are typed by Numba, at the first call.
@@ -28,43 +27,76 @@ from sparsefab.kernels_cpu.intrinsics import (
     view,
 )
 from sparsefab.kernels_cpu.kernel import piece
-from sparsefab.kernels_cpu.lanes import ROUND, ROUND_BITS, dot_pairs, interleave, rounded, store_low_bytes, widen
+from sparsefab.kernels_cpu.lanes import (
+    dot_bytes,
+    interleave,
+    multiply_fractions,
+    rounded,
+    saturating_difference,
+    store_low_bytes,
+)
 from sparsefab.kernels_cpu.ticks import lap, ticks
-from sparsefab.kernels_cpu.vector import f32x16, i8x16, i16x16, i16x32, i32x16
-from sparsefab.models.evaluate.encoder import EXPONENTIAL
+from sparsefab.kernels_cpu.vector import f32x16, i8x16, i8x64, i16x32, i32x16
+from sparsefab.models.evaluate.softmax import HALVED, LEAST_LEVEL, POWERS
 
-__all__ = ["ATTENTION", "BLOCK", "MIX", "SCORES", "SOFTMAX", "WIDEN", "attend", "scratch_bytes"]
+__all__ = ["ATTENTION", "BLOCK", "MIX", "SCORES", "SOFTMAX", "arrange", "attend", "scratch_bytes"]
 
-WIDEN, SCORES, SOFTMAX, MIX = 0, 1, 2, 3  # parts whose time is told apart
+SCORES, SOFTMAX, MIX = 0, 1, 2  # parts whose time is told apart
 
 BLOCK = 16  # queries side by side; sequences begin at multiples of it
 
-# Constants of one layer's attention.
+# Constants of one layer's attention; the first three are those of `models.evaluate.softmax.Softmax`.
 ATTENTION = np.dtype(
     [
-        ("unit", np.float32),  # octaves that one unit of a sum is worth: query scale * key scale * log2(e) / sqrt(head)
-        ("least", np.int32),  # differences below this one are code 0
+        ("coarse", np.int32),
+        ("multiplier", np.int32),
+        ("fraction_bits", np.int32),
         ("ratio", np.float32),  # value scale / output scale
         ("zero_point", np.int32),  # of the output codes, u8
     ]
 )
 
-_C0, _C1, _C2, _C3 = EXPONENTIAL
+_A, _B, _C, _D = POWERS
 
 
-def scratch_bytes(tokens: int, head: int) -> int:
+def scratch_bytes(tokens: int) -> int:
     """Return the scratch that `attend` needs for sequences of up to `tokens` tokens, a multiple of BLOCK."""
-    return 2 * head * BLOCK + 4 * head * tokens + (4 + 2) * BLOCK * tokens
+    return (2 + 1) * BLOCK * tokens
 
 
 @piece
-def attend(layer, projected, out, panel, starts, lengths, first, last, heads, scratch, spent):
+def arrange(projected, arranged):
+    """Lay four channels of a token side by side, for queries and keys; values stay as they are.
+
+    Parameters
+    ----------
+    projected : int8[3 * width, W]           Codes of queries, keys and values of a panel, zero point 0.
+    arranged : int8[3 * width, W]            Two thirds of it hold [width / 4][W][4]; keys are u8, code + 128.
+    """
+    rows, lanes = projected.shape
+    width = rows // 3
+    source, to = projected.ctypes.data, arranged.ctypes.data
+    for part in range(2):
+        offset = splat(i8x64, -128 * part)
+        for channel in range(part * width, (part + 1) * width, 4):
+            for lane in range(0, lanes, BLOCK):
+                at = source + channel * lanes + lane
+                a, b = load_unaligned(i8x16, at), load_unaligned(i8x16, at + lanes)
+                c, d = load_unaligned(i8x16, at + 2 * lanes), load_unaligned(i8x16, at + 3 * lanes)
+                four = interleave(interleave(a, c), interleave(b, d))
+                store(to + channel * lanes + 4 * lane, four ^ offset)
+    for place in range(2 * width * lanes, rows * lanes, BLOCK):
+        store(to + place, load(i8x16, source + place))
+
+
+@piece
+def attend(layer, arranged, out, panel, starts, lengths, first, last, heads, scratch, spent):
     """Attend from the tokens of one panel.
 
     Parameters
     ----------
     layer : ATTENTION
-    projected : int8[P, 3 * width, W]        Codes of queries, keys and values, zero point 0, one panel after another.
+    arranged : int8[P, 3 * width, W]         What `arrange` makes of each panel.
     out : uint8[width, W]                    Codes of the result, for the panel.
     panel : int                              Which one.
     starts, lengths : int64[sequences]       First token, a multiple of BLOCK, and tokens of each sequence.
@@ -73,125 +105,210 @@ def attend(layer, projected, out, panel, starts, lengths, first, last, heads, sc
     scratch : intp                           Address of `scratch_bytes`, on a 64-byte boundary.
     spent : int64[kinds] | None              Takes the ticks of each part.
     """
-    since = lap(spent, WIDEN, 0) if spent is None else ticks()
+    since = 0 if spent is None else ticks()
     lanes, width = out.shape[1], out.shape[0]
     head_width = width // heads
-    panel_bytes = 3 * width * lanes
-    base = projected.ctypes.data
+    panel_bytes, part_bytes = 3 * width * lanes, width * lanes
+    base = arranged.ctypes.data
     for head in range(heads):
         line = head * head_width * lanes
         for sequence in range(first, last):
             start, length = starts[sequence], lengths[sequence]
             filled = (length + BLOCK - 1) // BLOCK * BLOCK
-            queries = scratch
-            keys = queries + 2 * head_width * BLOCK
-            values = keys + 2 * head_width * filled
-            sums = values + 2 * head_width * filled
-            codes = sums + 4 * BLOCK * filled
-            for token in range(0, filled, BLOCK):
-                place = start + token
-                source = base + place // lanes * panel_bytes + line + place % lanes
-                _pair(source + width * lanes, lanes, keys + 4 * token, 4 * filled, head_width)
-                _widen(source + 2 * width * lanes, lanes, values + 2 * token, 2 * filled, head_width)
-            since = lap(spent, WIDEN, since)
+            levels, codes = scratch, scratch + 2 * BLOCK * filled
             begin, end = max(start, panel * lanes), min(start + filled, (panel + 1) * lanes)
             for place in range(begin, end, BLOCK):
-                source = base + panel * panel_bytes + line + place % lanes
-                _pair(source, lanes, queries, 4 * BLOCK, head_width)
-                _score(queries, keys, sums, filled, length, head_width)
+                queries = base + panel * panel_bytes + line + 4 * (place % lanes)
+                offset = _offset(queries, lanes, head_width)
+                greatest = splat(i16x32, LEAST_LEVEL)
+                for key in range(0, filled, BLOCK):
+                    token = start + key
+                    keys = base + token // lanes * panel_bytes + part_bytes + line + 4 * (token % lanes)
+                    at = levels + 2 * BLOCK * key
+                    high = _score(layer, queries, keys, lanes, head_width, offset, at)
+                    if key + BLOCK > length:
+                        high = _hide(at, length - key)
+                    greatest = maximum(greatest, high)
                 since = lap(spent, SCORES, since)
-                total = _weigh(layer, sums, codes, length)
+                total = _weigh(layer, levels, codes, length, _of_both(greatest))
                 since = lap(spent, SOFTMAX, since)
+                values = base + 2 * part_bytes + line
                 to = out.ctypes.data + line + place % lanes
-                _mix(layer, codes, values, to, lanes, (length + 1) >> 1, 2 * filled, head_width, total)
+                share = splat(f32x16, layer.ratio) / to_float(total)
+                whole = head_width // 16 * 16
+                for channel in range(0, whole, 16):
+                    _mix_16(layer, codes, values + channel * lanes, to + channel * lanes, lanes, panel_bytes,
+                            start, length, share)  # fmt: skip
+                for channel in range(whole, head_width, 4):
+                    _mix_4(layer, codes, values + channel * lanes, to + channel * lanes, lanes, panel_bytes,
+                           start, length, share)  # fmt: skip
                 since = lap(spent, MIX, since)
 
 
 @piece
-def _pair(source, lanes, to, step, count):
-    """Widen `count` lines of 16 codes to s16 and lay two and two side by side."""
-    for channel in range(0, count, 2):
-        a = widen(i16x16, load_unaligned(i8x16, source + channel * lanes))
-        b = widen(i16x16, load_unaligned(i8x16, source + (channel + 1) * lanes))
-        store(to + (channel >> 1) * step, interleave(a, b))
+def _offset(queries, lanes, head_width):
+    """Return what takes the keys' 128 off the sums of 16 queries."""
+    total, ones = splat(i32x16, 0), splat(i8x64, -128)
+    for step in range(head_width >> 2):
+        total = dot_bytes(total, ones, load(i8x64, queries + 4 * lanes * step))
+    return splat(i32x16, 0) - total
 
 
 @piece
-def _widen(source, lanes, to, step, count):
-    """Widen `count` lines of 16 codes to s16."""
-    for channel in range(count):
-        store(to + channel * step, widen(i16x16, load_unaligned(i8x16, source + channel * lanes)))
+def _score(layer, queries, keys, lanes, head_width, offset, to):
+    """Store the levels of 16 keys for 16 queries; return the greatest of both halves of a dword."""
+    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = offset
+    c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = offset
+    for step in range(head_width >> 2):
+        x = load(i8x64, queries + 4 * lanes * step)
+        at = keys + 4 * lanes * step
+        a0, a1 = dot_bytes(a0, broadcast(i8x64, at), x), dot_bytes(a1, broadcast(i8x64, at + 4), x)
+        a2, a3 = dot_bytes(a2, broadcast(i8x64, at + 8), x), dot_bytes(a3, broadcast(i8x64, at + 12), x)
+        b0, b1 = dot_bytes(b0, broadcast(i8x64, at + 16), x), dot_bytes(b1, broadcast(i8x64, at + 20), x)
+        b2, b3 = dot_bytes(b2, broadcast(i8x64, at + 24), x), dot_bytes(b3, broadcast(i8x64, at + 28), x)
+        c0, c1 = dot_bytes(c0, broadcast(i8x64, at + 32), x), dot_bytes(c1, broadcast(i8x64, at + 36), x)
+        c2, c3 = dot_bytes(c2, broadcast(i8x64, at + 40), x), dot_bytes(c3, broadcast(i8x64, at + 44), x)
+        d0, d1 = dot_bytes(d0, broadcast(i8x64, at + 48), x), dot_bytes(d1, broadcast(i8x64, at + 52), x)
+        d2, d3 = dot_bytes(d2, broadcast(i8x64, at + 56), x), dot_bytes(d3, broadcast(i8x64, at + 60), x)
+    a = _levels(layer, to, a0, a1, a2, a3)
+    b = _levels(layer, to + 128, b0, b1, b2, b3)
+    c = _levels(layer, to + 256, c0, c1, c2, c3)
+    d = _levels(layer, to + 384, d0, d1, d2, d3)
+    return maximum(maximum(a, b), maximum(c, d))
 
 
 @piece
-def _four(columns, steps, rows, row_step, step):
-    """Multiply four rows of pairs, `row_step` bytes apart, by 16 columns of pairs: 4 exact sums a column."""
-    a = b = c = d = splat(i32x16, 0)
-    for k in range(steps):
-        x = load(i16x32, columns + 64 * k)
-        at = rows + k * step
-        a = dot_pairs(a, x, broadcast(i16x32, at))
-        b = dot_pairs(b, x, broadcast(i16x32, at + row_step))
-        c = dot_pairs(c, x, broadcast(i16x32, at + 2 * row_step))
-        d = dot_pairs(d, x, broadcast(i16x32, at + 3 * row_step))
-    return a, b, c, d
+def _levels(layer, to, a, b, c, d):
+    """Store four keys' levels in pairs, a below c and b below d."""
+    coarse = splat(i32x16, layer.coarse)
+    even, odd = _two(a >> coarse, c >> coarse), _two(b >> coarse, d >> coarse)
+    store(to, even)
+    store(to + 64, odd)
+    return maximum(even, odd)
 
 
 @piece
-def _score(queries, keys, sums, filled, length, head_width):
-    """Compute the exact sums of all keys for 16 queries."""
-    for key in range(0, length, 4):
-        a, b, c, d = _four(queries, head_width >> 1, keys + 4 * key, 4, 4 * filled)
-        at = sums + 64 * key
-        store(at, a)
-        store(at + 64, b)
-        store(at + 128, c)
-        store(at + 192, d)
+def _two(low, high):
+    return view(i16x32, (low & splat(i32x16, 0xFFFF)) | (high << splat(i32x16, 16)))
 
 
 @piece
-def _weigh(layer, sums, codes, length):
-    """Compute the codes of all keys for 16 queries, pairs of keys side by side; return the sums of the codes, s32."""
-    greatest = load(i32x16, sums)
-    for key in range(1, length):
-        greatest = maximum(greatest, load(i32x16, sums + 64 * key))
-    total = splat(i32x16, 0)
-    even = length & ~1
-    for key in range(0, even, 2):
-        at = sums + 64 * key
-        low = _power(layer, load(i32x16, at) - greatest)
-        high = _power(layer, load(i32x16, at + 64) - greatest)
-        total = total + (low + high)
-        store(codes + 32 * key, low | (high << splat(i32x16, 16)))
-    if even < length:
-        low = _power(layer, load(i32x16, sums + 64 * even) - greatest)
-        total = total + low
-        store(codes + 32 * even, low)
+def _hide(levels, kept):
+    """Make the levels of the keys from `kept` on the least there is; return the greatest of all 16."""
+    for key in range(kept, BLOCK):
+        at = levels + 128 * (key >> 2) + 64 * (key & 1)
+        pair = view(i32x16, load(i16x32, at))
+        if key & 2:
+            pair = (pair & splat(i32x16, 0xFFFF)) | splat(i32x16, LEAST_LEVEL << 16)
+        else:
+            pair = (pair & splat(i32x16, -0x10000)) | splat(i32x16, LEAST_LEVEL & 0xFFFF)
+        store(at, view(i16x32, pair))
+    greatest = load(i16x32, levels)
+    for place in range(64, 64 * 8, 64):
+        greatest = maximum(greatest, load(i16x32, levels + place))
+    return greatest
+
+
+@piece
+def _of_both(x):
+    """Return the greatest of both halves of each dword, in both."""
+    pair = view(i32x16, x)
+    swapped = ((pair >> splat(i32x16, 16)) & splat(i32x16, 0xFFFF)) | (pair << splat(i32x16, 16))
+    return maximum(x, view(i16x32, swapped))
+
+
+@piece
+def _weigh(layer, levels, codes, length, greatest):
+    """Compute the weights of all keys for 16 queries, four keys a dword; return their sums, s32."""
+    # Read once: a store may change the record, for all that the compiler knows.
+    bits, factor = splat(i16x32, layer.fraction_bits), splat(i16x32, layer.multiplier)
+    up = splat(i16x32, 15 - layer.fraction_bits)
+    total, ones = splat(i32x16, 0), splat(i8x64, 1)
+    groups = length >> 2
+    for group in range(groups):
+        four = _four_weights(levels + 128 * group, greatest, factor, bits, up)
+        store(codes + 64 * group, four)
+        total = dot_bytes(total, four, ones)
+    if length & 3:
+        kept = splat(i32x16, (1 << (8 * (length & 3))) - 1)
+        four = _four_weights(levels + 128 * groups, greatest, factor, bits, up)
+        four = view(i8x64, view(i32x16, four) & kept)
+        store(codes + 64 * groups, four)
+        total = dot_bytes(total, four, ones)
     return total
 
 
 @piece
-def _power(layer, difference):
-    """Return round(255 * 2^(unit * difference)) of differences up to 0, as s32."""
-    t = to_float(maximum(difference, splat(i32x16, layer.least))) * splat(f32x16, layer.unit)
-    whole = t + splat(f32x16, ROUND)
-    f = t - (whole - splat(f32x16, ROUND))
-    y = ((splat(f32x16, _C3) * f + splat(f32x16, _C2)) * f + splat(f32x16, _C1)) * f + splat(f32x16, _C0)
-    y = view(f32x16, view(i32x16, y) + (view(i32x16, whole) << splat(i32x16, 23)))
-    return view(i32x16, y + splat(f32x16, ROUND)) - splat(i32x16, ROUND_BITS)
+def _four_weights(at, greatest, factor, bits, up):
+    even = _weights(load(i16x32, at), greatest, factor, bits, up)
+    odd = _weights(load(i16x32, at + 64), greatest, factor, bits, up)
+    return view(i8x64, even | (odd << splat(i16x32, 8)))
 
 
 @piece
-def _mix(layer, codes, values, to, lanes, pairs, row_bytes, head_width, total):
-    """Average the values by the codes and store the output codes of 16 tokens."""
-    share = splat(f32x16, layer.ratio) / to_float(total)
-    for channel in range(0, head_width, 4):
-        a, b, c, d = _four(codes, pairs, values + channel * row_bytes, row_bytes, 4)
-        at = to + channel * lanes
-        store_low_bytes(at, _code(layer, a, share))
-        store_low_bytes(at + lanes, _code(layer, b, share))
-        store_low_bytes(at + 2 * lanes, _code(layer, c, share))
-        store_low_bytes(at + 3 * lanes, _code(layer, d, share))
+def _weights(level, greatest, factor, bits, up):
+    """Return the weights of 32 levels, as `models.evaluate.softmax` defines them."""
+    octaves = multiply_fractions(saturating_difference(greatest, level), factor)
+    whole = minimum(octaves >> bits, splat(i16x32, 15))
+    f = (octaves << up) & splat(i16x32, 0x7FFF)
+    y = multiply_fractions(f, splat(i16x32, _D)) + splat(i16x32, _C)
+    y = multiply_fractions(f, y) + splat(i16x32, _B)
+    y = multiply_fractions(f, y) + splat(i16x32, _A)
+    return multiply_fractions(y, splat(i16x32, HALVED) >> whole)
+
+
+@piece
+def _mix_16(layer, codes, values, to, lanes, panel_bytes, start, length, share):
+    """Average 16 channels of the values by the weights and store the output codes of 16 tokens."""
+    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = splat(i32x16, 0)
+    c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = splat(i32x16, 0)
+    r2, r3, r4, r8, r12 = 2 * lanes, 3 * lanes, 4 * lanes, 8 * lanes, 12 * lanes
+    end, token, weights = start + length, start, codes
+    while token < end:
+        stop = min(end, (token // lanes + 1) * lanes)
+        here = values + token // lanes * panel_bytes - token // lanes * lanes
+        for place in range(token, stop, 4):
+            x = load(i8x64, weights)
+            weights += 64
+            at = here + place
+            a0, a1 = dot_bytes(a0, x, broadcast(i8x64, at)), dot_bytes(a1, x, broadcast(i8x64, at + lanes))
+            a2, a3 = dot_bytes(a2, x, broadcast(i8x64, at + r2)), dot_bytes(a3, x, broadcast(i8x64, at + r3))
+            at += r4
+            b0, b1 = dot_bytes(b0, x, broadcast(i8x64, at)), dot_bytes(b1, x, broadcast(i8x64, at + lanes))
+            b2, b3 = dot_bytes(b2, x, broadcast(i8x64, at + r2)), dot_bytes(b3, x, broadcast(i8x64, at + r3))
+            at += r4
+            c0, c1 = dot_bytes(c0, x, broadcast(i8x64, at)), dot_bytes(c1, x, broadcast(i8x64, at + lanes))
+            c2, c3 = dot_bytes(c2, x, broadcast(i8x64, at + r2)), dot_bytes(c3, x, broadcast(i8x64, at + r3))
+            at += r4
+            d0, d1 = dot_bytes(d0, x, broadcast(i8x64, at)), dot_bytes(d1, x, broadcast(i8x64, at + lanes))
+            d2, d3 = dot_bytes(d2, x, broadcast(i8x64, at + r2)), dot_bytes(d3, x, broadcast(i8x64, at + r3))
+        token = stop
+    _store_4(layer, to, lanes, a0, a1, a2, a3, share)
+    _store_4(layer, to + r4, lanes, b0, b1, b2, b3, share)
+    _store_4(layer, to + r8, lanes, c0, c1, c2, c3, share)
+    _store_4(layer, to + r12, lanes, d0, d1, d2, d3, share)
+
+
+@piece
+def _mix_4(layer, codes, values, to, lanes, panel_bytes, start, length, share):
+    """Average four channels, of heads that are no multiple of 16 wide."""
+    a = b = c = d = splat(i32x16, 0)
+    for key in range(0, length, 4):
+        token = start + key
+        x = load(i8x64, codes + 16 * key)
+        at = values + token // lanes * panel_bytes + token % lanes
+        a, b = dot_bytes(a, x, broadcast(i8x64, at)), dot_bytes(b, x, broadcast(i8x64, at + lanes))
+        at += 2 * lanes
+        c, d = dot_bytes(c, x, broadcast(i8x64, at)), dot_bytes(d, x, broadcast(i8x64, at + lanes))
+    _store_4(layer, to, lanes, a, b, c, d, share)
+
+
+@piece
+def _store_4(layer, to, lanes, a, b, c, d, share):
+    store_low_bytes(to, _code(layer, a, share))
+    store_low_bytes(to + lanes, _code(layer, b, share))
+    store_low_bytes(to + 2 * lanes, _code(layer, c, share))
+    store_low_bytes(to + 3 * lanes, _code(layer, d, share))
 
 
 @piece

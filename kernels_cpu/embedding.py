@@ -4,7 +4,9 @@
 
 import numpy as np
 
+from sparsefab.kernels_cpu.intrinsics import load, read_f32, splat, store
 from sparsefab.kernels_cpu.kernel import piece
+from sparsefab.kernels_cpu.vector import f32x16
 
 __all__ = ["embed", "pool"]
 
@@ -18,32 +20,43 @@ def embed(ids, positions, words, places, x):
     ids, positions : int32[W]
     words : float32[vocabulary, width]
     places : float32[context, width]
-    x : float32[width, W]
+    x : float32[W / 16, width, 16]
     """
-    for lane in range(len(ids)):
-        token = ids[lane]
+    for slot in range(len(ids)):
+        token, block, lane = ids[slot], slot // 16, slot % 16
         if token < 0:
-            for channel in range(len(x)):
-                x[channel, lane] = 0.0
+            for channel in range(x.shape[1]):
+                x[block, channel, lane] = 0.0
         else:
-            word, place = words[token], places[positions[lane]]
-            for channel in range(len(x)):
-                x[channel, lane] = word[channel] + place[channel]
+            word, place = words[token], places[positions[slot]]
+            for channel in range(x.shape[1]):
+                x[block, channel, lane] = word[channel] + place[channel]
 
 
 @piece
-def pool(x, start, length, out):
-    """Average the tokens of one sequence, summed in float64 in order.
+def pool(x, start, length, out, scratch):
+    """Average the tokens of one sequence: 16 sums of every 16th token, which are added in order in float64.
 
     Parameters
     ----------
-    x : float32[P, width, W]
-    start, length : int          First token and tokens; of none, the mean is 0.
+    x : float32[P, W / 16, width, 16]
+    start, length : int          First token, a multiple of 16, and tokens; of none, the mean is 0.
     out : float32[width]
+    scratch : intp               Address of 64 bytes, on a 64-byte boundary.
     """
-    lanes = x.shape[2]
+    block_bytes = 64 * len(out)
+    first = x.ctypes.data + start // 16 * block_bytes
+    whole, rest = length // 16, length % 16
     for channel in range(len(out)):
+        at = first + 64 * channel
+        parts = splat(f32x16, 0.0)
+        for block in range(whole):
+            parts = parts + load(f32x16, at + block * block_bytes)
+        store(scratch, parts)
         total = 0.0
-        for token in range(start, start + length):
-            total += np.float64(x[token // lanes, channel, token % lanes])
+        for lane in range(16):
+            part = read_f32(scratch + 4 * lane)
+            if lane < rest:
+                part = part + read_f32(at + whole * block_bytes + 4 * lane)
+            total += np.float64(part)
         out[channel] = total / max(length, 1)

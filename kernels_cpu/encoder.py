@@ -4,11 +4,11 @@
       for panel in P:                              on threads
         stage 0      embed, normalize
         stage l > 0  attend -> product out -> add, normalize -> product up, table -> product down -> add, normalize
-        but the last product of queries, keys and values -> projected[stage % 2]
+        but the last product of queries, keys and values -> arranged[stage % 2]
     average each sequence
 
 Between its products a panel stays in the second-level cache: what a stage keeps of a panel for the next one is only x
-and the projections. The buffers of a task (one thread) are reused from panel to panel.
+and the projections, arranged for attention. The buffers of a task (one thread) are reused from panel to panel.
 """
 # mypy: allow-untyped-defs
 # Kernels are typed by Numba, at the first call.
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numba import get_thread_id, prange
 
-from sparsefab.kernels_cpu.attention import ATTENTION, attend
+from sparsefab.kernels_cpu.attention import ATTENTION, arrange, attend
 from sparsefab.kernels_cpu.embedding import embed, pool
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.normalize import NORM, normalize
@@ -28,8 +28,8 @@ from sparsefab.kernels_cpu.ticks import lap, ticks
 __all__ = ["BLOCK_RECORD", "PARTS", "encoder"]
 
 # The parts of a call whose time is told apart; attention's come first.
-PARTS = ("widen keys and values", "scores", "softmax", "mix values", "linear", "normalize", "embed")
-LINEAR, NORMALIZE, EMBED = 4, 5, 6
+PARTS = ("scores", "softmax", "mix values", "arrange", "linear", "normalize", "embed", "pool")
+ARRANGE, LINEAR, NORMALIZE, EMBED, POOL = 3, 4, 5, 6, 7
 
 # Constants of one block of the encoder.
 BLOCK_RECORD = np.dtype([("attention", ATTENTION), ("attention_norm", NORM), ("output_norm", NORM)])
@@ -53,9 +53,9 @@ def encoder(project: tuple[Any, ...], expand: tuple[Any, ...], multiply: tuple[A
                    inputs of out and down, the same 64 times), heads
         tokens     ids, positions int32[P, W], starts, lengths int64[sequences], firsts, lasts int64[P] (the sequences
                    of each panel)
-        buffers    x float32[P, width, W], projected int8[2, P, 3 width, W], and for each task codes uint8[T, width, W],
-                   context likewise, inner int8[T, inner, W] and the same bytes as uint8, sums float32[T, width, W],
-                   scratch uint8[T, bytes]
+        buffers    x float32[P, W / 16, width, 16], arranged int8[2, P, 3 width, W], and for each task projected
+                   int8[T, 3 width, W], codes uint8[T, width, W], context likewise, inner int8[T, inner, W] and the same
+                   bytes as uint8, sums float32[T, width, W], scratch uint8[T, bytes]
         embedding  float32[sequences, width]
         spent      int64[T, PARTS], takes the ticks of each part, or None
     """
@@ -69,8 +69,7 @@ def encoder(project: tuple[Any, ...], expand: tuple[Any, ...], multiply: tuple[A
                 for unsigned in prange(panels):
                     panel, task = np.int64(unsigned), np.int64(get_thread_id())
                     stage(model, tokens, buffers, number, panel, task, spent)
-            for sequence in range(len(embedding)):
-                pool(buffers[0], tokens[2][sequence], tokens[3][sequence], embedding[sequence])
+            _average(tokens, buffers, embedding, spent)
 
         return kernel(run, parallel=True)
 
@@ -79,10 +78,20 @@ def encoder(project: tuple[Any, ...], expand: tuple[Any, ...], multiply: tuple[A
         for number in range(stages):
             for panel in range(panels):
                 stage(model, tokens, buffers, number, panel, 0, spent)
-        for sequence in range(len(embedding)):
-            pool(buffers[0], tokens[2][sequence], tokens[3][sequence], embedding[sequence])
+        _average(tokens, buffers, embedding, spent)
 
     return kernel(run_serial)
+
+
+@piece
+def _average(tokens, buffers, embedding, all_spent):
+    spent, since = None, 0
+    if all_spent is not None:
+        spent, since = all_spent[0], ticks()
+    scratch = buffers[-1][0].ctypes.data
+    for sequence in range(len(embedding)):
+        pool(buffers[0], tokens[2][sequence], tokens[3][sequence], embedding[sequence], scratch)
+    lap(spent, POOL, since)
 
 
 def _one_of(kernels: tuple[Any, ...]) -> Any:
@@ -113,7 +122,9 @@ def _stage(project: Any, expand: Any, multiply: Any) -> Any:
     def stage(model, tokens, buffers, number, panel, task, all_spent):
         words, places, norm, blocks, linears, choices, scales, heads = model
         ids, positions, starts, lengths, firsts, lasts = tokens
-        all_x, projected, all_codes, all_context, all_inner, all_inner_codes, all_sums, all_scratch = buffers
+        all_x, arranged, all_projected, all_codes, all_context, all_inner, all_inner_codes, all_sums, all_scratch = (
+            buffers
+        )
         x, codes, context, sums = all_x[panel], all_codes[task], all_context[task], all_sums[task]
         one, spent, since = task + 1, None, 0
         if all_spent is not None:
@@ -127,7 +138,7 @@ def _stage(project: Any, expand: Any, multiply: Any) -> Any:
             at = number - 1
             block, linear = blocks[at], 4 * at
             scratch = all_scratch[task].ctypes.data
-            attend(block.attention, projected[at % 2], context, panel, starts, lengths, firsts[panel], lasts[panel],
+            attend(block.attention, arranged[at % 2], context, panel, starts, lengths, firsts[panel], lasts[panel],
                    heads, scratch, spent)  # fmt: skip
             since = 0 if spent is None else ticks()
             groups = len(context) // 4
@@ -146,9 +157,10 @@ def _stage(project: Any, expand: Any, multiply: Any) -> Any:
             since = lap(spent, NORMALIZE, since)
         if number < len(blocks):
             linear = 4 * number
-            target = projected[number % 2]
-            project(choices[linear], linears[linear : linear + 1], all_codes[task:one], target[panel : panel + 1],
-                    scales[0, 0], task, target.shape[1] // 4)  # fmt: skip
-            lap(spent, LINEAR, since)
+            project(choices[linear], linears[linear : linear + 1], all_codes[task:one], all_projected[task:one],
+                    scales[0, 0], task, all_projected.shape[1] // 4)  # fmt: skip
+            since = lap(spent, LINEAR, since)
+            arrange(all_projected[task], arranged[number % 2, panel])
+            lap(spent, ARRANGE, since)
 
     return stage

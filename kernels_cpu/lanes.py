@@ -8,21 +8,35 @@ import operator
 from typing import Any
 
 from llvmlite import ir
-from numba.core.errors import TypingError
 from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin
 
+from sparsefab.kernels_cpu.emulation import emulated, native
 from sparsefab.kernels_cpu.intrinsics import splat, view
 from sparsefab.kernels_cpu.kernel import piece
-from sparsefab.kernels_cpu.lowering import invoke, pointer, referenced_type, require_vectors, shuffle
+from sparsefab.kernels_cpu.lowering import invoke, pointer, require_vectors, shuffle
 from sparsefab.kernels_cpu.vector import VectorType, f32x16, i32x16, vector
 
-__all__ = ["ROUND", "ROUND_BITS", "dot_pairs", "interleave", "rounded", "square_root", "store_low_bytes", "widen"]
+__all__ = [
+    "ROUND",
+    "ROUND_BITS",
+    "dot_bytes",
+    "interleave",
+    "multiply_fractions",
+    "rounded",
+    "saturating_difference",
+    "square_root",
+    "store_low_bytes",
+]
 
 # Adding 1.5 * 2^23 rounds a float below 2^22 to the nearest integer, ties to even, and leaves it in the low bits.
 ROUND = 12582912.0
 ROUND_BITS = 0x4B400000
+
+
+# By the bits of a register, widest first.
+_FRACTION_PRODUCTS = {512: "llvm.x86.avx512.pmul.hr.sw.512", 256: "llvm.x86.avx2.pmul.hr.sw"}
 
 
 class _Division(AbstractTemplate):
@@ -54,19 +68,6 @@ def square_root(typing_context: Any, value: Any) -> Any:
 
 
 @intrinsic
-def widen(typing_context: Any, kind: Any, value: Any) -> Any:
-    """`widen(i16x16, i8x16)`: as many wider integers, with their signs (vpmovsxbw)."""
-    result = referenced_type(kind)
-    if not isinstance(value, VectorType) or value.lanes != result.lanes or value.bits > result.bits:
-        raise TypingError(f"widen needs as many wider elements, not {value} to {result}")
-
-    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        return builder.sext(arguments[1], result.llvm)
-
-    return result(kind, value), emit
-
-
-@intrinsic
 def interleave(typing_context: Any, a: Any, b: Any) -> Any:
     """`interleave(a, b)`: a0 b0 a1 b1 ... in a vector of twice the width."""
     require_vectors(a, b)
@@ -79,21 +80,73 @@ def interleave(typing_context: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def dot_pairs(typing_context: Any, acc: Any, a: Any, b: Any) -> Any:
-    """`dot_pairs(acc i32, a i16, b i16)`: acc + two products a dword, exact but for -2^15 four times.
-
-    LLVM makes vpmaddwd and vpaddd of it, or vpdpwssd, or what the processor has instead.
-    """
-    require_vectors(acc, a, b)
-    wide = ir.VectorType(ir.IntType(32), a.lanes)
+def dot_bytes(typing_context: Any, acc: Any, u: Any, s: Any) -> Any:
+    """`dot_bytes(acc i32, u i8, s i8)`: acc + four products u8 * s8 a dword (vpdpbusd, or two vpmaddwd on words)."""
+    require_vectors(acc, u, s)
+    kind, words = acc.llvm, ir.VectorType(ir.IntType(16), 2 * acc.lanes)
 
     def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        products = builder.mul(builder.sext(arguments[1], wide), builder.sext(arguments[2], wide))
-        even = shuffle(builder, (products, products), list(range(0, a.lanes, 2)))
-        odd = shuffle(builder, (products, products), list(range(1, a.lanes, 2)))
-        return builder.add(arguments[0], builder.add(even, odd))
+        if native("dpbusd", 512) and acc.bits == 512:
+            return invoke(builder, "llvm.x86.avx512.vpdpbusd.512", kind, list(arguments))
+        total, codes, signed = arguments[0], *(builder.bitcast(argument, words) for argument in arguments[1:])
+        eight, byte = (ir.Constant(words, [ir.IntType(16)(number)] * words.count) for number in (8, 255))
+        for pair in (
+            (builder.and_(codes, byte), builder.ashr(builder.shl(signed, eight), eight)),
+            (builder.lshr(codes, eight), builder.ashr(signed, eight)),
+        ):
+            total = builder.add(total, _dot_words(builder, *pair))
+        return total
 
-    return acc(acc, a, b), emit
+    return acc(acc, u, s), emit
+
+
+def _dot_words(builder: Any, a: Any, b: Any) -> Any:
+    """Two products of s16 a dword; LLVM makes vpmaddwd of it, or what the processor has instead."""
+    wide = ir.VectorType(ir.IntType(32), a.type.count)
+    products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
+    even = shuffle(builder, (products, products), list(range(0, a.type.count, 2)))
+    odd = shuffle(builder, (products, products), list(range(1, a.type.count, 2)))
+    return builder.add(even, odd)
+
+
+@intrinsic
+def multiply_fractions(typing_context: Any, a: Any, b: Any) -> Any:
+    """`multiply_fractions(i16, i16)`: (a * b + 2^14) >> 15, not for twice -2^15 (vpmulhrsw)."""
+    require_vectors(a, b)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        for bits, name in _FRACTION_PRODUCTS.items():
+            if a.bits >= bits and native("mulhrsw", bits):
+                return _in_parts(builder, name, list(arguments), 16 * a.lanes // bits)
+        return emulated("mulhrsw")(builder, list(arguments), a.llvm)
+
+    return a(a, b), emit
+
+
+def _in_parts(builder: Any, name: str, vectors: list[Any], parts: int) -> Any:
+    """Call an instruction on each of `parts` pieces of its arguments, 1 or 2, and join the results."""
+    lanes = vectors[0].type.count // parts
+    kind = ir.VectorType(vectors[0].type.element, lanes)
+    results = [
+        invoke(builder, name, kind, [_lanes(builder, vector, first, lanes) for vector in vectors])
+        for first in range(0, parts * lanes, lanes)
+    ]
+    return results[0] if parts == 1 else shuffle(builder, results, list(range(2 * lanes)))
+
+
+def _lanes(builder: Any, vector: Any, first: int, lanes: int) -> Any:
+    return shuffle(builder, (vector, vector), list(range(first, first + lanes)))
+
+
+@intrinsic
+def saturating_difference(typing_context: Any, a: Any, b: Any) -> Any:
+    """`saturating_difference(a, b)`: a - b, saturating, signed (vpsubsw)."""
+    require_vectors(a, b)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        return invoke(builder, f"llvm.ssub.sat.{a.suffix}", a.llvm, list(arguments))
+
+    return a(a, b), emit
 
 
 @intrinsic

@@ -39,42 +39,41 @@ def normalize(norm, x, added, codes):
     Parameters
     ----------
     norm : NORM
-    x : float32[rows, W]         In: what enters (with `added`); out: the normalized values. W is a multiple of 16,
-                                 rows of 4.
+    x : float32[W / 16, rows, 16]             In: what enters (with `added`); out: the normalized values. rows is a
+                                              multiple of 4.
     added : float32[rows, W] | None           Added before; the next layer's result.
     codes : uint8[rows, W]                    Codes of the normalized values.
     """
-    rows, lanes = x.shape
+    rows, lanes = codes.shape
     for lane in range(0, lanes, 16):
-        place = x.ctypes.data + 4 * lane
+        place = x.ctypes.data + 4 * rows * lane
         if added is not None:
             other = added.ctypes.data + 4 * lane
             a = b = c = d = splat(f32x16, 0.0)
             for row in range(0, rows, 4):
-                a = a + _added(place, other, 4 * row * lanes)
-                b = b + _added(place, other, 4 * (row + 1) * lanes)
-                c = c + _added(place, other, 4 * (row + 2) * lanes)
-                d = d + _added(place, other, 4 * (row + 3) * lanes)
+                at, line = place + 64 * row, other + 4 * row * lanes
+                a = a + _added(at, line)
+                b = b + _added(at + 64, line + 4 * lanes)
+                c = c + _added(at + 128, line + 8 * lanes)
+                d = d + _added(at + 192, line + 12 * lanes)
         else:
             a = b = c = d = splat(f32x16, 0.0)
             for row in range(0, rows, 4):
-                a = a + load(f32x16, place + 4 * row * lanes)
-                b = b + load(f32x16, place + 4 * (row + 1) * lanes)
-                c = c + load(f32x16, place + 4 * (row + 2) * lanes)
-                d = d + load(f32x16, place + 4 * (row + 3) * lanes)
+                at = place + 64 * row
+                a, b = a + load(f32x16, at), b + load(f32x16, at + 64)
+                c, d = c + load(f32x16, at + 128), d + load(f32x16, at + 192)
         mean = ((a + b) + (c + d)) * splat(f32x16, norm.share)
         a = b = c = d = splat(f32x16, 0.0)
         for row in range(0, rows, 4):
-            a = a + _squared(place + 4 * row * lanes, mean)
-            b = b + _squared(place + 4 * (row + 1) * lanes, mean)
-            c = c + _squared(place + 4 * (row + 2) * lanes, mean)
-            d = d + _squared(place + 4 * (row + 3) * lanes, mean)
+            at = place + 64 * row
+            a, b = a + _squared(at, mean), b + _squared(at + 64, mean)
+            c, d = c + _squared(at + 128, mean), d + _squared(at + 192, mean)
         variance = ((a + b) + (c + d)) * splat(f32x16, norm.share)
         r = splat(f32x16, 1.0) / square_root(variance + splat(f32x16, norm.epsilon))
         inverse, zero_point = splat(f32x16, norm.inverse_scale), splat(i32x16, norm.zero_point)
         to = codes.ctypes.data + lane
         for row in range(rows):
-            at = place + 4 * row * lanes
+            at = place + 64 * row
             gain = splat(f32x16, read_f32(norm.gain + 4 * row))
             y = (load(f32x16, at) - mean) * r * gain + splat(f32x16, read_f32(norm.bias + 4 * row))
             store(at, y)
@@ -83,9 +82,9 @@ def normalize(norm, x, added, codes):
 
 
 @piece
-def _added(place, other, offset):
-    h = load(f32x16, place + offset) + load(f32x16, other + offset)
-    store(place + offset, h)
+def _added(at, other):
+    h = load(f32x16, at) + load(f32x16, other)
+    store(at, h)
     return h
 
 

@@ -39,8 +39,6 @@ Feeds = Mapping[str, NDArray[Any]]
 _KINDS = (0, 2, 1, 2)
 # A float is rounded to a code by way of 2^22; what enters that must stay below.
 _ROUNDABLE = 1 << 21
-# The power of two of a score is made in the exponent of a float, which must not run out.
-_LARGEST_UNIT = 64.0
 
 
 class EncoderPlan:
@@ -102,7 +100,7 @@ class EncoderPlan:
         hidden = np.zeros((*ids.shape, self.source.graph.width), np.float32)
         rows, columns = np.nonzero(mask)
         panel, lane = np.divmod(placed.slots[rows, columns], placed.width)
-        hidden[rows, columns] = buffers.x[panel, :, lane]
+        hidden[rows, columns] = buffers.x[panel, lane // BLOCK, :, lane % BLOCK]
         return {"last_hidden_state": hidden, "embedding": embedding}
 
     def embed(self, feeds: Feeds) -> NDArray[np.float32]:
@@ -170,7 +168,7 @@ class EncoderPlan:
         linears["scratch"] = buffers.portable.ctypes.data
         model = (graph.words, graph.places, self._norm, self._blocks, linears, choices, self._scales,
                  graph.blocks[0].heads)  # fmt: skip
-        held = (buffers.x, buffers.projected, *buffers.of_tasks)
+        held = (buffers.x, buffers.arranged, *buffers.of_tasks)
         compiled = encoder(*kernels, parallel=self._threads > 1)
         if self._threads == 1:
             compiled(model, placed.tokens, held, embedding, spent)
@@ -204,7 +202,7 @@ class EncoderPlan:
             block = self.source.graph.blocks[0]
             inner = self.source.layer(block.up).tensor.shape[0]
             held = EncoderBuffers.of(
-                width=self.source.graph.width, inner=inner, heads=block.heads, panels=panels, lanes=placed.width,
+                width=self.source.graph.width, inner=inner, panels=panels, lanes=placed.width,
                 longest=longest, tasks=self._threads,
             )  # fmt: skip
             self._buffers[placed.width] = held
@@ -241,9 +239,9 @@ class EncoderPlan:
 
     def _fill_block(self, index: int, block: Block) -> None:
         source, record = self.source, self._blocks[index]
-        record["attention"]["unit"], record["attention"]["least"] = source.unit(index), source.least(index)
-        if not source.unit(index) < _LARGEST_UNIT:
-            raise ModelError(f"block {index}: one unit of a score is {source.unit(index):.3g} octaves, too many")
+        softmax = source.softmax(index)
+        for name in ("coarse", "multiplier", "fraction_bits"):
+            record["attention"][name] = getattr(softmax, name)
         ratio = source.ratio(index)
         if not 128 * ratio < _ROUNDABLE:
             raise ModelError(f"block {index}: values of {128 * ratio:.3g} steps are beyond what can be rounded")

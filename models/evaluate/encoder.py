@@ -7,14 +7,14 @@
     c = code(x)                        clamp(round(x * float32(1 / scale)) + zero_point)   u8
     q, k, v = requantize(layer(c))     the linear layers' arithmetic, see `runner`         s8, zero point 0
     s = sum of q * k                   exact
-    p = round(255 * 2^(unit * (s - max s)))    unit = q_scale * k_scale * log2(e) / sqrt(head), by `EXPONENTIAL`
+    p = weights of s               u8, exact integers, see `softmax`; e^s in units of q_scale * k_scale / sqrt(head)
     a = clamp(round(sum(p * v) * (ratio / sum(p))) + zero_point)    ratio = v_scale / scale of out's input       u8
     x = norm(real(out(a)) + x),  c = code(x)                                               float32, u8
     h = table[requantize(up(c))]       256 entries: code(gelu(real)), computed in float64  u8
     x = norm(real(down(h)) + x),  c = code(x)
 
 Every float operation is one binary32 operation, none contracted, round means to nearest, ties to even, and sums over a
-row are made as `_row_sum` says. Masked tokens are left out; their hidden states are 0.
+row are made as `_row_sum` says, over a sequence as `_mean`. Masked tokens are left out; their hidden states are 0.
 """
 
 import math
@@ -32,12 +32,11 @@ from sparsefab.models.evaluate.encoder_graph import Block, EncoderGraph, Norm, f
 from sparsefab.models.evaluate.layer_product import has_integer_bias, largest_activation
 from sparsefab.models.evaluate.products import ExactWeights
 from sparsefab.models.evaluate.runner import static_bias
+from sparsefab.models.evaluate.softmax import Softmax
 from sparsefab.models.execute import execute
 
 __all__ = [
     "ENTERING",
-    "EXPONENTIAL",
-    "LEAST_OCTAVES",
     "PROJECTED",
     "BlockScales",
     "QuantizedEncoder",
@@ -49,9 +48,6 @@ __all__ = [
 Floats = NDArray[np.float32]
 Feeds = Mapping[str, NDArray[Any]]
 
-# 255 * 2^f for |f| <= 1/2: the cubic of least relative error, 7.5e-5; constant term first.
-EXPONENTIAL = tuple(map(np.float32, (254.98166, 176.78156, 61.865837, 14.068776)))
-LEAST_OCTAVES = 12  # 255 * 2^-12 is code 0
 # Below this GELU is within 1.3e-4 of 0, so that no codes are spent on what lies there.
 _GELU_LEAST = -4.0
 
@@ -87,14 +83,16 @@ class QuantizedEncoder:
         assert static is not None  # calibrate_encoder looked
         return static
 
-    def unit(self, block: int) -> np.float32:
-        """Octaves of one unit of a sum of queries times keys."""
-        scales, heads = self.scales[block], self.graph.blocks[block].heads
-        return np.float32(scales.query * scales.key * math.log2(math.e) / math.sqrt(self.graph.width / heads))
+    def softmax(self, block: int) -> Softmax:
+        """How a block's sums of queries times keys become weights.
 
-    def least(self, block: int) -> int:
-        """Differences to the greatest sum below this one count as this one: their code is 0."""
-        return -min(int(LEAST_OCTAVES / float(self.unit(block))) + 1, 1 << 24)
+        Raises
+        ------
+        ModelError                  If its scales are too coarse to tell scores apart.
+        """
+        scales, head = self.scales[block], self.graph.width // self.graph.blocks[block].heads
+        unit = scales.query * scales.key * math.log2(math.e) / math.sqrt(head)
+        return Softmax.of(unit, head * PROJECTED.code_max**2)
 
     def ratio(self, block: int) -> np.float32:
         """Value scale over the scale of what the layer `out` reads."""
@@ -115,8 +113,7 @@ class QuantizedEncoder:
             if kept.size:
                 x = self._sequence(ids[sequence, kept], kept)
                 hidden[sequence, kept] = x
-                total = np.cumsum(x, axis=0, dtype=np.float64)[-1]
-                embedding[sequence] = (total / kept.size).astype(np.float32)
+                embedding[sequence] = _mean(x)
         return {"last_hidden_state": hidden, "embedding": embedding}
 
     def _sequence(self, ids: NDArray[np.int64], places: NDArray[np.intp]) -> Floats:
@@ -146,12 +143,7 @@ class QuantizedEncoder:
             part.reshape(tokens, heads, -1).transpose(1, 0, 2).astype(np.int64) for part in (q, k, v)
         )
         sums = queries @ keys.transpose(0, 2, 1)
-        differences = np.maximum(sums - sums.max(axis=2, keepdims=True), self.least(index))
-        t = differences.astype(np.float32) * self.unit(index)
-        whole = np.rint(t)
-        f, (c0, c1, c2, c3) = t - whole, EXPONENTIAL
-        power = np.ldexp(((c3 * f + c2) * f + c1) * f + c0, whole.astype(np.int32))
-        p = np.rint(power).astype(np.int64)
+        p = self.softmax(index).weights(sums)
         share = self.ratio(index) / p.sum(axis=2).astype(np.float32)
         mixed = np.rint((p @ values).astype(np.float32) * share[:, :, None]).astype(np.int32)
         mixed += self.input_scale(self.graph.blocks[index].out).zero_point
@@ -266,6 +258,17 @@ def _row_sum(x: Floats) -> Floats:
     for column in range(0, x.shape[1], 4):
         parts += x[:, column : column + 4]
     return (parts[:, 0] + parts[:, 1]) + (parts[:, 2] + parts[:, 3])
+
+
+def _mean(x: Floats) -> Floats:
+    """Mean of a sequence: tokens dealt out to 16 binary32 sums in turn, these added in order in binary64."""
+    parts = np.zeros((16, x.shape[1]), np.float32)
+    for token in range(0, len(x), 16):
+        some = x[token : token + 16]
+        parts[: len(some)] += some
+    total = np.cumsum(parts, axis=0, dtype=np.float64)[-1]
+    mean: Floats = (total / len(x)).astype(np.float32)
+    return mean
 
 
 def _normalized(norm: Norm, h: Floats) -> Floats:

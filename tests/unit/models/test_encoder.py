@@ -11,7 +11,7 @@ from sparsefab.errors import ModelError
 from sparsefab.formats import StaticScale
 from sparsefab.models.compress import Recipe, Rule, compress
 from sparsefab.models.evaluate.calibrate import calibrate
-from sparsefab.models.evaluate.encoder import ENTERING, EXPONENTIAL, calibrate_encoder, gelu_table
+from sparsefab.models.evaluate.encoder import ENTERING, calibrate_encoder, gelu_table
 from sparsefab.models.evaluate.encoder_graph import find_encoder
 from sparsefab.models.evaluate.runner import BitTrueRunner
 from sparsefab.models.execute import execute
@@ -23,12 +23,6 @@ from tests.unit.kernels_cpu.berts import feeds_of, quantized, random_bert
 @pytest.fixture(scope="module")
 def dense():
     return quantized(random_bert(width=64, inner=128, heads=4), "dense")
-
-
-def test_the_exponential_is_within_its_error():
-    f = np.linspace(-0.5, 0.5, 100_001).astype(np.float32)
-    c0, c1, c2, c3 = EXPONENTIAL
-    assert np.abs((((c3 * f + c2) * f + c1) * f + c0) / (255 * 2.0 ** f.astype(np.float64)) - 1).max() < 7.6e-5
 
 
 @pytest.mark.parametrize("tanh", [False, True])
