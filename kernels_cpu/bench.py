@@ -228,9 +228,7 @@ class _Row:
             macs_per_s=self.macs / ours,
             fraction_of_peak=fraction,
             repack_s=repack,
-            bytes_per_call=sum(
-                array.nbytes for array in (weights.values, weights.offsets, weights.ptr, self.panels, self.call.out)
-            ),
+            bytes_per_call=weights.nbytes + self.panels.nbytes + self.call.out.nbytes,
             peers=tuple(
                 PeerTime(
                     name=peer.name,

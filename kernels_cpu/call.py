@@ -19,7 +19,7 @@ class Call:
     Attributes
     ----------
     kernel : compiled function   With the signature that `layer` describes.
-    layer : LAYER[1]             Its record.
+    layer : LAYER[1 or tasks]    Its record.
     by_panel : bool              A panel's rows must all be done by one thread, in order.
     held : tuple                 What else must stay alive.
     """

@@ -3,11 +3,21 @@
 from dataclasses import replace
 from typing import Any
 
-from sparsefab.kernels_cpu import spmm_avx2, spmm_portable, spmm_vnni, spmm_vnni1, spmm_vnni16, spmm_vnni32
+from sparsefab.kernels_cpu import (
+    spmm_avx2,
+    spmm_masked,
+    spmm_masked1,
+    spmm_portable,
+    spmm_vnni,
+    spmm_vnni1,
+    spmm_vnni16,
+    spmm_vnni32,
+)
+from sparsefab.kernels_cpu.expand import native_expansion
 from sparsefab.kernels_cpu.features import Level
 from sparsefab.kernels_cpu.layer import Output
 
-__all__ = ["TABLES", "WIDE", "fastest_width", "kernel_of"]
+__all__ = ["TABLES", "WIDE", "fastest_width", "kernel_of", "masked_kernel_of"]
 
 WIDE = (Level.AVX512_VNNI, Level.AVX512)  # levels with kernels on 512-bit registers
 TABLES = {64: 0, 32: spmm_vnni32.tables(), 16: spmm_vnni16.tables(), 1: 0}  # what a width's kernel reads beside
@@ -26,6 +36,14 @@ def fastest_width(tokens: int, level: Level, *, aligned: bool, interleaved: bool
     if tokens <= 16 and level in WIDE:
         return 16
     return 32 if tokens <= 32 and not aligned and not interleaved else 64
+
+
+def masked_kernel_of(level: Level, *, product: str, output: Output, width: int, aligned: bool, permute: bool) -> Any:
+    """Return a kernel for N:M weights, which are aligned; arguments as in `kernel_of`."""
+    if width == 1 and native_expansion(level):
+        return spmm_masked1.spmm(output=output)
+    inner = kernel_of(level, product=product, output=output, width=width, aligned=aligned, permute=permute)
+    return spmm_masked.spmm(inner, level=level)
 
 
 def kernel_of(level: Level, *, product: str, output: Output, width: int, aligned: bool, permute: bool) -> Any:

@@ -59,10 +59,13 @@ __all__ = [
     "select_negative",
     "splat",
     "store",
+    "store_unaligned",
     "to_float",
     "view",
     "write_f32",
+    "write_i8",
     "write_i32",
+    "write_i64",
 ]
 
 _I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
@@ -116,6 +119,18 @@ def store(typing_context: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic
+def store_unaligned(typing_context: Any, address: Any, value: Any) -> Any:
+    """`store_unaligned(address, vector)`: a store to anywhere."""
+    require_vectors(value)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        builder.store(arguments[1], pointer(builder, arguments[0], value.llvm), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, value), emit
+
+
+@intrinsic
 def broadcast(typing_context: Any, kind: Any, address: Any) -> Any:
     """`broadcast(i8x64, address)`: the four bytes at `address` in every dword (vpbroadcastd from memory)."""
     result = referenced_type(kind)
@@ -157,7 +172,7 @@ read_i8 = intrinsic_named("read_i8", _scalar_read(_I8, types.int64, 1))
 read_u8 = intrinsic_named("read_u8", _scalar_read(_I8, types.int64, 1, signed=False))
 read_i16 = intrinsic_named("read_i16", _scalar_read(_I16, types.int64, 2))
 read_i32 = intrinsic_named("read_i32", _scalar_read(_I32, types.int64, 4))
-read_i64 = intrinsic_named("read_i64", _scalar_read(ir.IntType(64), types.int64, 8))
+read_i64 = intrinsic_named("read_i64", _scalar_read(ir.IntType(64), types.int64, 1))
 read_f32 = intrinsic_named("read_f32", _scalar_read(ir.FloatType(), types.float32, 4))
 
 
@@ -174,6 +189,8 @@ def _scalar_write(element: ir.Type, scalar: Any, align: int) -> Callable[..., An
 
 
 # `write_i32(address, integer)`: the low bits, anywhere.
+write_i8 = intrinsic_named("write_i8", _scalar_write(_I8, types.int64, 1))
+write_i64 = intrinsic_named("write_i64", _scalar_write(ir.IntType(64), types.int64, 1))
 write_i32 = intrinsic_named("write_i32", _scalar_write(_I32, types.int64, 1))
 write_f32 = intrinsic_named("write_f32", _scalar_write(ir.FloatType(), types.float32, 4))
 

@@ -4,8 +4,9 @@ A kernel has the signature
 
     kernel(layers, activations, out, token_scales, task, first_panel, last_panel, first_group, last_group)
 
-with `layers` one record of LAYER; activations uint8[P, K, width]; out [P, rows, width] of the output's type;
-token_scales float32[P * width] (anything where the output is not f32); `task` the caller's number among those at work.
+with `layers` one record of LAYER, of N:M weights one for each task; activations uint8[P, K, width]; out [P, rows,
+width] of the output's type; token_scales float32[P * width] (anything where the output is not f32); `task` the caller's
+number among those at work.
 """
 
 from dataclasses import dataclass
@@ -42,6 +43,14 @@ LAYER = np.dtype(
         ("statistics", np.int64),  # bytes from token_scales to the statistics, float32[3][P * width]
         ("plane", np.int64),  # bytes of one of these three
         ("scratch", np.int64),  # of int32[tasks, 4, 64], where a kernel keeps sums in memory
+        # N:M weights, which a task expands into its own room, `values`; a record for each task
+        ("packed", np.int64),  # of int8[tiles, tile_bytes]: what is stored
+        ("masks", np.int64),  # of uint64[tiles]
+        ("controls", np.int64),  # of the table in `expand`
+        ("steps", np.int64),  # of int64[batch + 1]: first quad of each group of a batch
+        ("tile_bytes", np.int64),
+        ("tiles", np.int64),  # a group
+        ("batch", np.int64),  # groups that are expanded at a time
     ]
 )
 

@@ -26,6 +26,7 @@ from sparsefab.kernels_cpu.vector import VectorType, vector
 __all__ = [
     "high_halves",
     "join",
+    "lane_sum",
     "load_lanes",
     "look_up_128",
     "look_up_bytes",
@@ -145,6 +146,25 @@ def join(typing_context: Any, low: Any, high: Any) -> Any:
         return shuffle(builder, arguments, list(range(2 * low.lanes)))
 
     return result(low, high), emit
+
+
+@intrinsic
+def lane_sum(typing_context: Any, value: Any) -> Any:
+    """`lane_sum(i32x16)`: the sum of the 128-bit lanes, a vector of one lane."""
+    require_vectors(value)
+    step = 128 * value.lanes // value.bits
+    result = vector(value.element, step)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        part = arguments[0]
+        count = value.lanes
+        while count > step:
+            count //= 2
+            halves = [shuffle(builder, (part, part), [start + i for i in range(count)]) for start in (0, count)]
+            part = builder.add(*halves)
+        return part
+
+    return result(value), emit
 
 
 def _permute(element: str, name: str) -> Callable[..., Any]:

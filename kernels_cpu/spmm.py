@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
 from sparsefab.kernels_cpu.call import Call, check_array, padded_scales
-from sparsefab.kernels_cpu.dispatch import TABLES, WIDE, fastest_width, kernel_of
+from sparsefab.kernels_cpu.dispatch import TABLES, WIDE, fastest_width, kernel_of, masked_kernel_of
 from sparsefab.kernels_cpu.features import Level, chosen_level, effective_features
 from sparsefab.kernels_cpu.layer import filled
+from sparsefab.kernels_cpu.masked import MaskedWeights
 from sparsefab.kernels_cpu.panels import WIDTHS, aligned_empty
 from sparsefab.kernels_cpu.results import Codes, Reals, Sums, aligned_dwords, moments, prepared
 from sparsefab.kernels_cpu.threads import check_threads, tasks
 from sparsefab.kernels_cpu.weights import BlockWeights
 
-__all__ = ["BlockWeights", "Call", "Codes", "Product", "Reals", "Sums", "moments"]
+__all__ = ["BlockWeights", "Call", "Codes", "MaskedWeights", "Product", "Reals", "Sums", "moments"]
 
 _MORE_QUADS = 1.3  # for products of bytes, which take so much less time than those of words
 _NO_SCALES = np.zeros(1, np.float32)
@@ -34,7 +35,7 @@ class Product:
 
     Parameters
     ----------
-    weights : BlockWeights       The matrix.
+    weights : BlockWeights | MaskedWeights    The matrix.
     epilogue : Sums | Reals | Codes           What becomes of the sums.
     bias : int64[rows] | None    In units of the sums; None is 0.
     zero_point : int             Code of the activations that means 0, -128 to 255; of s8 codes, give theirs plus 128.
@@ -49,7 +50,7 @@ class Product:
 
     def __init__(
         self,
-        weights: BlockWeights,
+        weights: BlockWeights | MaskedWeights,
         epilogue: Sums | Reals | Codes,
         *,
         bias: NDArray[np.int64] | None = None,
@@ -61,9 +62,11 @@ class Product:
         self.level = chosen_level(level, emulate=emulate)
         product = "vnni"
         if self.level in (Level.AVX512, Level.AVX2):
-            paired = weights.paired()
-            product = "paired" if len(paired.offsets) <= _MORE_QUADS * len(weights.offsets) else "widened"
-            weights = paired if product == "paired" else weights
+            product = "widened"
+            if isinstance(weights, BlockWeights):
+                paired = weights.paired()
+                if len(paired.offsets) <= _MORE_QUADS * len(weights.offsets):
+                    product, weights = "paired", paired
         self.weights = weights
         start = _start_values(weights, bias, zero_point)
         ready = prepared(epilogue, weights.rows)
@@ -79,19 +82,16 @@ class Product:
                 f"the sum of row {worst} can reach {max(high[worst], -low[worst])}, beyond 32 bits; "
                 f"split the layer's {weights.columns} inputs"
             )
-        self._arrays |= {
-            "pointers": weights.ptr,
-            "offsets": weights.offsets,
-            "values": weights.values,
-            "start": aligned_dwords(start),
-        }
-        self._layers = {width: filled(**self._arrays, **ready.constants, tables=TABLES[width]) for width in WIDTHS}
+        self._arrays |= {"start": aligned_dwords(start), **weights.arrays()}
+        constants = ready.constants | (weights.constants() if isinstance(weights, MaskedWeights) else {})
+        self._layers = {width: filled(**self._arrays, **constants, tables=TABLES[width]) for width in WIDTHS}
         self._interleaved = output.kind == "interleaved"
         self._statistics = output.statistics
         widths = (64, 16, 1) if weights.aligned else WIDTHS
         permute = self.level is Level.AVX512_VNNI and (emulate or "avx512vbmi" in effective_features())
+        choose = masked_kernel_of if isinstance(weights, MaskedWeights) else kernel_of
         self._kernels = {
-            width: kernel_of(
+            width: choose(
                 self.level, product=product, output=output, width=width, aligned=weights.aligned, permute=permute
             )
             for width in widths
@@ -201,12 +201,14 @@ class Product:
                 layer[name] = array.ctypes.data - base.ctypes.data
         layer["plane"] = 4 * panels * width
         held: tuple[Any, ...] = (self, residual, statistics)
+        count = tasks(threads, panels, 1 if self._statistics else self.weights.groups)
         if self.level not in WIDE or width == 32:
-            scratch = aligned_empty(
-                (tasks(threads, panels, 1 if self._statistics else self.weights.groups), 4, 64), np.int32
-            )
+            scratch = aligned_empty((count, 4, 64), np.int32)
             layer["scratch"] = scratch.ctypes.data
             held = (*held, scratch)
+        if isinstance(self.weights, MaskedWeights):
+            layer = np.repeat(layer, count)
+            held = (*held, self.weights.room(layer, panels, width))
         by_loops = self.level is Level.PORTABLE or (width == 16 and self.level not in WIDE)
         unordered = aligned_empty(plain, self._dtype) if self._interleaved and by_loops else None
         return Call(
@@ -243,7 +245,9 @@ class Product:
         return panels, width
 
 
-def _start_values(weights: BlockWeights, bias: NDArray[np.int64] | None, zero_point: int) -> NDArray[np.int64]:
+def _start_values(
+    weights: BlockWeights | MaskedWeights, bias: NDArray[np.int64] | None, zero_point: int
+) -> NDArray[np.int64]:
     if not -128 <= zero_point <= 255:
         raise ValueError(f"zero_point must be -128 to 255, not {zero_point}")
     start = -int(zero_point) * weights.row_sums()

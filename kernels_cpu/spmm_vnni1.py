@@ -44,7 +44,7 @@ from sparsefab.kernels_cpu.products import dot_of
 from sparsefab.kernels_cpu.requantizing import finished_of, scaled_of
 from sparsefab.kernels_cpu.vector import f32x4, i8x16, i16x8, i32x4
 
-__all__ = ["spmm"]
+__all__ = ["epilogue_of", "spmm"]
 
 _scaled = scaled_of(i16x8)
 
@@ -62,7 +62,7 @@ def spmm(*, product: str, aligned: bool, output: Output) -> Any:
     -------
     kernel                       With the signature that `layer` describes; panels of one token.
     """
-    return _assemble(dot_of(i32x4, product), _consecutive if aligned else _gathered, _epilogue(output))
+    return _assemble(dot_of(i32x4, product), _consecutive if aligned else _gathered, epilogue_of(output))
 
 
 def _assemble(dot: Any, inputs_of: Any, epilogue: Any) -> Any:
@@ -107,8 +107,8 @@ def _consecutive(x, offsets, quad):
     return broadcast(i8x16, x + (read_i32(offsets + (quad >> 2)) >> 6))
 
 
-def _epilogue(output: Output) -> Any:
-    """Return epilogue(to, layer, token_scale, row, sums)."""
+def epilogue_of(output: Output) -> Any:
+    """Return epilogue(to, layer, token_scale, row, sums): what becomes of the four sums i32x4 of a group and token."""
     if output.kind == "s32":
         return _store_sums
     if output.kind == "f32":

@@ -2,7 +2,7 @@
 
     i8x64, i16x32, i32x16, f32x16        one 512-bit register
     i8x32, i16x16, i32x8,  f32x8         one 256-bit register
-    i8x16, i16x8,  i32x4,  f32x4         one 128-bit register
+    i8x16, i16x8,  i32x4,  f32x4, i64x2  one 128-bit register
 
 The signedness of an integer element belongs to the operation, as in the instruction set, not to the type.
 """
@@ -28,6 +28,7 @@ __all__ = [
     "i32x4",
     "i32x8",
     "i32x16",
+    "i64x2",
     "vector",
 ]
 
@@ -94,4 +95,5 @@ def vector(element: str, lanes: int) -> VectorType:
 
 i8x64, i16x32, i32x16, f32x16 = vector("i8", 64), vector("i16", 32), vector("i32", 16), vector("f32", 16)
 i8x16, i16x8, i32x4, f32x4 = vector("i8", 16), vector("i16", 8), vector("i32", 4), vector("f32", 4)
+i64x2 = vector("i64", 2)
 i8x32, i16x16, i32x8, f32x8 = vector("i8", 32), vector("i16", 16), vector("i32", 8), vector("f32", 8)

@@ -24,7 +24,7 @@ from sparsefab.formats import (
 )
 from sparsefab.kernels_cpu.panels import aligned_empty
 
-__all__ = ["BlockWeights", "NibbleWeights"]
+__all__ = ["BlockWeights", "NibbleWeights", "viewed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -88,9 +88,9 @@ class BlockWeights:
         return cls(
             rows=packed.spec.rows,
             columns=packed.spec.columns,
-            ptr=_viewed(packed, "pointers", np.int64, ()),
-            offsets=_viewed(packed, "offsets", np.int32, () if aligned else (4,)),
-            values=_viewed(packed, "values", np.int8, (4, 4)),
+            ptr=viewed(packed, "pointers", np.int64, ()),
+            offsets=viewed(packed, "offsets", np.int32, () if aligned else (4,)),
+            values=viewed(packed, "values", np.int8, (4, 4)),
             aligned=aligned,
         )
 
@@ -119,10 +119,19 @@ class BlockWeights:
         """Groups of four rows."""
         return -(-self.rows // 4)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that one product reads."""
+        return self.values.nbytes + self.offsets.nbytes + self.ptr.nbytes
+
     def paired(self) -> "BlockWeights":
         """Return the same matrix with no quad that could saturate the products of bytes: `formats.safe_pairs`."""
         values, offsets, pointers = safe_pairs(self.values, self.offsets, self.ptr)
         return replace(self, ptr=pointers, offsets=offsets, values=values)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what the layer's record points to."""
+        return {"pointers": self.ptr, "offsets": self.offsets, "values": self.values}
 
     def row_sums(self) -> NDArray[np.int64]:
         """Sum of each row's weights, int64[4 * groups]."""
@@ -210,7 +219,8 @@ def _int8(matrix: NDArray[np.int8], pattern: Pattern, mask: NDArray[np.bool_] | 
     )
 
 
-def _viewed(packed: PackedTensor, name: str, dtype: Any, inner: tuple[int, ...]) -> NDArray[Any]:
+def viewed(packed: PackedTensor, name: str, dtype: Any, inner: tuple[int, ...]) -> NDArray[Any]:
+    """Return a section as elements of a type, copied only where it is not aligned to them; raises LayoutError."""
     section = packed.sections.get(name)
     if section is None:
         raise LayoutError(f"a packed tensor for this kernel needs the section {name!r}")

@@ -15,6 +15,7 @@ from sparsefab.formats.layout import (
     Sparse,
     Vnni4x1,
     Vnni4x4,
+    VnniNM,
     storage_layout,
 )
 from sparsefab.formats.mx import BlockFormat
@@ -55,6 +56,7 @@ __all__ = [
     "Unstructured",
     "Vnni4x1",
     "Vnni4x4",
+    "VnniNM",
     "get_format",
     "group_count",
     "multiplier_loss",

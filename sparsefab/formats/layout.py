@@ -14,6 +14,7 @@ Nibbles16 keeps the first two in its own order, u8[16-row blocks][groups][16 row
     BlockRows           codes     the stored blocks          columns   uint16 a block   pointers  uint32 a block row
     Vnni4x1             values    s8[quads][4 rows][4 k]     offsets   int32[quads][4]  pointers  int64 a row group
     Vnni4x4             values    s8[blocks][4 rows][4 k]    offsets   int32[blocks]    pointers  int64 a row group
+    VnniNM              values    s8, of each 4 rows x 16 inputs what is stored    masks  64 bits of these each
     Nibbles16           values    per 16 rows, group and 32 inputs: 4 lines of 16 rows x 4 bytes, two inputs a byte
     Chain               beats     per tile of inputs, per row: L weights s8, then L 4-bit indices
     Chain, pairs        beats     per tile of inputs, per pair of rows: L pairs of weights s8, then L 4-bit indices
@@ -26,10 +27,11 @@ from typing import Literal
 
 from sparsefab.errors import LayoutError
 from sparsefab.formats.bits import packed_bytes
-from sparsefab.formats.ints import IntFormat
-from sparsefab.formats.mx import BlockFormat
-from sparsefab.formats.sparsity import BLOCK_N_SIDE, NM, Block, BlockN, Dense, Pattern, Unstructured
-from sparsefab.formats.tensors import ROW_SCALE_BYTES, TensorSpec
+from sparsefab.formats.layout_lanes import Nibbles16
+from sparsefab.formats.layout_scales import scale_sections
+from sparsefab.formats.layout_vnni import Vnni4x1, Vnni4x4, VnniNM
+from sparsefab.formats.sparsity import BLOCK_N_SIDE, NM, Block, BlockN, Dense, Unstructured
+from sparsefab.formats.tensors import TensorSpec
 
 __all__ = [
     "BlockRows",
@@ -41,33 +43,9 @@ __all__ = [
     "Sparse",
     "Vnni4x1",
     "Vnni4x4",
+    "VnniNM",
     "storage_layout",
 ]
-
-NIBBLE_ROWS = 16  # one row in each dword of a 512-bit register
-NIBBLE_PART_INPUTS = 32  # inputs of a part: 256 bytes of 16 rows
-VNNI_PANEL_TOKENS = 64  # an activation line: 64 tokens of u8
-VNNI_LINE_BYTES = 4 * VNNI_PANEL_TOKENS  # four interleaved inputs of 64 tokens
-VNNI_MAX_COLUMNS = 65_793  # columns * 255 * 128 < 2**31: no int32 accumulator overflows
-
-
-def _scale_sections(spec: TensorSpec) -> dict[str, int]:
-    sections: dict[str, int] = {}
-    if isinstance(spec.format, BlockFormat):
-        return {"block_scales": spec.rows * spec.groups, **_outer_sections(spec.rows, spec.format)}
-    if spec.group_size < spec.columns:
-        sections["multipliers"] = packed_bytes(spec.rows * spec.groups, spec.multiplier_bits)
-    if spec.asymmetric:
-        sections["zero_points"] = packed_bytes(spec.rows * spec.groups, spec.format.bits)
-    sections["row_scales"] = spec.rows * ROW_SCALE_BYTES
-    return sections
-
-
-def _outer_sections(rows: int, fmt: BlockFormat) -> dict[str, int]:
-    """Bytes of what stands above block scales."""
-    if fmt.is_mx:
-        return {"row_exponents": rows}
-    return {"row_scales": rows * ROW_SCALE_BYTES} if fmt.row_scales else {"tensor_scale": ROW_SCALE_BYTES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +59,7 @@ class RowMajor:
 
     def section_bytes(self, spec: TensorSpec) -> dict[str, int]:
         """Bytes of each section."""
-        return {"codes": spec.rows * packed_bytes(spec.columns, spec.format.bits), **_scale_sections(spec)}
+        return {"codes": spec.rows * packed_bytes(spec.columns, spec.format.bits), **scale_sections(spec)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +83,10 @@ class Sparse:
                 "bitmap": {"bitmap": spec.rows // pattern.rows * packed_bytes(spec.columns, 1)},
             }[self.encoding]
             codes = spec.rows * packed_bytes(slots, spec.format.bits)
-            return {"codes": codes, **metadata, **_scale_sections(spec)}
+            return {"codes": codes, **metadata, **scale_sections(spec)}
         if isinstance(pattern, Unstructured) and self.encoding == "bitmap":
             bitmap = spec.rows * packed_bytes(spec.columns, 1)
-            return {"codes": packed_bytes(spec.stored, spec.format.bits), "bitmap": bitmap, **_scale_sections(spec)}
+            return {"codes": packed_bytes(spec.stored, spec.format.bits), "bitmap": bitmap, **scale_sections(spec)}
         if isinstance(pattern, BlockN):
             metadata = {
                 "index": {"indices": packed_bytes(spec.stored, 4)},
@@ -116,7 +94,7 @@ class Sparse:
             }[self.encoding]
             blocks = spec.rows * spec.columns // BLOCK_N_SIDE**2
             codes = packed_bytes(spec.stored, spec.format.bits)
-            return {"codes": codes, **metadata, "block_n": blocks, **_scale_sections(spec)}
+            return {"codes": codes, **metadata, "block_n": blocks, **scale_sections(spec)}
         raise LayoutError(f"layout {self.name} does not hold pattern {pattern.name}")
 
 
@@ -139,91 +117,8 @@ class BlockRows:
             "codes": packed_bytes(spec.stored, spec.format.bits),
             "columns": 2 * blocks,
             "pointers": 4 * (spec.rows // pattern.rows + 1),
-            **_scale_sections(spec),
+            **scale_sections(spec),
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Vnni4x1:
-    """Four rows by four kept inputs of any distance, a dword a row, for `vpdpbusd`.
-
-    A row group's last quad repeats its last input with zero values. offsets are bytes into a 64-token panel.
-    """
-
-    @property
-    def name(self) -> str:
-        """vnni-4x1."""
-        return "vnni-4x1"
-
-    def section_bytes(self, spec: TensorSpec) -> dict[str, int]:
-        """Bytes of each section when the row groups are equally full; `pack` gives the exact figure."""
-        groups = -(-spec.rows // 4)
-        quads = groups * -(-spec.stored // max(groups * 4, 1) // 4)
-        return {"values": 16 * quads, "offsets": 16 * quads, "pointers": 8 * (groups + 1), **_scale_sections(spec)}
-
-
-@dataclass(frozen=True, slots=True)
-class Vnni4x4:
-    """Aligned blocks of four rows by four consecutive inputs, a dword a row, for `vpdpbusd` on interleaved activations.
-
-    Blocks of zeros are left out where the pattern is made of whole 4x4 blocks; dense, N:M and every other pattern
-    stores them all. offsets are bytes into a panel of 64 tokens whose inputs are interleaved by four: 256 * k / 4.
-    """
-
-    @property
-    def name(self) -> str:
-        """vnni-4x4."""
-        return "vnni-4x4"
-
-    @staticmethod
-    def drops_blocks(pattern: Pattern) -> bool:
-        """Say whether a pattern's absent blocks are left out."""
-        return isinstance(pattern, Block) and pattern.rows % 4 == 0 and pattern.columns % 4 == 0
-
-    def section_bytes(self, spec: TensorSpec) -> dict[str, int]:
-        """Bytes of each section; exact with spec.stored."""
-        groups = -(-spec.rows // 4)
-        blocks = spec.stored // 16 if self.drops_blocks(spec.pattern) else groups * -(-spec.columns // 4)
-        return {"values": 16 * blocks, "offsets": 4 * blocks, "pointers": 8 * (groups + 1), **_scale_sections(spec)}
-
-
-@dataclass(frozen=True, slots=True)
-class Nibbles16:
-    """Integers of up to 4 bits with a multiplier a group, 16 rows side by side, for few tokens; every weight is stored.
-
-    A group is filled up to parts of 32 inputs. A part is four lines of 64 bytes, a line 8 inputs: its dword r is row
-    r, low nibbles are inputs 0-3, high nibbles 4-7. Nibbles and zero points are codes, of signed formats + 2^(bits-1).
-    """
-
-    @property
-    def name(self) -> str:
-        """nibbles-16."""
-        return "nibbles-16"
-
-    def grid(self, spec: TensorSpec) -> tuple[int, int, int]:
-        """Blocks of 16 rows, groups, and parts a group.
-
-        Raises
-        ------
-        LayoutError                 If the format is no integer of up to 4 bits.
-        """
-        if not isinstance(spec.format, IntFormat) or spec.format.bits > 4:
-            raise LayoutError(f"layout {self.name} holds integers of up to 4 bits, not {spec.format.name}")
-        return -(-spec.rows // NIBBLE_ROWS), spec.groups, -(-min(spec.group_size, spec.columns) // NIBBLE_PART_INPUTS)
-
-    @staticmethod
-    def zero_nibble(spec: TensorSpec) -> int:
-        """The nibble of code 0."""
-        return 1 << (spec.format.bits - 1) if isinstance(spec.format, IntFormat) and spec.format.signed else 0
-
-    def section_bytes(self, spec: TensorSpec) -> dict[str, int]:
-        """Bytes of each section."""
-        blocks, groups, parts = self.grid(spec)
-        lanes = blocks * groups * NIBBLE_ROWS
-        sections = {"values": lanes * parts * NIBBLE_PART_INPUTS // 2, "multipliers": lanes}
-        if spec.asymmetric:
-            sections["zero_points"] = lanes
-        return {**sections, "row_scales": spec.rows * ROW_SCALE_BYTES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,7 +185,7 @@ class Chain:
 
     def section_bytes(self, spec: TensorSpec) -> dict[str, int]:
         """Bytes of each section."""
-        return {"beats": self.beats(spec) * self.beat_bytes, **_scale_sections(spec)}
+        return {"beats": self.beats(spec) * self.beat_bytes, **scale_sections(spec)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -370,11 +265,11 @@ class ChainMemory:
     def section_bytes(self, spec: TensorSpec) -> dict[str, int]:
         """Bytes of each section."""
         self.check(spec)
-        scales = {name: size for name, size in _scale_sections(spec).items() if name != "zero_points"}
+        scales = {name: size for name, size in scale_sections(spec).items() if name != "zero_points"}
         return {"pieces": self.chain.beats(spec) * self.piece_bytes(spec), **scales}
 
 
-Layout = RowMajor | Sparse | BlockRows | Vnni4x1 | Vnni4x4 | Nibbles16 | Chain | ChainMemory
+Layout = RowMajor | Sparse | BlockRows | Vnni4x1 | Vnni4x4 | VnniNM | Nibbles16 | Chain | ChainMemory
 
 
 def storage_layout(spec: TensorSpec) -> Layout:

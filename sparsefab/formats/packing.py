@@ -21,6 +21,7 @@ from sparsefab.formats.layout import (
     Sparse,
     Vnni4x1,
     Vnni4x4,
+    VnniNM,
 )
 from sparsefab.formats.mx import BlockFormat
 from sparsefab.formats.packing_chain import read_chain, write_chain
@@ -43,7 +44,14 @@ from sparsefab.formats.packing_storage import (
     write_row_major,
     write_sparse,
 )
-from sparsefab.formats.packing_vnni import read_vnni4x1, read_vnni4x4, write_vnni4x1, write_vnni4x4
+from sparsefab.formats.packing_vnni import (
+    read_vnni4x1,
+    read_vnni4x4,
+    read_vnni_nm,
+    write_vnni4x1,
+    write_vnni4x4,
+    write_vnni_nm,
+)
 from sparsefab.formats.sparsity import Dense, Pattern, Unstructured
 from sparsefab.formats.tensors import PackedTensor, QuantTensor
 
@@ -108,6 +116,7 @@ _WRITERS: dict[type, Callable[[QuantTensor, Any], Sections]] = {
     BlockRows: write_block_rows,
     Vnni4x1: write_vnni4x1,
     Vnni4x4: write_vnni4x4,
+    VnniNM: write_vnni_nm,
     Nibbles16: write_nibbles16,
     Chain: write_chain,
     ChainMemory: write_chain_memory,
@@ -118,6 +127,7 @@ _READERS: dict[type, Callable[[PackedTensor, Any, NDArray[np.int16] | None], Par
     BlockRows: read_block_rows,
     Vnni4x1: read_vnni4x1,
     Vnni4x4: read_vnni4x4,
+    VnniNM: read_vnni_nm,
     Nibbles16: read_nibbles16,
     Chain: read_chain,
     ChainMemory: read_chain_memory,

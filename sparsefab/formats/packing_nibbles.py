@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
-from sparsefab.formats.layout import NIBBLE_PART_INPUTS, NIBBLE_ROWS, Nibbles16
+from sparsefab.formats.layout_lanes import NIBBLE_PART_INPUTS, NIBBLE_ROWS, Nibbles16
 from sparsefab.formats.packing_parts import Groups, Parts, Sections, filled_codes, section
 from sparsefab.formats.tensors import PackedTensor, QuantTensor, TensorSpec
 

@@ -1,15 +1,35 @@
-"""Quads of four inputs for groups of four rows, as `vpdpbusd` reads them: gathered (4x1) or aligned (4x4)."""
+"""Quads of four inputs for groups of four rows, for `vpdpbusd`: gathered (4x1), aligned (4x4), or packed (N:M)."""
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
-from sparsefab.formats.layout import VNNI_LINE_BYTES, VNNI_MAX_COLUMNS, VNNI_PANEL_TOKENS, Vnni4x1, Vnni4x4
+from sparsefab.formats.layout_vnni import (
+    VNNI_LINE_BYTES,
+    VNNI_MAX_COLUMNS,
+    VNNI_PANEL_TOKENS,
+    VNNI_SPARE_BYTES,
+    VNNI_TILE_INPUTS,
+    Vnni4x1,
+    Vnni4x4,
+    VnniNM,
+)
 from sparsefab.formats.mx import BlockFormat
 from sparsefab.formats.packing_parts import Parts, Sections, centred_s8, codes_of_centred, section
+from sparsefab.formats.sparsity import NM
 from sparsefab.formats.tensors import PackedTensor, QuantTensor
 
-__all__ = ["read_vnni4x1", "read_vnni4x4", "safe_pairs", "write_vnni4x1", "write_vnni4x4"]
+__all__ = [
+    "read_vnni4x1",
+    "read_vnni4x4",
+    "read_vnni_nm",
+    "safe_pairs",
+    "write_vnni4x1",
+    "write_vnni4x4",
+    "write_vnni_nm",
+]
 
 _PAIR_LIMIT = 128
 
@@ -94,6 +114,57 @@ def read_vnni4x4(packed: PackedTensor, layout: Vnni4x4, zero_points: NDArray[np.
     return codes, mask.transpose(0, 2, 1, 3).reshape(shape)[: spec.rows, : spec.columns]
 
 
+def write_vnni_nm(tensor: QuantTensor, layout: VnniNM) -> Sections:
+    _check_rows(tensor, layout)
+    slots, pattern = layout.tile_bytes(tensor.spec), tensor.pattern
+    assert isinstance(pattern, NM)  # tile_bytes refuses others
+    values, mask = _filled_up(centred_s8(tensor, layout)), _filled_up(tensor.stored_mask)
+    blocks = mask.reshape(len(mask), -1, pattern.m)
+    # N of each M are stored: what the row keeps, then the first of the others, whose values are 0
+    order = np.argsort(~blocks, axis=2, kind="stable")[:, :, : pattern.n]
+    chosen = np.zeros_like(blocks)
+    np.put_along_axis(chosen, order, True, axis=2)
+    bits = _in_tiles(chosen.reshape(mask.shape))
+    stored = _in_tiles(values)[bits]
+    assert stored.size == len(bits) * slots
+    return {
+        "values": np.concatenate([stored, np.zeros(VNNI_SPARE_BYTES, np.int8)]).view(np.uint8),
+        "masks": np.packbits(bits, axis=1, bitorder="little").reshape(-1),
+    }
+
+
+def read_vnni_nm(packed: PackedTensor, layout: VnniNM, zero_points: NDArray[np.int16] | None) -> Parts:
+    spec, sizes = packed.spec, layout.section_bytes(packed.spec)
+    stored = section(packed, "values", sizes["values"])[:-VNNI_SPARE_BYTES].view(np.int8)
+    masks = section(packed, "masks", sizes["masks"]).reshape(-1, 8)
+    bits = np.unpackbits(masks, axis=1, bitorder="little").astype(np.bool_)
+    if (bits.sum(axis=1) != layout.tile_bytes(spec)).any():
+        raise LayoutError(f"layout {layout.name}: a mask does not have {layout.tile_bytes(spec)} bits")
+    tiles = np.zeros(bits.shape, np.int8)
+    tiles[bits] = stored
+    values, mask = (_from_tiles(part, spec.rows, spec.columns) for part in (tiles, bits))
+    return codes_of_centred(spec, values, zero_points), mask
+
+
+def _filled_up(matrix: NDArray[Any]) -> NDArray[Any]:
+    """Fill up to whole tiles with zeros."""
+    rows, columns = matrix.shape
+    return np.pad(matrix, ((0, -rows % 4), (0, -columns % VNNI_TILE_INPUTS)))
+
+
+def _in_tiles(matrix: NDArray[Any]) -> NDArray[Any]:
+    """Bring [rows, columns] into [tiles, 64], by block of four inputs, row, input."""
+    grid = matrix.reshape(len(matrix) // 4, 4, -1, VNNI_TILE_INPUTS // 4, 4)
+    return np.ascontiguousarray(grid.transpose(0, 2, 3, 1, 4)).reshape(-1, 4 * VNNI_TILE_INPUTS)
+
+
+def _from_tiles(tiles: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
+    """Undo `_in_tiles`, and cut off what fills up."""
+    groups = -(-rows // 4)
+    grid = tiles.reshape(groups, -1, VNNI_TILE_INPUTS // 4, 4, 4).transpose(0, 3, 1, 2, 4)
+    return np.ascontiguousarray(grid.reshape(4 * groups, -1)[:rows, :columns])
+
+
 def safe_pairs(
     values: NDArray[np.int8], offsets: NDArray[np.int32], pointers: NDArray[np.int64]
 ) -> tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.int64]]:
@@ -141,7 +212,7 @@ def _great_with_small(
     return np.ascontiguousarray(arranged), offsets.reshape(-1)[source].reshape(-1, 4)
 
 
-def _check_rows(tensor: QuantTensor, layout: Vnni4x1 | Vnni4x4) -> None:
+def _check_rows(tensor: QuantTensor, layout: Vnni4x1 | Vnni4x4 | VnniNM) -> None:
     if isinstance(tensor.format, BlockFormat):
         raise LayoutError(f"layout {layout.name} holds one scale a row, not the blocks of {tensor.format.name}")
     if tensor.group_size < tensor.shape[1]:

@@ -3,11 +3,23 @@
 import numpy as np
 import pytest
 
-from sparsefab.formats import NM, Block, Dense, QuantTensor, Unstructured, Vnni4x1, Vnni4x4, get_format, pack, unpack
+from sparsefab.formats import (
+    NM,
+    Block,
+    Dense,
+    QuantTensor,
+    Unstructured,
+    Vnni4x1,
+    Vnni4x4,
+    VnniNM,
+    get_format,
+    pack,
+    unpack,
+)
 from sparsefab.formats.requantize import Requantizer, requantize
 from sparsefab.kernels_cpu.features import Level, runs
 from sparsefab.kernels_cpu.panels import interleaved, panels_of, rows_of
-from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product, Reals, Sums
+from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, MaskedWeights, Product, Reals, Sums
 
 FORMATS = ["int8", "int6", "int5", "int4", "int3", "int2", "uint4", "uint7", "e2m1", "e2m3", "e1m4"]
 ROWS, COLUMNS, TOKENS = 20, 52, 67
@@ -43,14 +55,15 @@ def tensor_of(name, pattern, seed):
 @pytest.mark.parametrize(
     ("layout", "pattern"),
     [(Vnni4x1(), Block(4, 1)), (Vnni4x1(), Unstructured()), (Vnni4x1(), Dense()),
-     (Vnni4x4(), Block(4, 4)), (Vnni4x4(), NM(2, 4)), (Vnni4x4(), Dense())],
+     (Vnni4x4(), Block(4, 4)), (Vnni4x4(), NM(2, 4)), (Vnni4x4(), Dense()),
+     (VnniNM(), NM(2, 4))],
     ids=lambda value: value.name,
 )  # fmt: skip
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_kernel_computes_what_the_packed_bytes_mean(name, pattern, layout, level):
     tensor = tensor_of(name, pattern, seed=len(name))
     packed = pack(tensor, layout)
-    weights = BlockWeights.from_packed(packed)
+    weights = (MaskedWeights if isinstance(layout, VnniNM) else BlockWeights).from_packed(packed)
     integers = unpack(packed).integers()
     np.testing.assert_array_equal(integers, tensor.integers())
     random = np.random.default_rng(1)

@@ -30,6 +30,7 @@ from sparsefab.formats import (
     Unstructured,
     Vnni4x1,
     Vnni4x4,
+    VnniNM,
     get_format,
     pack,
     parse_pattern,
@@ -141,6 +142,8 @@ def layouts_of(tensor: QuantTensor) -> list:
             layouts += chain_memories(tensor)
         if tensor.group_size == tensor.shape[1] and tensor.block_scales is None:
             layouts += [Vnni4x1(), Vnni4x4()]
+            if isinstance(tensor.pattern, NM):
+                layouts.append(VnniNM())
     if isinstance(tensor.format, IntFormat) and tensor.format.bits <= 4:
         layouts.append(Nibbles16())
     return layouts
@@ -353,6 +356,34 @@ def test_aligned_blocks_are_as_documented() -> None:
     assert sections["values"].tolist() == codes[:4, 4:].ravel().tolist()
     assert sections["offsets"].view(np.int32).tolist() == [256]
     assert sections["pointers"].view(np.int64).tolist() == [0, 1, 1]
+
+
+def test_masked_tiles_are_as_documented() -> None:
+    """2:4 by hand: bit 16 b + 4 r + k of the mask, the stored bytes in that order, absent ones filled with zeros."""
+    codes = np.zeros((5, 20), np.int16)
+    mask = np.zeros(codes.shape, bool)
+    for row, column, value in ((0, 1, 11), (0, 3, 12), (1, 6, 13), (4, 16, 14), (4, 17, 15)):
+        codes[row, column], mask[row, column] = value, True
+    tensor = QuantTensor(
+        codes=codes,
+        format=get_format("int8"),
+        row_scales=np.ones(5, np.float32),
+        group_size=20,
+        pattern=NM(2, 4),
+        mask=mask,
+    )
+    sections = pack(tensor, VnniNM()).sections
+    values = sections["values"][:-8].reshape(4, 32)  # two groups of rows, two tiles each
+    masks = [int(word) for word in sections["masks"].view(np.uint64)]
+    assert values[0, :2].tolist() == [11, 12]
+    assert masks[0] & 0xF == 0b1010
+    assert masks[0] >> 20 & 0xF == 0b0101  # row 1 keeps input 6 of the second block; the first of the rest fills up
+    assert values[0, 8:12].tolist() == [0, 0, 0, 13]
+    assert values[3, :2].tolist() == [14, 15]
+    assert not values[1].any()
+    assert not values[2].any()
+    with pytest.raises(LayoutError, match="holds N:M, not pattern dense"):
+        pack(random_tensor("int8"), VnniNM())
 
 
 def test_nibbles_are_as_documented() -> None:

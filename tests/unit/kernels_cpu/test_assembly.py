@@ -22,7 +22,7 @@ COMPILER = """
 import json, sys
 import llvmlite.binding as llvm
 
-names = "avx avx2 fma f16c avx512f avx512bw avx512vl avx512vnni avx512vbmi avxvnni".split()
+names = "avx avx2 fma f16c avx512f avx512bw avx512vl avx512vnni avx512vbmi avx512vbmi2 avxvnni".split()
 llvm.get_host_cpu_features = lambda: dict.fromkeys(names, True)
 from numba.core import config
 
@@ -31,10 +31,13 @@ import numpy as np
 from numba import njit, typeof
 from sparsefab.formats.requantize import Requantizer
 from sparsefab.kernels_cpu.features import Level
-from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product, Reals, Sums
+from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, MaskedWeights, Product, Reals, Sums
 
-weights = BlockWeights(
+gathered = BlockWeights(
     rows=4, columns=4, ptr=np.array([0, 1]), offsets=np.zeros((1, 4), np.int32), values=np.ones((1, 4, 4), np.int8)
+)
+masked = MaskedWeights(
+    rows=4, columns=16, tile_bytes=32, values=np.zeros(40, np.int8), masks=np.array([0xFFFFFFFF], np.uint64)
 )
 epilogues = {
     "s32": (Sums(), np.int32),
@@ -44,8 +47,8 @@ epilogues = {
 }
 result = {}
 for level, output, width in json.loads(sys.argv[1]):
-    epilogue, dtype = epilogues[output]
-    product = Product(weights, epilogue, level=Level(level))
+    epilogue, dtype = epilogues[output.removeprefix("masked ")]
+    product = Product(masked if output.startswith("masked") else gathered, epilogue, level=Level(level))
     cached = product._kernels[width]
     options = {name: value for name, value in cached.targetoptions.items() if name != "nopython"}
     fresh = njit(**options)(cached.py_func)  # code from the disk cache cannot be inspected
@@ -60,6 +63,9 @@ WANTED = [
     (Level.AVX512_VNNI.value, "table", 64),
     (Level.AVX512_VNNI.value, "u8", 16),
     (Level.AVX512_VNNI.value, "u8", 1),
+    (Level.AVX512_VNNI.value, "masked u8", 64),
+    (Level.AVX512_VNNI.value, "masked u8", 1),
+    (Level.AVX2.value, "masked u8", 64),
     *((level.value, "u8", 64) for level in (Level.AVX_VNNI, Level.AVX512, Level.AVX2)),
 ]
 
@@ -188,6 +194,19 @@ def test_a_table_is_two_permutations_and_a_blend(assembly):
     assert len(re.findall(r"vperm[it]2b\s.*zmm", text)) == 8  # two for each of four rows
     assert len(re.findall(r"vpmovb2m\s.*zmm", text)) == 4
     assert not re.search(r"vpshufb\s", text)
+
+
+def test_tiles_are_expanded_by_one_instruction(assembly):
+    """A load of the mask, vpexpandb out of memory, a store; for single tokens straight into the dot product."""
+    (body,) = innermost_loops(assembly(Level.AVX512_VNNI, "masked u8"), "vpexpandb")
+    copies = count(body, r"vpexpandb\s.*\(.*zmm")
+    assert copies == count(body, r"kmovq\s.*\(") == count(body, r"vmovdqu\w*\s+%zmm\d+, .*\(") >= 1
+    assert not [line for line in body if "rsp" in line or line.startswith("call")]
+    (body,) = innermost_loops(assembly(Level.AVX512_VNNI, "masked u8", 1), "vpexpandb")
+    assert count(body, r"vpexpandb\s.*\(.*zmm") == count(body, r"vpdpbusd\s.*zmm") == 2
+    assert not [line for line in body if "rsp" in line and "zmm" in line]
+    (body,) = innermost_loops(assembly(Level.AVX2, "masked u8"), "vpshufb")
+    assert count(body, r"vpshufb\s.*xmm") in (1, 8)
 
 
 def test_products_of_bytes_need_two_multiplications(assembly):

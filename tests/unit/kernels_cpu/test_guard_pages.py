@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsefab.formats import Nibbles16, QuantTensor, get_format, pack
+from sparsefab.formats import NM, Nibbles16, QuantTensor, VnniNM, get_format, pack
 from sparsefab.formats.requantize import Requantizer, requantize
 from sparsefab.kernels_cpu.features import Level, best_level, runs
 from sparsefab.kernels_cpu.gemv import MatrixVector, NibbleWeights
 from sparsefab.kernels_cpu.panels import interleaved, panels_of, rows_of
-from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product, Reals, Sums
+from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, MaskedWeights, Product, Reals, Sums
 from sparsefab.kernels_cpu.threads import available_threads
 
 PAGE = mmap.PAGESIZE
@@ -103,6 +103,34 @@ def test_random_products_stay_inside_their_buffers(level, aligned, at_end):
         if shape[2] == 4 * width:
             parts = out.reshape(len(out), -1, 4, width // 16, 4, 4)
             out = parts.transpose(0, 1, 5, 3, 2, 4).reshape(len(out), -1, width)
+        np.testing.assert_array_equal(rows_of(out, tokens=tokens, outputs=rows), expected)
+
+
+@pytest.mark.parametrize("level", [level for level in (Level.AVX512_VNNI, Level.AVX2, Level.PORTABLE) if runs(level)])
+@pytest.mark.parametrize("at_end", [False, True])
+def test_random_masked_products_stay_inside_their_buffers(level, at_end):
+    random = np.random.default_rng([list(Level).index(level), at_end, 3])
+    for turn in range(12):
+        m = int(random.choice([4, 8, 16]))
+        rows, columns, n = int(random.integers(1, 30)), m * int(random.integers(1, 9)), int(random.integers(0, m + 1))
+        tokens, width = int(random.integers(1, 140)), (64, 16, 1)[turn % 3]
+        rank = random.random((rows, columns // m, m)).argsort(axis=2).argsort(axis=2)
+        tensor = QuantTensor(
+            codes=random.integers(-128, 128, (rows, columns)).astype(np.int16),
+            format=get_format("int8"),
+            row_scales=np.ones(rows, np.float32),
+            group_size=columns,
+            pattern=NM(n, m),
+            mask=(rank < random.integers(0, n + 1, (rows, columns // m, 1))).reshape(rows, columns),
+        )
+        weights = MaskedWeights.from_packed(pack(tensor, VnniNM()))
+        weights = replace(weights, values=guarded(weights.values, at_end), masks=guarded(weights.masks, at_end))
+        codes = random.integers(0, 256, (tokens, columns)).astype(np.uint8)
+        panels = guarded(interleaved(panels_of(codes, width=width)), at_end, 64)
+        product = Product(weights, Sums(), zero_point=5, level=level)
+        out = guarded(np.zeros((len(panels), product.padded_rows, width), np.int32), at_end, 64)
+        product.run(panels, out=out)
+        expected = (codes.astype(np.int64) - 5) @ tensor.integers().T
         np.testing.assert_array_equal(rows_of(out, tokens=tokens, outputs=rows), expected)
 
 
