@@ -7,18 +7,16 @@ netlists and the command line follow from the entry.
 from typing import Final
 
 from sparsefab.arch import AccumulatorArch, ArrayArch, ChainArch
+from sparsefab.hw.accumulate import AccumulateUnit
+from sparsefab.hw.array import ChainArray
+from sparsefab.hw.chain import SparseChain
+from sparsefab.hw.chain_axis import chain_axis_wrapper
 from sparsefab.hw.dequantize.arch import DequantizeArch
-from sparsefab.hw.emit import (
-    Block,
-    accumulate_verilog,
-    array_verilog,
-    chain_verilog,
-    dequantize_verilog,
-    requantize_verilog,
-)
-from sparsefab.hw.minifloat.dot import DotArch, dot_verilog
-from sparsefab.hw.minifloat.mac import MacArch, mac_verilog
-from sparsefab.hw.requantize import RequantizeArch
+from sparsefab.hw.dequantize.dequantizer import Dequantizer
+from sparsefab.hw.emit import Block
+from sparsefab.hw.minifloat.dot import BlockDot, DotArch
+from sparsefab.hw.minifloat.mac import Mac, MacArch
+from sparsefab.hw.requantize import RequantizeArch, RequantizeUnit
 from sparsefab.registry import Registry
 
 __all__ = ["ACCUMULATE", "ARRAY", "BLOCKS", "CHAIN", "DEQUANTIZE", "MAC", "MX_DOT", "REQUANTIZE"]
@@ -34,8 +32,8 @@ CHAIN: Final = Block(
     name="chain",
     description="sparse DSP chain: weight beats times activations that stay in the DSPs' banks",
     default=ChainArch(dsps=64),
-    verilog=lambda arch, primitives: chain_verilog(arch, primitives=primitives),
-    axis=lambda arch, primitives: chain_verilog(arch, primitives=primitives, axis=True),
+    component=SparseChain,
+    axis=chain_axis_wrapper,
     label=lambda arch: f"chain-{arch.dsps}",
 )
 
@@ -43,8 +41,8 @@ REQUANTIZE: Final = Block(
     name="requantize",
     description="accumulators to codes, one DSP a lane",
     default=RequantizeArch(),
-    verilog=lambda arch, primitives: requantize_verilog(
-        accumulator_bits=arch.accumulator_bits, lanes=arch.lanes, primitives=primitives
+    component=lambda arch, body, placer: RequantizeUnit(
+        accumulator_bits=arch.accumulator_bits, lanes=arch.lanes, body=body, placer=placer
     ),
     label=lambda arch: f"requantize-{arch.accumulator_bits}x{arch.lanes}",
 )
@@ -53,7 +51,7 @@ DEQUANTIZE: Final = Block(
     name="dequantize",
     description="memory beats of compressed weights to the chain's weight beats",
     default=DequantizeArch(),
-    verilog=lambda arch, primitives: dequantize_verilog(arch, primitives=primitives),
+    component=Dequantizer,
     label=lambda arch: f"dequantize-{arch.format}-{arch.dsps}x{arch.slots}",
 )
 
@@ -61,7 +59,9 @@ ACCUMULATE: Final = Block(
     name="accumulate",
     description="partial sums of chains, scaled by group, added up over tiles",
     default=_ARRAY,
-    verilog=lambda arch, primitives: accumulate_verilog(arch, primitives=primitives),
+    component=lambda arch, body, placer: AccumulateUnit(
+        chain=arch.chain, arch=arch.accumulators, chains=arch.chains, body=body, placer=placer
+    ),
     label=lambda arch: f"accumulate-{arch.chains}",
 )
 
@@ -69,7 +69,7 @@ ARRAY: Final = Block(
     name="array",
     description="chains that share activations, rows spread over them, with their accumulators",
     default=_ARRAY,
-    verilog=lambda arch, primitives: array_verilog(arch, primitives=primitives),
+    component=ChainArray,
     label=lambda arch: f"array-{arch.chains}x{arch.chain.dsps}",
 )
 
@@ -77,7 +77,7 @@ MAC: Final = Block(
     name="mac",
     description="one exact multiply-accumulate of any two number formats, with conversion back if asked",
     default=MacArch(),
-    verilog=lambda arch, primitives: mac_verilog(arch, primitives=primitives),
+    component=Mac,
     label=lambda arch: f"mac-{arch.a}-{arch.b}" + (f"-{arch.result}" if arch.result else ""),
 )
 
@@ -85,7 +85,7 @@ MX_DOT: Final = Block(
     name="mxdot",
     description="dot products of OCP MX blocks, exact inside a block, shared exponents across",
     default=DotArch(),
-    verilog=lambda arch, primitives: dot_verilog(arch, primitives=primitives),
+    component=BlockDot,
     label=lambda arch: f"mxdot-{arch.a}-{arch.b}",
 )
 

@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from amaranth.lib import wiring
+
 import sparsefab
 from sparsefab.arch import ArrayArch, ChainArch
 from sparsefab.errors import StorageError
@@ -20,6 +22,7 @@ from sparsefab.hw.accumulate import AccumulateUnit
 from sparsefab.hw.array import ChainArray
 from sparsefab.hw.axis import AXIS_TOP, axis_wrapper
 from sparsefab.hw.chain import SparseChain
+from sparsefab.hw.chain_axis import chain_axis_wrapper
 from sparsefab.hw.dequantize.arch import DequantizeArch
 from sparsefab.hw.dequantize.dequantizer import Dequantizer
 from sparsefab.hw.modules import Library, to_verilog
@@ -50,17 +53,18 @@ class Block:
     ----------
     name, description : str
     default : dataclass        Its parameters where the user gives none; their type is what a TOML file of them holds.
-    verilog : (parameters, primitives) -> {module: text}
-                               The block is `top`; primitives as for `chain_verilog`.
-    axis : the same | None     With AXI4-Stream ports around it, as `axis_top`; None where there is no such wrapper.
+    component : (arch=, body=, placer=) -> wiring.Component
+                               Make it, of its parameters; `top` in Verilog.
+    axis : parameters -> text | None
+                               The module `axis_top` around it, where `hw.axis.axis_wrapper` is not what it should be.
     label : parameters -> str  Names the folder of an emission.
     """
 
     name: str
     description: str
     default: Any
-    verilog: Callable[[Any, str], dict[str, str]]
-    axis: Callable[[Any, str], dict[str, str]] | None = None
+    component: Callable[..., wiring.Component]
+    axis: Callable[[Any], str] | None = None
     label: Callable[[Any], str]
 
     def modules(self, parameters: object, *, primitives: str = "vendor", axis: bool = False) -> dict[str, str]:
@@ -69,17 +73,16 @@ class Block:
         Raises
         ------
         TypeError                  If the parameters are another block's.
-        ValueError                 If the block has no AXI4-Stream wrapper and one is asked for.
+        ValueError                 If AXI4-Stream ports are asked for and cannot be.
         """
         if not isinstance(parameters, type(self.default)):
             raise TypeError(f"block {self.name!r} takes {type(self.default).__name__}, not {type(parameters).__name__}")
         if primitives not in BODIES:
             raise ValueError(f"primitives must be one of {BODIES}, not {primitives!r}")
-        if not axis:
-            return self.verilog(parameters, primitives)
-        if self.axis is None:
-            raise ValueError(f"axis: block {self.name!r} has no AXI4-Stream wrapper")
-        return self.axis(parameters, primitives)
+        library = Library()
+        component = self.component(arch=parameters, body=primitives, placer=library)
+        wrapper = {AXIS_TOP: self.axis(parameters) if self.axis else axis_wrapper(component)} if axis else {}
+        return wrapper | {TOP: to_verilog(component, TOP)} | library.verilog()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +128,7 @@ def chain_verilog(arch: ChainArch, *, primitives: str = "vendor", axis: bool = F
         raise ValueError(f"primitives must be one of {BODIES}, not {primitives!r}")
     library = Library()
     top = to_verilog(SparseChain(arch=arch, body=primitives, placer=library), TOP)
-    wrapper = {AXIS_TOP: axis_wrapper(arch)} if axis else {}
+    wrapper = {AXIS_TOP: chain_axis_wrapper(arch)} if axis else {}
     return wrapper | {TOP: top} | library.verilog()
 
 

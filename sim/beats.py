@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.arch import ChainArch
-from sparsefab.hw.axis import axis_bytes
+from sparsefab.hw.chain_axis import axis_bytes
 from sparsefab.sim.stimuli import ChainStimuli
 
 __all__ = ["BeatFormat"]
@@ -40,7 +40,7 @@ class BeatFormat:
 
     @staticmethod
     def axis(arch: ChainArch) -> "BeatFormat":
-        """The bytes of `hw.axis`, tlast above them."""
+        """The bytes of `hw.chain_axis`, tlast above them."""
         size = axis_bytes(arch)
         return BeatFormat(
             arch=arch,

@@ -1,13 +1,17 @@
 """Vectors of the blocks that `hw.blocks` knows by name: random, short, with every corner that the stimuli reach."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from sparsefab.arch import ArrayArch, ChainArch
+from sparsefab.hw.axis import AXIS_TOP
+from sparsefab.hw.emit import TOP
 from sparsefab.sim.beats import BeatFormat
 from sparsefab.sim.dequantize import dequantize_vectors
 from sparsefab.sim.dot import dot_stimuli
 from sparsefab.sim.mac import mac_stimuli
+from sparsefab.sim.ports import has_port, port_bits
 from sparsefab.sim.products import Product, accumulate_streams, array_streams, random_product
 from sparsefab.sim.requantize import requantize_vectors
 from sparsefab.sim.stimuli import SLOTS, random_stimuli
@@ -19,18 +23,40 @@ _BEATS: Final = 96  # weight beats of a chain: every N of N:16 in every mode
 _SCALE_BITS: Final = 8  # of the group scales that `random_product` draws
 
 
-def block_vectors(block: str, parameters: Any, *, axis: bool = False, seed: int = 0) -> StreamVectors | None:
-    """Draw vectors for a block; None where the block has none, or has no AXI4-Stream form of them.
+def block_vectors(
+    block: str, parameters: Any, *, axis: Mapping[str, str] | None = None, seed: int = 0
+) -> StreamVectors | None:
+    """Draw vectors for a block; None where the block has none.
 
     Parameters
     ----------
     block : str                      A name of `hw.blocks`.
     parameters : dataclass           Of its kind.
-    axis : bool                      Payloads are bytes as `hw.axis` has them, tlast above.
+    axis : {module: text} | None     Its Verilog with AXI4-Stream ports: payloads are tdata, tlast above it.
     """
-    if axis:
-        return chain_vectors(parameters, seed=seed, axis=True) if block == "chain" else None
-    return VECTORS[block](parameters, seed) if block in VECTORS else None
+    if block not in VECTORS:
+        return None
+    if axis is None:
+        return VECTORS[block](parameters, seed)
+    if block == "chain":
+        return chain_vectors(parameters, seed=seed, axis=True)
+    return _at_axis_ports(VECTORS[block](parameters, seed), axis)
+
+
+def _at_axis_ports(vectors: StreamVectors, modules: Mapping[str, str]) -> StreamVectors:
+    """The same beats at the ports of `hw.axis.axis_wrapper`: payloads filled up to bytes, `last` above them."""
+
+    def widen(prefix: str, side: dict[str, list[int]]) -> dict[str, list[int]]:
+        found = {}
+        for name, payloads in side.items():
+            port = f"{prefix}_axis_{name}"
+            last = has_port(modules[AXIS_TOP], f"{port}_tlast")
+            inside = port_bits(modules[TOP], f"{name}__payload") - int(last)
+            outside = port_bits(modules[AXIS_TOP], f"{port}_tdata")
+            found[name] = [word & ((1 << inside) - 1) | word >> inside << outside for word in payloads]
+        return found
+
+    return replace(vectors, inputs=widen("s", vectors.inputs), outputs=widen("m", vectors.outputs))
 
 
 def chain_vectors(arch: ChainArch, *, seed: int, axis: bool = False, beats: int = _BEATS) -> StreamVectors:

@@ -18,11 +18,11 @@ from sparsefab.errors import MissingToolError
 from sparsefab.hw.axis import AXIS_TOP
 from sparsefab.hw.blocks import BLOCKS
 from sparsefab.hw.dequantize.arch import DequantizeArch
-from sparsefab.hw.emit import TOP
 from sparsefab.hw.minifloat.dot import DotArch
 from sparsefab.hw.minifloat.mac import MacArch
 from sparsefab.hw.primitives import is_wrapper
 from sparsefab.hw.proofs import CLAIMS, Claim, verify_claim
+from sparsefab.sim.axis import verify_axis
 from sparsefab.sim.dequantize import verify_dequantize
 from sparsefab.sim.dot import verify_dot
 from sparsefab.sim.lint import lint
@@ -154,9 +154,8 @@ def run_checks(
 
 def _lint(name: str, build_dir: Path, seed: int) -> Tally:
     block = BLOCKS.get(name)
-    texts = [(TOP, block.modules(block.default, primitives="behavioural"))]
-    if block.axis is not None:
-        texts.append((AXIS_TOP, block.modules(block.default, primitives="behavioural", axis=True)))
+    # the wrapper instantiates the block, so both are linted
+    texts = [(AXIS_TOP, block.modules(block.default, primitives="behavioural", axis=True))]
     found = [line for top, modules in texts for line in lint(modules, top=top, cache_dir=build_dir)]
     return Tally(cases=sum(len(modules) for _, modules in texts), failures=len(found), first=found[0] if found else "")
 
@@ -190,8 +189,12 @@ def _claim(claim: Claim, build_dir: Path, seed: int) -> Tally:
 # checks of their own
 
 
-def _chain(simulator: SimulatorName, arch: ChainArch, beats: int, axis: bool, build_dir: Path, seed: int) -> Tally:
-    return Tally.of(verify_chain(arch, build_dir=build_dir, simulator=simulator, seeds=(seed,), beats=beats, axis=axis))
+def _chain(simulator: SimulatorName, arch: ChainArch, beats: int, build_dir: Path, seed: int) -> Tally:
+    return Tally.of(verify_chain(arch, build_dir=build_dir, simulator=simulator, seeds=(seed,), beats=beats))
+
+
+def _axis(simulator: SimulatorName, block: str, parameters: object, build_dir: Path, seed: int) -> Tally:
+    return Tally.of(verify_axis(block, parameters, build_dir=build_dir, simulator=simulator, seed=seed))
 
 
 def _products(verify: Callable[..., VerifyReport], simulator: SimulatorName, build_dir: Path, seed: int) -> Tally:
@@ -265,9 +268,10 @@ _SPECIAL: Final = MacArch(a="e5m2i", b="e5m2i", result="e4m3fn")
 CHECKS: Final[dict[str, tuple[Check, ...]]] = {
     "dsp48e2": (Check(name="twin against reference", run=_dsp48e2),),
     "chain": (
-        Check(name="Verilator, 64 DSPs", run=partial(_chain, "verilator", ChainArch(dsps=64), 10_000, False)),
-        Check(name="Icarus, 64 DSPs", run=partial(_chain, "icarus", ChainArch(dsps=64), 1_000, False)),
-        Check(name="Verilator, AXI4-Stream", run=partial(_chain, "verilator", ChainArch(dsps=16), 2_000, True)),
+        Check(name="Verilator, 64 DSPs", run=partial(_chain, "verilator", ChainArch(dsps=64), 10_000)),
+        Check(name="Icarus, AXI4-Stream", run=partial(_axis, "icarus", "chain", ChainArch(dsps=16))),
+        Check(name="Verilator, AXI4-Stream", run=partial(_axis, "verilator", "chain", ChainArch(dsps=16))),
+        Check(name="Icarus, 64 DSPs", run=partial(_chain, "icarus", ChainArch(dsps=64), 1_000)),
     ),
     "dequantize": (
         Check(name="Verilator, int4", run=partial(_dequantize, "verilator", DequantizeArch(), 400)),
@@ -285,10 +289,12 @@ CHECKS: Final[dict[str, tuple[Check, ...]]] = {
         Check(name="Icarus, 2 x 16 DSPs", run=partial(_products, verify_array, "icarus")),
     ),
     "requantize": (
+        Check(name="Icarus, AXI4-Stream", run=partial(_axis, "icarus", "requantize", None)),
         Check(name="Verilator, s8", run=partial(_requantize, "verilator", {})),
         Check(name="Icarus, u8", run=partial(_requantize, "icarus", _U8)),
     ),
     "mac": (
+        Check(name="Icarus, AXI4-Stream", run=partial(_axis, "icarus", "mac", None)),
         Check(name="Verilator, e4m3", run=partial(_mac, "verilator", MacArch())),
         Check(name="Verilator, e5m2i to e4m3fn", run=partial(_mac, "verilator", _SPECIAL)),
         Check(name="Icarus, e3m4 in a DSP", run=partial(_mac, "icarus", MacArch(a="e3m4", b="e3m4", multiplier="dsp"))),

@@ -27,6 +27,9 @@ class StreamPorts:
     def axis(dut: Any, name: str) -> "StreamPorts":
         """AXI4-Stream ports: name_tdata, then name_tlast above it."""
         data, last = getattr(dut, f"{name}_tdata"), getattr(dut, f"{name}_tlast")
+        if name.startswith("s_"):
+            keep = getattr(dut, f"{name}_tkeep")
+            keep.value = (1 << len(keep)) - 1
         fields = ((data, len(data)), (last, 1))
         return StreamPorts(getattr(dut, f"{name}_tvalid"), getattr(dut, f"{name}_tready"), fields)
 

@@ -4,13 +4,13 @@ It runs the vectors four times: plain, with idle sources, with a stalling sink, 
 xorshift register. It prints PASS, or FAIL with the first difference, and then ends by $fatal.
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from sparsefab.hw.axis import AXIS_TOP
 from sparsefab.hw.emit import TOP
 from sparsefab.sim.blocks import block_vectors
+from sparsefab.sim.ports import has_port, port_bits
 from sparsefab.sim.report import MODES
 from sparsefab.sim.streams import StreamVectors
 
@@ -158,17 +158,18 @@ def write_testbench(vectors: StreamVectors, *, block: str, verilog: str, axis: b
     streams, reads = [], []
     held, constants = [], []
     files: dict[str, str] = {}
-    connect: Callable[[str, str, int], list[str]] = _axis_ports if axis else _stream_ports
     sides = (("s", _SOURCE, vectors.inputs), ("m", _SINK, vectors.outputs))
     for number, (side, text, name, words) in enumerate(
         (side, text, name, words) for side, text, sent in sides for name, words in sent.items()
     ):
         port = f"{side}_axis_{name}" if axis else name
-        width = port_bits(verilog, f"{port}_tdata") + 1 if axis else port_bits(verilog, f"{port}__payload")
+        width = port_bits(verilog, f"{port}_tdata" if axis else f"{port}__payload")
+        last = axis and has_port(verilog, f"{port}_tlast")
+        width += int(last)
         count = len(words)
         fields = {"name": name, "top": width - 1, "last": max(count - 1, 0), "count": count}
         streams.append(text.format(**fields, seed=0x9E3779B9 * (number + 1) & 0xFFFFFFFF))
-        ports += connect(port, name, width)
+        ports += _axis_ports(port, name, width, last, side == "s") if axis else _stream_ports(port, name)
         file = f"{TESTBENCH}_{name}.hex"
         if words:
             reads.append(f'    $readmemh("{file}", {name}_words);')
@@ -205,39 +206,26 @@ def block_testbench(
 
     Parameters
     ----------
-    block, parameters, axis, seed    As for `block_vectors`.
+    block, parameters, seed          As for `block_vectors`.
     modules : {module: text}         What was emitted.
+    axis : bool                      It has AXI4-Stream ports.
     """
-    vectors = block_vectors(block, parameters, axis=axis, seed=seed)
+    vectors = block_vectors(block, parameters, axis=modules if axis else None, seed=seed)
     if vectors is None:
         return {}
     return write_testbench(vectors, block=block, verilog=modules[AXIS_TOP if axis else TOP], axis=axis)
 
 
-def port_bits(verilog: str, port: str) -> int:
-    """Width of a module's port, from its text.
-
-    Raises
-    ------
-    ValueError                 If there is no such port.
-    """
-    found = re.search(
-        rf"^\s*(?:input|output)\s+(?:wire\s+)?(?:signed\s+)?(?:\[(\d+):0\]\s+)?{re.escape(port)}\s*[;,)]?$",
-        verilog,
-        re.MULTILINE,
-    )
-    if found is None:
-        raise ValueError(f"the module has no port {port}")
-    return int(found[1] or 0) + 1
-
-
-def _stream_ports(port: str, name: str, width: int) -> list[str]:
+def _stream_ports(port: str, name: str) -> list[str]:
     return [f".{port}__{part}({name}_{part})" for part in ("payload", "valid", "ready")]
 
 
-def _axis_ports(port: str, name: str, width: int) -> list[str]:
+def _axis_ports(port: str, name: str, width: int, last: bool, whole: bool) -> list[str]:
+    """tdata, and above it tlast; input beats are `whole`."""
+    data = width - int(last)
     return [
-        f".{port}_tdata({name}_payload[{width - 2}:0])",
-        f".{port}_tlast({name}_payload[{width - 1}])",
+        f".{port}_tdata({name}_payload[{data - 1}:0])",
+        *([f".{port}_tlast({name}_payload[{data}])"] if last else []),
+        *([f".{port}_tkeep({{{data // 8}{{1'b1}}}})"] if whole else []),
         *(f".{port}_t{part}({name}_{part})" for part in ("valid", "ready")),
     ]

@@ -169,14 +169,11 @@ def _list(options: argparse.Namespace) -> int:
 
     blocks = [BLOCKS.get(name) for name in BLOCKS]
     if options.json:
-        print_json([{"block": b.name, "description": b.description, "axis": b.axis is not None} for b in blocks])
+        print_json([{"block": b.name, "description": b.description, "parameters": _flat(b.default)} for b in blocks])
         return 0
     print_table(
         "Blocks",
-        ["block", "what", "AXI4-Stream", "parameters (defaults)"],
-        [
-            [b.name, b.description, "yes" if b.axis else "no", ", ".join(map("=".join, _flat(b.default).items()))]
-            for b in blocks
-        ],
+        ["block", "what", "parameters (defaults)"],
+        [[b.name, b.description, ", ".join(map("=".join, _flat(b.default).items()))] for b in blocks],
     )
     return 0

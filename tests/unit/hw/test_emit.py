@@ -59,8 +59,6 @@ def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_another_blocks_parameters() -> None:
     with pytest.raises(TypeError, match="block 'requantize' takes RequantizeArch, not ChainArch"):
         BLOCKS.get("requantize").modules(ChainArch(dsps=8))
-    with pytest.raises(ValueError, match="block 'requantize' has no AXI4-Stream wrapper"):
-        BLOCKS.get("requantize").modules(BLOCKS.get("requantize").default, axis=True)
     with pytest.raises(ValueError, match="unknown block 'chian'; did you mean chain"):
         BLOCKS.get("chian")
 
