@@ -52,6 +52,7 @@ class CpuAssumptions:
     dequantize_of_peak: Quantity
     call_s: Quantity
     specification_spread: Quantity
+    kernel_int8_op_per_cycle: Quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

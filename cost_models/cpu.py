@@ -84,18 +84,20 @@ def _rates(device: Device, options: Options) -> _Rates:
     spec, spread = device.cpu, assumptions().cpu.specification_spread.value
     low, high = spec.clock_hz.bounds
 
-    def ends(per_cycle: Quantity) -> tuple[float, float, float]:
-        rate = per_cycle.value * spec.cores
+    def ends(per_cycle: float) -> tuple[float, float, float]:
+        rate = per_cycle * spec.cores
         return rate * spec.clock_hz.value, rate * high, rate * low / spread
 
     bandwidth = device.memory.bandwidth_bytes_per_s.value
+    int8, most = spec.int8_op_per_cycle_per_core.value, assumptions().cpu.kernel_int8_op_per_cycle.value
+    note = "; its AMX tiles have no kernel here: int8 products are priced on AVX512-VNNI" if int8 > most else ""
     return _Rates(
-        int8_op_per_s=ends(spec.int8_op_per_cycle_per_core),
-        fp32_op_per_s=ends(spec.fp32_op_per_cycle_per_core),
+        int8_op_per_s=ends(min(int8, most)),
+        fp32_op_per_s=ends(spec.fp32_op_per_cycle_per_core.value),
         bytes_per_s=(bandwidth * 0.85, bandwidth, bandwidth / spread),
         cache_bytes=0.0,
         tier=Provenance.MODELLED,
-        note="from specifications, not measured",
+        note=f"from specifications, not measured{note}",
     )
 
 

@@ -16,7 +16,6 @@ from sparsefab.cost_models.anchors import Calibration, load_attention, load_gemm
 from sparsefab.cost_models.array import chain_cycles
 from sparsefab.cost_models.assumptions import Configuration, assumptions
 from sparsefab.cost_models.attention import cache_times
-from sparsefab.cost_models.cpu_fit import DENSITY, LEAST_MATRICES, MOST_SAMPLES, fit_samples, matrices_of, samples_table
 from sparsefab.cost_models.cross_checks import validate_power, validate_torch
 from sparsefab.cost_models.estimate import LayerPlan, Options, estimate
 from sparsefab.cost_models.gemm import Floats
@@ -26,6 +25,7 @@ from sparsefab.cost_models.published import published, rtl_counts
 from sparsefab.cost_models.resources import chain_resources
 from sparsefab.cost_models.roofline import data_sheet_times
 from sparsefab.cost_models.user_anchors import load_user_anchors
+from sparsefab.cost_models.validate_cpu import validate_cpu, validate_recordings
 from sparsefab.cost_models.validate_rows import Goal, Row, judge, relative_errors
 from sparsefab.formats.catalog import get_format
 from sparsefab.formats.sparsity import NM, Dense
@@ -44,7 +44,6 @@ __all__ = [
     "validate_anchors",
     "validate_attention",
     "validate_chain",
-    "validate_cpu",
     "validate_flightllm",
     "validate_fpga",
     "validate_marlin",
@@ -53,6 +52,7 @@ __all__ = [
 ]
 
 _CHAIN_DSPS = 64
+_PREDICTED_CONTEXT = 1024
 _DECODE_ROWS, _DECODE_SIDE = 64, 2048
 
 
@@ -198,8 +198,8 @@ def flightllm_plans() -> dict[str, LayerPlan]:
     return plans
 
 
-def _decode_s(item: Configuration) -> float:
-    phase = Phase(kind="decode", context=item.context)
+def _decode_s(item: Configuration, context: int | None = None) -> float:
+    phase = Phase(kind="decode", context=item.context if context is None else context)
     options = Options(calibration=item)
     return estimate(
         load_workload(item.workload), flightllm_plans(), load_device(item.device), phase, options
@@ -217,13 +217,17 @@ def fit_memory_efficiency(item: Configuration) -> float:
 
 
 def validate_flightllm() -> list[Row]:
-    """Compare the fitted configuration with its own point; any other context is a prediction."""
-    return [
-        Row(part="fpga", name=f"{item.name} on {item.device}, context {item.context} (fitted)", metric="error",
-            value=abs(_decode_s(item) / item.measured_s.value - 1.0), goal=0.01, samples=1,
-            note="its own calibration point")
-        for item in assumptions().configuration
-    ]  # fmt: skip
+    """Compare the fitted configuration with its own point, and show a prediction at another context."""
+    rows = []
+    for item in assumptions().configuration:
+        where = f"{item.name} on {item.device}, context"
+        error = abs(_decode_s(item) / item.measured_s.value - 1.0)
+        rows.append(Row(part="fpga", name=f"{where} {item.context} (fitted)", metric="error", value=error, goal=0.01,
+                        samples=1, note="its own calibration point"))  # fmt: skip
+        rows.append(Row(part="fpga", name=f"{where} {_PREDICTED_CONTEXT} (predicted)", metric="seconds",
+                        value=_decode_s(item, _PREDICTED_CONTEXT), goal=None, samples=0,
+                        note="no measurement of it took part; `sparsefab estimate` gives any other"))  # fmt: skip
+    return rows
 
 
 def validate_simulator() -> list[Row]:
@@ -281,33 +285,10 @@ def validate_fpga() -> list[Row]:
     return [*validate_chain(), *validate_flightllm(), *validate_simulator()]
 
 
-def validate_cpu(measured: MeasuredCpu | None = None) -> list[Row]:
-    """Judge the CPU kernels' fit on matrices of the same run that it has not seen, one in four, every token count.
-
-    None, or a machine without timed kernels: one row that says so.
-    """
-    rows: list[Row] = []
-    isa = "" if measured is None else measured.isa
-    peaks = {} if measured is None else {item.threads: item for item in measured.peaks}
-    samples = () if measured is None else tuple(s for s in measured.kernels if s.threads in peaks)
-    for kernel, threads in sorted({(s.kernel, s.threads) for s in samples if s.kernel != "fp32"}):
-        table = samples_table(tuple(s for s in samples if s.kernel == kernel and s.threads == threads))
-        left = matrices_of(table) % 4 == 0
-        if len(set(matrices_of(table).tolist())) < LEAST_MATRICES:
-            continue
-        fit = fit_samples(kernel, table[~left][:MOST_SAMPLES], peaks[threads], isa)
-        times = fit.seconds(table[left, : DENSITY + 1], peaks[threads])
-        name = f"{kernel}, {threads} thread" + ("s" if threads > 1 else "")
-        rows += judge("cpu", name, times, table[left, -1], {"mean error": 0.10})
-    note = "not measured here: `sparsefab bench cpu --calibrate` times the kernels"
-    missing = Row(part="cpu", name="kernels", metric="mean error", value=None, goal=0.10, samples=0, note=note)
-    return rows or [missing]
-
-
 #: Parts of the validation page that need no measurement of the user's.
 PARTS = {
     "products": validate_products, "attention": validate_attention, "marlin": validate_marlin,
-    "torch": validate_torch, "power": validate_power, "fpga": validate_fpga,
+    "torch": validate_torch, "power": validate_power, "fpga": validate_fpga, "cpu": validate_recordings,
 }  # fmt: skip
 
 
@@ -315,15 +296,15 @@ def validate(part: str | None = None, measured: Path | None = None, host: Measur
     """Return the rows of one part, or of all; `measured` judges the products on a user's table, or a user's
     anchor file on what its fit has not seen, instead.
 
-    `host` is what was measured on this machine, for the part 'cpu'.
+    `host` is what was measured on this machine, which the part 'cpu' judges beside the shipped recordings.
 
     Raises
     ------
     ValueError              If there is no such part.
     ConfigError             If the measured table cannot be used; names the column or the device.
     """
-    if part is not None and part not in (*PARTS, "cpu"):
-        raise ValueError(f"part must be one of {', '.join(PARTS)}, cpu, speed, not {part!r}")
+    if part is not None and part not in PARTS:
+        raise ValueError(f"part must be one of {', '.join(PARTS)}, speed, not {part!r}")
     if measured is not None and measured.suffix == ".json":
         return validate_anchors(load_user_anchors(measured))
     if measured is not None:

@@ -132,7 +132,7 @@ def _gpu(options: argparse.Namespace) -> int:
 def _calibrate(options: argparse.Namespace) -> int:
     """Time the kernels into this machine's file, and print how well their fit predicts matrices it has not seen."""
     from sparsefab.cli.output import bar, print_json
-    from sparsefab.cost_models.validate import validate_cpu
+    from sparsefab.cost_models.validate_cpu import validate_cpu
     from sparsefab.session import Session
     from sparsefab.targets import load_cpu_measurements
 

@@ -17,7 +17,7 @@ from sparsefab.cost_models.cpu_fit import (
     samples_table,
 )
 from sparsefab.cost_models.estimate import LayerPlan, Options, Provenance, estimate
-from sparsefab.cost_models.validate import validate_cpu
+from sparsefab.cost_models.validate_cpu import validate_cpu
 from sparsefab.formats.catalog import get_format
 from sparsefab.formats.sparsity import parse_pattern
 from sparsefab.formats.tensors import TensorSpec
@@ -77,7 +77,7 @@ def test_a_made_up_machine_is_recovered() -> None:
     measured = machine(28)
     rows = {(row.name, row.metric): row for row in validate_cpu(measured)}
     for kernel in ("dense_int8", "block_4x1"):
-        error = rows[f"{kernel}, 1 thread", "mean error"]
+        error = rows[f"this machine, {kernel}, 1 thread", "mean error"]
         assert error.value is not None
         assert error.samples == 42
         assert error.value < 0.05  # the noise alone is 1.6 %

@@ -29,7 +29,10 @@ def test_every_goal_is_met(part: str) -> None:
 
 def test_errors_do_not_grow() -> None:
     rows = {(row.part, row.name, row.metric): row.value for row in validate()}
-    judged = {" | ".join(key): value for key, value in rows.items() if key[0] != "cpu" and key[2] != "coverage"}
+    no_error = ("coverage", "seconds")
+    judged = {
+        " | ".join(key): value for key, value in rows.items() if key[1] != "this machine" and key[2] not in no_error
+    }
     assert set(judged) == set(REACHED), "a new figure goes into reached.json, with the value that it reached"
     for name, reached in REACHED.items():
         value = judged[name]

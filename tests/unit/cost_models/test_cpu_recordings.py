@@ -1,0 +1,69 @@
+"""Shipped recordings of CPU kernels: as they were measured, judged without a measurement of one's own."""
+
+from dataclasses import replace
+
+import pytest
+
+from sparsefab import config
+from sparsefab.cost_models.cpu import price_cpu
+from sparsefab.cost_models.cpu_fit import LEAST_MATRICES, matrices_of, samples_table
+from sparsefab.cost_models.cpu_recordings import Recording, recording_of, recordings
+from sparsefab.cost_models.estimate import LayerPlan, Options, Provenance, estimate
+from sparsefab.cost_models.validate import validate
+from sparsefab.formats.catalog import get_format
+from sparsefab.formats.tensors import TensorSpec
+from sparsefab.targets import load_device, measured_device
+from sparsefab.workload import Phase
+from sparsefab.workloads import load_workload
+
+
+def test_a_recording_is_the_measurement_it_was_made_of() -> None:
+    (first, *_) = recordings()
+    again = recording_of(first.measured, first.name, first.features)
+    assert again.measured == first.measured
+    assert config.loads(config.dumps(again), Recording, source="test") == again
+
+
+def test_recordings_hold_enough_matrices_of_every_kernel() -> None:
+    for recording in recordings():
+        assert recording.source
+        assert recording.licence
+        for kernel in ("dense_int8", "block_4x1", "dequantize_int8"):
+            table = samples_table(tuple(s for s in recording.measured.kernels if s.kernel == kernel))
+            assert matrices_of(table).max() >= 4 * LEAST_MATRICES
+
+
+def test_the_page_has_cpu_figures_on_a_machine_that_never_measured() -> None:
+    rows = {(row.name, row.metric): row for row in validate("cpu", host=None)}
+    shipped = [row for (name, _), row in rows.items() if not name.startswith("this machine")]
+    assert {row.value is None for row in shipped} == {False}
+    assert rows["xeon_vnni, all kernels", "mean error"].goal == 0.10
+    assert rows["this machine", "mean error"].value is None
+
+
+def test_a_recorded_machine_is_a_calibrated_target() -> None:
+    measured, model = recordings()[0].measured, load_workload("smollm2-135m")
+    plans = {
+        layer.name: LayerPlan(spec=TensorSpec.of(*layer.weight_shape, get_format("int8")), activation="int8")
+        for layer in model.weight_layers()
+    }
+    cost = estimate(model, plans, measured_device(measured), Phase(kind="prefill"), Options(measured=measured))
+    up = next(layer for layer in cost.layers if layer.name == "layers.0.mlp.up_proj")
+    assert up.provenance is Provenance.CALIBRATED
+
+
+@pytest.mark.parametrize("name", ["xeon_8488c", "xeon_8592plus"])
+def test_int8_products_are_priced_on_the_instructions_that_the_kernels_have(name: str) -> None:
+    """AMX tiles do eight times the products of VNNI a cycle, and no kernel here uses them."""
+    device, model, phase = load_device(name), load_workload("bert-base"), Phase(kind="prefill", context=512)
+    assert device.cpu is not None
+    plans = {
+        layer.name: LayerPlan(spec=TensorSpec.of(*layer.weight_shape, get_format("int8")), activation="int8")
+        for layer in model.weight_layers()
+    }
+    vnni = replace(device.cpu, int8_op_per_cycle_per_core=replace(device.cpu.int8_op_per_cycle_per_core, value=256.0))
+    priced = price_cpu(model, plans, device, phase, Options())
+    plain = price_cpu(model, plans, replace(device, cpu=vnni), phase, Options())
+    assert [layer.latency_s for layer in priced.layers] == [layer.latency_s for layer in plain.layers]
+    assert any("AMX" in note for note in priced.notes)
+    assert not any("AMX" in note for note in plain.notes)
