@@ -2,24 +2,28 @@
 
     table = bench_encoder(source, label="minilm-l6", sequences=(32, 128), batches=(1, 8))
 
-Every runtime gets the same weights, zeros included, and the same token ids, no token masked.  ONNX Runtime runs its
-graphs as they are and, where its transformer optimizer is installed, fused by that; of a precision the fastest counts.
+Every runtime gets the same weights, zeros included, and random token ids, none masked; each runs once untimed before
+each time, since what the one before it left in the caches is not what a turn is about.  ONNX Runtime runs its graphs as
+they are and, where its transformer optimizer is installed, fused by that; DeepSparse runs two of them in a process of
+its own, made for each shape; of a precision the fastest counts.
 """
 
-import importlib
-import importlib.util
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsefab.kernels_cpu.encoder_onnx import Form, encoder_onnx
+from sparsefab.kernels_cpu.encoder_peers import (
+    ENCODER_PEERS,
+    EncoderPeer,
+    deepsparse_peers,
+    onnxruntime_peers,
+    timed,
+)
 from sparsefab.kernels_cpu.plan import EncoderPlan
 from sparsefab.models.compress import CompressedModel, Recipe, Rule, compress
 from sparsefab.models.evaluate.calibrate import calibrate
@@ -92,15 +96,6 @@ class EncoderTable:
         return [min(ratios) for ratios in found if ratios]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Runner:
-    """Something that computes embeddings of feeds."""
-
-    name: str
-    precision: str
-    call: Callable[[Feeds], Any]
-
-
 def random_encoder(shape: str, seed: int = 0) -> Model:
     """A BERT-type encoder with random weights: good for times, not for results.
 
@@ -145,6 +140,7 @@ def bench_encoder(
     batches: Sequence[int] = (1, 8),
     threads: int = 1,
     peers: Sequence[str] = ("onnxruntime",),
+    cache: Path | None = None,
     rounds: int = 15,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -158,8 +154,10 @@ def bench_encoder(
     ValueError                   If a peer is unknown, a sequence longer than the encoder's context, or there is nothing
                                  to do.
     """
-    if unknown := sorted(set(peers) - {"onnxruntime"}):
-        raise ValueError(f"peer must be onnxruntime, not {unknown[0]!r}")
+    if unknown := sorted(set(peers) - set(ENCODER_PEERS)):
+        raise ValueError(f"peer must be one of {', '.join(ENCODER_PEERS)}, not {unknown[0]!r}")
+    if "deepsparse" in peers and cache is None:
+        raise ValueError("deepsparse needs a folder for its environment: cache must not be None")
     if not sequences or not batches or rounds < 1:
         raise ValueError("sequences and batches must not be empty, and rounds at least 1")
     if (longest := max(sequences)) > source.graph.context:
@@ -171,12 +169,26 @@ def bench_encoder(
     plan.embed(_feeds(1, 16, vocabulary, seed))
     compiled = time.perf_counter()
     absent: dict[str, str] = {}
-    runners, graph_bytes = _onnxruntime(source, threads, absent) if peers else ([], {})
+    clock = time.process_time if threads == 1 else time.perf_counter
+    here, graph_bytes = onnxruntime_peers(source, threads, clock, absent) if "onnxruntime" in peers else ([], {})
+    ours = EncoderPeer(name="plan", precision="int8", seconds=timed(plan.embed, clock))
     rows = []
     points = [(sequence, batch) for sequence in sequences for batch in batches]
     for done, (sequence, batch) in enumerate(points):
-        feeds = _feeds(batch, sequence, vocabulary, seed)
-        rows.append(_row(plan, runners, feeds, rounds, time.process_time if threads == 1 else time.perf_counter))
+        theirs: list[EncoderPeer] = []
+        close: Callable[[], None] | None = None
+        if "deepsparse" in peers and cache is not None and "deepsparse" not in absent:
+            try:
+                theirs, close = deepsparse_peers(
+                    source, batch=batch, sequence=sequence, threads=threads, cache=cache, cpu=threads == 1
+                )
+            except ImportError as error:
+                absent["deepsparse"] = str(error)
+        try:
+            rows.append(_row(plan, [ours, *here, *theirs], _feeds(batch, sequence, vocabulary, seed), rounds))
+        finally:
+            if close is not None:
+                close()
         if progress is not None:
             progress(done + 1, len(points))
     return EncoderTable(
@@ -193,18 +205,14 @@ def bench_encoder(
     )
 
 
-def _row(
-    plan: EncoderPlan, runners: list[_Runner], feeds: Feeds, rounds: int, clock: Callable[[], float]
-) -> EncoderRow:
-    ours = _Runner(name="plan", precision="int8", call=plan.embed)
-    every, times = [ours, *runners], [[0.0] * rounds for _ in range(1 + len(runners))]
-    for runner in every:
-        runner.call(feeds)
+def _row(plan: EncoderPlan, every: list[EncoderPeer], feeds: Feeds, rounds: int) -> EncoderRow:
+    """Time all in turns, ours first."""
+    times = [[0.0] * rounds for _ in every]
+    for peer in every:
+        peer.seconds(feeds)
     for turn in range(rounds):
-        for runner, taken in zip(every, times, strict=True):
-            begin = clock()
-            runner.call(feeds)
-            taken[turn] = clock() - begin
+        for peer, taken in zip(every, times, strict=True):
+            taken[turn] = peer.seconds(feeds)
     batch, sequence = feeds["input_ids"].shape
     unit = 1e6 / (batch * sequence)
     try:
@@ -219,64 +227,14 @@ def _row(
         parts=parts,
         peers=tuple(
             PeerTime(
-                name=runner.name,
-                precision=runner.precision,
+                name=peer.name,
+                precision=peer.precision,
                 us_per_token=statistics.median(taken) * unit,
-                ratio=statistics.median(theirs / own for theirs, own in zip(taken, times[0], strict=True)),
+                ratio=statistics.median(other / own for other, own in zip(taken, times[0], strict=True)),
             )
-            for runner, taken in zip(runners, times[1:], strict=True)
+            for peer, taken in zip(every[1:], times[1:], strict=True)
         ),
     )
-
-
-def _onnxruntime(
-    source: QuantizedEncoder, threads: int, absent: dict[str, str]
-) -> tuple[list[_Runner], dict[str, int]]:
-    if importlib.util.find_spec("onnxruntime") is None:
-        absent["onnxruntime"] = "it is not installed: pip install onnxruntime"
-        return [], {}
-    runtime = importlib.import_module("onnxruntime")
-    runners: list[_Runner] = []
-    sizes: dict[str, int] = {}
-    forms: tuple[tuple[Form, str], ...] = (("float", "fp32"), ("dynamic", "int8"), ("static", "int8"))
-    for form, precision in forms:
-        content = encoder_onnx(source, form).SerializeToString()
-        sizes[form] = len(content)
-        runners.append(_session(runtime, content, threads, f"onnxruntime {runtime.__version__} {form}", precision))
-    try:
-        fused = _fused(source)
-    except Exception as error:  # the optimizer is a peer's: whatever it raises, it is absent
-        absent["onnxruntime's transformer optimizer"] = f"{type(error).__name__}: {error}".splitlines()[0]
-    else:
-        for name, precision, content in fused:
-            runners.append(_session(runtime, content, threads, f"onnxruntime {runtime.__version__} {name}", precision))
-    return runners, sizes
-
-
-def _fused(source: QuantizedEncoder) -> list[tuple[str, str, bytes]]:
-    """The float graph fused by ONNX Runtime's transformer optimizer, and the same with dynamic quantization."""
-    optimizer = importlib.import_module("onnxruntime.transformers.optimizer")
-    quantization = importlib.import_module("onnxruntime.quantization")
-    onnx = importlib.import_module("onnx")
-    with tempfile.TemporaryDirectory() as folder:
-        plain, fused, narrow = (Path(folder) / f"{name}.onnx" for name in ("plain", "fused", "narrow"))
-        onnx.save(encoder_onnx(source, "float"), plain)
-        heads = source.graph.blocks[0].heads
-        model = optimizer.optimize_model(
-            str(plain), model_type="bert", num_heads=heads, hidden_size=source.graph.width, opt_level=0
-        )
-        model.save_model_to_file(str(fused))
-        options = {"DefaultTensorType": onnx.TensorProto.FLOAT}  # its shape inference does not know fused operators
-        quantization.quantize_dynamic(fused, narrow, per_channel=True, extra_options=options)
-        return [("fused", "fp32", fused.read_bytes()), ("fused dynamic", "int8", narrow.read_bytes())]
-
-
-def _session(runtime: Any, content: bytes, threads: int, name: str, precision: str) -> _Runner:
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return _Runner(name=name, precision=precision, call=lambda feeds: session.run(["embedding"], feeds))
 
 
 def _feeds(batch: int, sequence: int, vocabulary: int, seed: int) -> Feeds:

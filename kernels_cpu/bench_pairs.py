@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sparsefab.formats.requantize import Requantizer
 from sparsefab.kernels_cpu.panels import panels_of
-from sparsefab.kernels_cpu.peer_processes import PROCESS_PEERS, DeepSparse, environment_of
+from sparsefab.kernels_cpu.peer_processes import PROCESS_PEERS, DeepSparsePair, environment_of
 from sparsefab.kernels_cpu.spmm import BlockWeights, Call, Codes, Product
 from sparsefab.kernels_cpu.threads import check_threads
 
@@ -88,7 +88,7 @@ def _time(
 ) -> PairRow:
     rows, columns = pair[0].shape
     first, second = _ours(pair, tokens, threads)
-    peer = DeepSparse(pair, tokens, threads, cache)
+    peer = DeepSparsePair(pair, tokens, threads, cache)
     try:
         _seconds(first, second, 1)  # compiles
         calls = max(1, round(2e-3 / max(_seconds(first, second, 1), 1e-6)))

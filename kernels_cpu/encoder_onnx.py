@@ -3,6 +3,7 @@
     float      dequantized weights, float32 throughout
     dynamic    layers by DynamicQuantizeLinear and MatMulInteger: activations get their scale at run time
     static     layers by QuantizeLinear and MatMulInteger with the calibrated scales; the rest is float32
+    integer    as static, the bias in the sums, attention by MatMulInteger too: what DeepSparse runs fastest
     meaning    every rounding of `models.evaluate.encoder`, in float32: what its results are compared with
 
 Norm, GELU and softmax are written in the operators that exporters write, which runtimes fuse as they know how.
@@ -20,10 +21,11 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from sparsefab.formats import StaticScale
 from sparsefab.models.evaluate.encoder import QuantizedEncoder, gelu_table
 from sparsefab.models.evaluate.encoder_graph import Block, Norm
+from sparsefab.models.evaluate.runner import static_bias
 
 __all__ = ["Form", "encoder_onnx"]
 
-Form = Literal["float", "dynamic", "static", "meaning"]
+Form = Literal["float", "dynamic", "static", "integer", "meaning"]
 
 
 def encoder_onnx(source: QuantizedEncoder, form: Form, *, batch: int | None = None, sequence: int | None = None) -> Any:
@@ -72,19 +74,43 @@ class _Writer:
     def block(self, index: int, block: Block, x: str, bias: str) -> str:
         """One layer of the encoder."""
         source, scales = self.source, self.source.scales[index]
-        q, k, v = (
-            self.split(self.rounded(self.linear(name, x), StaticScale(scale=scale, zero_point=0), signed=True), block)
-            for name, scale in ((block.query, scales.query), (block.key, scales.key), (block.value, scales.value))
-        )
-        turned = self.add("Transpose", [k], perm=[0, 1, 3, 2])
-        sums = self.add("MatMul", [q, turned])
-        sums = self.add("Mul", [sums, self.real(math.sqrt(block.heads / source.graph.width))])
-        mixed = self.mix(self.add("Add", [sums, bias]), v)
+        projections = ((block.query, scales.query), (block.key, scales.key), (block.value, scales.value))
+        if self.form == "integer":
+            mixed = self.attend_codes(block, x, bias, projections)
+        else:
+            q, k, v = (
+                self.split(
+                    self.rounded(self.linear(name, x), StaticScale(scale=scale, zero_point=0), signed=True), block
+                )
+                for name, scale in projections
+            )
+            turned = self.add("Transpose", [k], perm=[0, 1, 3, 2])
+            sums = self.add("MatMul", [q, turned])
+            sums = self.add("Mul", [sums, self.real(math.sqrt(block.heads / source.graph.width))])
+            mixed = self.mix(self.add("Add", [sums, bias]), v)
         joined = self.add("Transpose", [mixed], perm=[0, 2, 1, 3])
         joined = self.add("Reshape", [joined, self.numbers(0, 0, source.graph.width)])
         x = self.norm(block.attention_norm, self.add("Add", [self.linear(block.out, joined), x]))
         inner = self.gelu(block, self.linear(block.up, x), scales.gelu)
         return self.norm(block.output_norm, self.add("Add", [self.linear(block.down, inner), x]))
+
+    def attend_codes(self, block: Block, x: str, bias: str, projections: Sequence[tuple[str, float]]) -> str:
+        """Attention on u8 codes with zero point 128; probabilities have the scale 1 / 255."""
+        middle, none = self.constant(np.uint8(128)), self.constant(np.uint8(0))
+        q, k, v = (
+            self.add("QuantizeLinear", [self.split(self.linear(name, x), block), self.real(scale), middle])
+            for name, scale in projections
+        )
+        (_, query_scale), (_, key_scale), (_, value_scale) = projections
+        turned = self.add("Transpose", [k], perm=[0, 1, 3, 2])
+        unit = query_scale * key_scale * math.sqrt(block.heads / self.source.graph.width)
+        sums = self.scaled(self.add("MatMulInteger", [q, turned, middle, middle]), self.real(unit))
+        shares = self.add("Softmax", [self.add("Add", [sums, bias])], axis=-1)
+        codes = self.add("QuantizeLinear", [shares, self.real(1 / 255), none])
+        return self.scaled(self.add("MatMulInteger", [codes, v, none, middle]), self.real(value_scale / 255))
+
+    def scaled(self, sums: str, factor: str) -> str:
+        return self.add("Mul", [self.add("Cast", [sums], to=TensorProto.FLOAT), factor])
 
     def mix(self, sums: str, values: str) -> str:
         if self.form != "meaning":
@@ -117,7 +143,7 @@ class _Writer:
             x = self.rounded(x, self.source.input_scale(name), signed=False)
             y = self.add("MatMul", [x, self.constant((integers * scale).astype(np.float32))])
         else:
-            if self.form == "static":
+            if self.form in ("static", "integer"):
                 static = self.source.input_scale(name)
                 codes, zero = self.quantized(x, static, signed=False), self.constant(np.uint8(static.zero_point))
                 factor = self.constant((scale * np.float32(static.scale)).astype(np.float32))
@@ -126,8 +152,11 @@ class _Writer:
                 self.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], [codes, unit, zero]))
                 factor = self.add("Mul", [unit, self.constant(scale)])
             weights = [self.constant(integers.astype(np.int8)), zero, self.constant(np.int8(0))]
-            sums = self.add("Cast", [self.add("MatMulInteger", [codes, *weights])], to=TensorProto.FLOAT)
-            y = self.add("Mul", [sums, factor])
+            sums = self.add("MatMulInteger", [codes, *weights])
+            if self.form == "integer" and bias is not None:
+                sums = self.add("Add", [sums, self.constant(static_bias(layer, bias).astype(np.int32))])
+                bias = None
+            y = self.scaled(sums, factor)
         return y if bias is None else self.add("Add", [y, self.constant(bias)])
 
     def norm(self, norm: Norm, x: str) -> str:

@@ -1,7 +1,7 @@
 """Peers that need a Python and packages of their own: an environment made on demand, a worker that times on command.
 
-    deepsparse   DeepSparse 1.8.0, Python 3.11, the last version that installs; graphs of QLinearMatMul; without VNNI in
-                 its fast emulation, which gives up accuracy
+    deepsparse   DeepSparse 1.8.0, Python 3.11, the last version that installs; where there is no VNNI, in its fast
+                 emulation, which gives up accuracy
     intel        the JIT of intel-extension-for-transformers 1.4.2: not driven yet
 
 Neither is needed, or made in CI. A peer that cannot be had raises ImportError with the reason, as a missing library.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from sparsefab.kernels_cpu.features import Level, effective_features
 
-__all__ = ["PROCESS_PEERS", "DeepSparse", "environment_of"]
+__all__ = ["PROCESS_PEERS", "DeepSparse", "DeepSparsePair", "environment_of"]
 
 PROCESS_PEERS = ("deepsparse", "intel")
 _DEEPSPARSE = ("deepsparse==1.8.0", "numpy==1.26.4", "onnx==1.14.1")
@@ -56,7 +56,67 @@ def environment_of(name: str, cache: Path) -> Path:
 
 
 class DeepSparse:
-    """A pair of layers, A [m, k] and B [k, m], in DeepSparse: a worker process with graphs A, B, A, B...
+    """ONNX graphs in DeepSparse: a worker process that times them on command.
+
+    Parameters
+    ----------
+    graphs : list of Path                     Removed once they are loaded.
+    inputs : list                             Of every graph, as `deepsparse_worker` describes them.
+    threads : int
+    cache : Path                              Where its environment is.
+
+    Raises
+    ------
+    ImportError                               If it cannot be had, or refuses a graph.
+    """
+
+    def __init__(self, graphs: Sequence[Path], inputs: Sequence[Any], threads: int, cache: Path) -> None:
+        self._process = None
+        try:
+            self._process = subprocess.Popen(
+                [str(environment_of("deepsparse", cache)), str(Path(__file__).with_name("deepsparse_worker.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=os.environ | {"NM_DISABLE_ANALYTICS": "1", "NM_FAST_VNNI_EMULATION": "1", "PYTHONPATH": ""},
+            )
+            ready = self._ask({"load": [str(path) for path in graphs], "inputs": list(inputs), "threads": threads})
+        except ImportError:
+            self.close()
+            raise
+        finally:
+            for path in graphs:
+                path.unlink(missing_ok=True)
+        self.name = f"deepsparse {ready['version']}"
+
+    def seconds(self, graph: int, *, calls: int = 1, cpu: bool = False) -> float:
+        """Run a graph `calls` times after one for its caches; seconds a call, of wall or of the process's CPU time."""
+        return float(self._ask({"run": graph, "calls": calls})["cpu_seconds" if cpu else "seconds"])
+
+    def close(self) -> None:
+        """End the worker."""
+        if self._process is not None:
+            self._process.communicate(timeout=60)
+
+    def _ask(self, order: dict[str, Any]) -> dict[str, Any]:
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise ImportError("its worker has no pipes")
+        try:
+            process.stdin.write(json.dumps(order) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise ImportError(f"its worker ended with exit code {process.wait(timeout=60)}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+class DeepSparsePair:
+    """A pair of layers, A [m, k] and B [k, m], in DeepSparse: graphs A, B, A, B...
 
     Parameters
     ----------
@@ -70,48 +130,20 @@ class DeepSparse:
     """
 
     def __init__(self, pair: tuple[NDArray[np.int8], NDArray[np.int8]], tokens: int, threads: int, cache: Path) -> None:
-        python = environment_of("deepsparse", cache)
         graphs = [cache / "peers" / f"{os.getpid()}-{layers}.onnx" for layers in _LAYERS]
         for path, layers in zip(graphs, _LAYERS, strict=True):
             _write_graph(path, pair, tokens, layers)
-        self._process = subprocess.Popen(
-            [str(python), str(Path(__file__).with_name("deepsparse_worker.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=os.environ | {"NM_DISABLE_ANALYTICS": "1", "NM_FAST_VNNI_EMULATION": "1", "PYTHONPATH": ""},
-        )
-        shape = [1, tokens, pair[0].shape[1]]
-        try:
-            ready = self._ask({"load": [str(path) for path in graphs], "shape": shape, "threads": threads})
-        finally:
-            for path in graphs:
-                path.unlink()
-        self.name = f"deepsparse {ready['version']}"
+        self._engine = DeepSparse(graphs, [[1, tokens, pair[0].shape[1]]], threads, cache)
+        self.name = self._engine.name
 
     def pair_seconds(self, calls: int) -> float:
         """Run both graphs `calls` times; the wall time of one pair of layers."""
-        long, short = (self._ask({"run": index, "calls": calls})["seconds"] for index in (0, 1))
-        return float(2 * (long - short) / (_LAYERS[0] - _LAYERS[1]))
+        long, short = (self._engine.seconds(index, calls=calls) for index in (0, 1))
+        return 2 * (long - short) / (_LAYERS[0] - _LAYERS[1])
 
     def close(self) -> None:
         """End the worker."""
-        self._process.communicate(timeout=60)
-
-    def _ask(self, order: dict[str, Any]) -> dict[str, Any]:
-        if self._process.stdin is None or self._process.stdout is None:
-            raise ImportError("its worker has no pipes")
-        try:
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise ImportError(f"its worker ended with exit code {self._process.wait(timeout=60)}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        self._engine.close()
 
 
 def _write_graph(path: Path, pair: Sequence[NDArray[np.int8]], tokens: int, layers: int) -> None:

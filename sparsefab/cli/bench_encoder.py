@@ -1,4 +1,4 @@
-"""`sparsefab bench encoder`: an encoder compiled to a plan, beside ONNX Runtime on the same sparse int8 weights."""
+"""`sparsefab bench encoder`: an encoder compiled to a plan, beside ONNX Runtime and DeepSparse on the same weights."""
 
 import argparse
 from dataclasses import asdict
@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from sparsefab.kernels_cpu.bench_encoder import EncoderTable
 
 __all__ = ["bench"]
+
+PRECISIONS = ("int8", "fp32", "sparse int8")
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -30,6 +32,7 @@ def bench(options: argparse.Namespace) -> int:
             density=density, sequences=options.sequence or (32, 128, 384), batches=options.batch or (1, 8),
             threads=options.threads, rounds=options.rounds, seed=options.seed, progress=report,
             peers=[peer for peer in (options.peers or "onnxruntime").split(",") if peer != "none"],
+            cache=options.cache_dir,
         )  # fmt: skip
     if options.json:
         print_json({**asdict(table), "geometric_means": _means(table)})
@@ -43,7 +46,7 @@ def _means(table: "EncoderTable") -> dict[str, float]:
     from sparsefab.kernels_cpu.bench import geometric_mean
 
     found = {}
-    for precision in ("int8", "fp32"):
+    for precision in PRECISIONS:
         if ratios := table.best(precision):
             found[precision], found[f"{precision}, least"] = geometric_mean(ratios), min(ratios)
     return found
@@ -66,7 +69,7 @@ def _print(table: "EncoderTable") -> None:
             print(f"  {row.sequence} x {row.batch}: "
                   + ", ".join(f"{part} {share:.0%}" for part, share in row.parts.items()))  # fmt: skip
     means = _means(table)
-    for precision in ("int8", "fp32"):
+    for precision in PRECISIONS:
         if precision in means:
             print(f"against the fastest {precision} peer: geometric mean {means[precision]:.2f}x, "
                   f"least {means[f'{precision}, least']:.2f}x")  # fmt: skip

@@ -1,10 +1,12 @@
 """The encoders' bench: what it reports, and what it refuses."""
 
 import json
+import sys
 
 import pytest
 
 from sparsefab.cli.main import main
+from sparsefab.kernels_cpu import peer_processes
 from sparsefab.kernels_cpu.bench_encoder import bench_encoder, random_encoder, sparse_encoder
 from tests.unit.kernels_cpu.berts import quantized, random_bert
 
@@ -27,6 +29,44 @@ def test_a_row_a_point_with_all_peers_and_shares_of_one():
     assert set(table.graph_bytes) == {"float", "dynamic", "static"}
 
 
+ENGINE = """
+import time
+__version__ = "0"
+now = 0.0
+time.process_time = lambda: now
+class Engine:
+    def __init__(self, path, batch_size, num_cores):
+        self.products, self.batch = open(path, "rb").read().count(b"MatMulInteger"), batch_size
+        assert num_cores == 1
+    def run(self, inputs, val_inp):
+        global now
+        ids, mask = inputs
+        assert ids.shape == mask.shape == (self.batch, 24) and ids.dtype == "int64" and mask.min() == mask.max() == 1
+        now += 1e-6 * self.batch * 24 * self.products
+"""
+
+
+def test_deepsparse_runs_two_graphs_in_a_process_of_its_own(tmp_path, monkeypatch):
+    (tmp_path / "deepsparse.py").write_text(ENGINE)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(peer_processes, "environment_of", lambda name, cache: python)
+    asked = {"sequences": (24,), "batches": (1, 2), "rounds": 1, "peers": ("deepsparse",), "cache": tmp_path}
+    table = bench_encoder(quantized(random_bert()), label="small", density=0.5, **asked)
+    assert table.absent == {}
+    for row in table.rows:
+        static, integer = row.peers
+        assert (static.name, integer.name) == ("deepsparse 0 static", "deepsparse 0 integer")
+        assert {static.precision, integer.precision} == {"sparse int8"}
+        assert 0 < static.us_per_token < integer.us_per_token  # attention has products of integers too
+    assert not list((tmp_path / "peers").glob("*.onnx"))
+    (tmp_path / "deepsparse.py").write_text("raise SystemExit(3)")
+    table = bench_encoder(quantized(random_bert()), label="small", density=0.5, **asked)
+    assert table.absent == {"deepsparse": "its worker ended with exit code 3"}
+    assert [row.peers for row in table.rows] == [(), ()]
+
+
 @pytest.mark.slow
 def test_the_verb_prints_json(capsys):
     asked = ["--sequence", "16", "--batch", "1", "--rounds", "2"]
@@ -41,7 +81,7 @@ def test_the_verb_prints_json(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"peers": ("torch",)}, "peer must be onnxruntime, not 'torch'"),
+        ({"peers": ("torch",)}, "peer must be one of onnxruntime, deepsparse, not 'torch'"),
         ({"sequences": (161,)}, "a sequence may have 160 tokens, not 161"),
         ({"sequences": ()}, "sequences and batches must not be empty"),
     ],

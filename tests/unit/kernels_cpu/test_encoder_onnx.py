@@ -54,7 +54,7 @@ def test_the_float_form_is_the_model_with_its_compressed_weights(dense):
     np.testing.assert_allclose(run(fixed, feeds), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("form", ["dynamic", "static"])
+@pytest.mark.parametrize("form", ["dynamic", "static", "integer"])
 def test_integer_forms_stay_near_the_float_one(dense, form):
     feeds = feeds_of([40, 23])
     assert angle_apart(run(encoder_onnx(dense, form), feeds), run(encoder_onnx(dense, "float"), feeds)) < 0.02
