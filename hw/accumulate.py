@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.data import ArrayLayout, StructLayout
 from amaranth.lib.memory import Memory
@@ -15,7 +15,7 @@ from sparsefab.hw.primitives.dsp48e2 import DSP48E2, OPMODE_MULTIPLY_ADD_C
 from sparsefab.hw.requantize import MULTIPLIER_BITS, SHIFT_BITS, requantize_layout
 from sparsefab.hw.tiles import TileControl, tiles_layout
 
-__all__ = ["AccumulateUnit", "partials_layout", "rows_layout"]
+__all__ = ["AccumulateUnit", "partials_layout", "results_layout", "rows_layout"]
 
 _FACTOR_BITS: Final = 27  # the A port's multiplier operand
 _SUM_STAGES: Final = 3  # from a beat to its row's new sum: read, C and M (or the operand), P (or the adder)
@@ -28,18 +28,25 @@ def partials_layout(chain: ChainArch, chains: int) -> StructLayout:
 
 
 def rows_layout(chain: ChainArch, arch: AccumulatorArch, chains: int) -> ArrayLayout:
-    """One beat: what belongs to the row of each chain: the scale of its group, its bias, its requantization."""
-    return ArrayLayout(
-        StructLayout(
-            {
-                "group": arch.multiplier_bits,
-                "bias": signed(chain.accumulator_bits),
-                "shift": signed(SHIFT_BITS),
-                "multiplier": MULTIPLIER_BITS,
-            }
-        ),
-        chains,
+    """One beat: what belongs to the row of each chain: the scale of its group, its bias, its requantization.
+
+    Where lanes may be rows (chain.matrix_vector), one entry for each lane; where they are tokens both say the same.
+    """
+    row = StructLayout(
+        {
+            "group": arch.multiplier_bits,
+            "bias": signed(chain.accumulator_bits),
+            "shift": signed(SHIFT_BITS),
+            "multiplier": MULTIPLIER_BITS,
+        }
     )
+    return ArrayLayout(ArrayLayout(row, chain.weight_rows), chains)
+
+
+def results_layout(chain: ChainArch, chains: int) -> ArrayLayout:
+    """One beat: a requantizer's input for each chain, or where lanes may be rows for each lane of each chain."""
+    own = chain.weight_rows
+    return ArrayLayout(requantize_layout(chain.accumulator_bits, chain.lanes // own), chains * own)
 
 
 class AccumulateUnit(wiring.Component):
@@ -58,7 +65,7 @@ class AccumulateUnit(wiring.Component):
     tiles : In(stream)         `tiles_layout`, one beat a tile.
     rows : In(stream)          `rows_layout`: with group scales a beat for each of `sums`, else only for those of final
                                tiles, which alone look at bias, shift and multiplier.
-    results : Out(stream)      `requantize_layout`[chains], a beat for each of a final tile.
+    results : Out(stream)      `results_layout`, a beat for each of a final tile.
 
     Notes
     -----
@@ -90,20 +97,20 @@ class AccumulateUnit(wiring.Component):
             )
         self.chain, self.arch, self.chains, self.body = chain, arch, chains, body
         self.placer = placer if placer is not None else Inline()
-        self._results = ArrayLayout(requantize_layout(chain.accumulator_bits, chain.lanes), chains)
         super().__init__(
             {
                 "sums": In(stream.Signature(partials_layout(chain, chains))),
                 "tiles": In(stream.Signature(tiles_layout())),
                 "rows": In(stream.Signature(rows_layout(chain, arch, chains))),
-                "results": Out(stream.Signature(self._results)),
+                "results": Out(stream.Signature(results_layout(chain, chains))),
             }
         )
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         sums, rows = self.sums, self.rows
-        fifo = CreditFifo(shape=self._results, ahead=1, body=self.body, placer=self.placer)
+        results = results_layout(self.chain, self.chains)
+        fifo = CreditFifo(shape=results, ahead=1, body=self.body, placer=self.placer)
         m.submodules.fifo = fifo
 
         # control: a beat enters with what belongs to it; its row is counted a cycle later
@@ -130,6 +137,7 @@ class AccumulateUnit(wiring.Component):
         written_row = _later(m, s0_row, "row", _SUM_STAGES)[-1]
         with_sum, with_result = _later(m, Value.cast(rows.payload), "rows", _SUM_STAGES + 2)[-2:]
         layout = rows_layout(self.chain, self.arch, self.chains)
+        own = self.chain.weight_rows  # rows of a chain in one beat
         for c in range(self.chains):
             lanes: Any = self.placer.place(
                 m,
@@ -143,13 +151,17 @@ class AccumulateUnit(wiring.Component):
                 lanes.s1_first.eq(s1_first),
                 lanes.write_row.eq(written_row),
                 lanes.write_enable.eq(written),
-                lanes.bias.eq(layout(with_sum)[c].bias),
-                Value.cast(fifo.data[c].accumulators).eq(lanes.result),
-                fifo.data[c].shift.eq(layout(with_result)[c].shift),
-                fifo.data[c].multiplier.eq(layout(with_result)[c].multiplier),
+                lanes.bias.eq(Cat(row.bias for row in layout(with_sum)[c])),
             ]
+            for k, row in enumerate(layout(with_result)[c]):
+                data = fifo.data[c * own + k]
+                m.d.comb += [
+                    Value.cast(data.accumulators).eq(lanes.result.word_select(k, len(lanes.result) // own)),
+                    data.shift.eq(row.shift),
+                    data.multiplier.eq(row.multiplier),
+                ]
             if self.arch.multiplier_bits:
-                m.d.comb += lanes.group.eq(rows.payload[c].group)
+                m.d.comb += lanes.group.eq(Cat(row.group for row in rows.payload[c]))
         m.d.comb += [fifo.take.eq(control.s0_leaves), fifo.push.eq(leaves)]
         wiring.connect(m, fifo.o, wiring.flipped(self.results))
         return m
@@ -164,11 +176,11 @@ class AccumulateLanes(wiring.Component):
 
     Members
     -------
-    partial, group : In        Of the beat that enters; `group` only where arch.multiplier_bits > 0.
+    partial, group : In        Of the beat that enters; `group` for each of its rows, only with arch.multiplier_bits.
     s0_read_row : In           A cycle later: its row.
     s1_first : In              Two cycles later: start at 0.
     write_row, write_enable, bias : In
-                               Four cycles later, when the row's new sum is there.
+                               Four cycles later, when the new sum is there; a bias for each row of the beat.
     result : Out               A cycle later: the new sums of all lanes, plus the bias.
     """
 
@@ -180,11 +192,11 @@ class AccumulateLanes(wiring.Component):
             "s1_first": In(1),
             "write_row": In(range(arch.rows)),
             "write_enable": In(1),
-            "bias": In(signed(chain.accumulator_bits)),
+            "bias": In(chain.weight_rows * chain.accumulator_bits),
             "result": Out(chain.lanes * chain.accumulator_bits),
         }
         if arch.multiplier_bits:
-            members["group"] = In(arch.multiplier_bits)
+            members["group"] = In(chain.weight_rows * arch.multiplier_bits)
         super().__init__(members)
 
     def elaborate(self, platform: object) -> Elaboratable:
@@ -199,6 +211,8 @@ class AccumulateLanes(wiring.Component):
             write.en.eq(self.write_enable),
         ]
         for lane in range(self.chain.lanes):
+            own = lane % self.chain.weight_rows
+            bias = self.bias.word_select(own, width).as_signed()
             partial = self.partial.word_select(lane, self.chain.sum_bits).as_signed()
             s1_row = read.data.word_select(lane, width).as_signed()
             s3_sum = Signal(signed(width), name=f"s3_sum{lane}", reset_less=True)
@@ -206,7 +220,7 @@ class AccumulateLanes(wiring.Component):
                 dsp: Any = self.placer.place(m, f"dsp{lane}", "sparsefab_dsp48e2_accumulate", self._make_dsp)
                 m.d.comb += [
                     dsp.A.eq(partial),
-                    dsp.B.eq(self.group),
+                    dsp.B.eq(self.group.word_select(own, self.arch.multiplier_bits)),
                     dsp.C.eq(s1_row),
                     dsp.RSTC.eq(self.s1_first),
                     dsp.OPMODE.eq(OPMODE_MULTIPLY_ADD_C),
@@ -217,7 +231,7 @@ class AccumulateLanes(wiring.Component):
                 s2_row = Signal(signed(width), name=f"s2_row{lane}", reset_less=True)
                 m.d.sync += [s2_row.eq(Mux(self.s1_first, 0, s1_row)), s3_sum.eq(s2_row + s2_partial)]
             result = Signal(signed(width), name=f"result{lane}", reset_less=True)
-            m.d.sync += result.eq(s3_sum + self.bias)
+            m.d.sync += result.eq(s3_sum + bias)
             m.d.comb += [
                 write.data.word_select(lane, width).eq(s3_sum),
                 self.result.word_select(lane, width).eq(result),

@@ -24,7 +24,7 @@ __all__ = ["ACCUMULATE", "ARRAY", "BLOCKS", "CHAIN", "DEQUANTIZE", "MAC", "MX_DO
 # two lanes of 36 bits and 512 rows are one BRAM36
 _ARRAY: Final = ArrayArch(
     chains=4,
-    chain=ChainArch(dsps=64, accumulator_bits=36, matrix_vector=False),
+    chain=ChainArch(dsps=64, accumulator_bits=36),
     accumulators=AccumulatorArch(multiplier_bits=8),
 )
 

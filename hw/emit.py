@@ -19,12 +19,13 @@ import sparsefab
 from sparsefab.arch import ArrayArch, ChainArch
 from sparsefab.errors import StorageError
 from sparsefab.hw.accumulate import AccumulateUnit
-from sparsefab.hw.array import ChainArray
+from sparsefab.hw.array import ChainArray, ChainGroup
 from sparsefab.hw.axis import AXIS_TOP, axis_wrapper
 from sparsefab.hw.chain import SparseChain
 from sparsefab.hw.chain_axis import chain_axis_wrapper
 from sparsefab.hw.dequantize.arch import DequantizeArch
 from sparsefab.hw.dequantize.dequantizer import Dequantizer
+from sparsefab.hw.engine import ArrayEngine, EngineArch
 from sparsefab.hw.modules import Library, to_verilog
 from sparsefab.hw.primitives.dsp48e2 import BODIES
 from sparsefab.hw.requantize import RequantizeUnit
@@ -39,6 +40,8 @@ __all__ = [
     "chain_verilog",
     "dequantize_verilog",
     "emit",
+    "engine_verilog",
+    "group_verilog",
     "requantize_verilog",
 ]
 
@@ -149,6 +152,18 @@ def array_verilog(arch: ArrayArch, *, primitives: str = "vendor") -> dict[str, s
     """Convert an array of chains to Verilog; primitives as for `chain_verilog`."""
     library = Library()
     return {TOP: to_verilog(ChainArray(arch=arch, body=primitives, placer=library), TOP)} | library.verilog()
+
+
+def group_verilog(arch: ArrayArch, *, primitives: str = "vendor") -> dict[str, str]:
+    """Convert the chains of an array to Verilog, without accumulators."""
+    library = Library()
+    return {TOP: to_verilog(ChainGroup(arch=arch, body=primitives, placer=library), TOP)} | library.verilog()
+
+
+def engine_verilog(arch: EngineArch, *, primitives: str = "vendor") -> dict[str, str]:
+    """Convert an engine to Verilog; primitives as for `chain_verilog`."""
+    library = Library()
+    return {TOP: to_verilog(ArrayEngine(arch=arch, body=primitives, placer=library), TOP)} | library.verilog()
 
 
 def accumulate_verilog(arch: ArrayArch, *, primitives: str = "vendor") -> dict[str, str]:

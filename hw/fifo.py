@@ -53,14 +53,15 @@ class CreditFifo(wiring.Component):
             lambda: LutRam(memories=1, width=self.width, body=self.body, placer=self.placer),
         )
         write, read = Signal(range(2 * _DEPTH), name="write"), Signal(range(2 * _DEPTH), name="read")
-        # free places less one and those for beats that `take` does not count yet: negative when none is left
+        # places that are promised, those for beats that `take` does not count yet among them: negative while there is
+        # one left, so that the sign, a register, says whether
         reserve = 2 + self.ahead
-        spare = Signal(range(-reserve, _DEPTH), init=_DEPTH - reserve)
+        promised = Signal(range(-_DEPTH, reserve), init=reserve - 1 - _DEPTH)
         popped = Signal()
         filled = Signal()
         out = Signal(self.width, reset_less=True)
         m.d.comb += [
-            self.available.eq(~spare[-1]),
+            self.available.eq(promised[-1]),
             store.write_address.eq(write),
             store.write_data0.eq(Value.cast(self.data)),
             store.write_enable.eq(self.push),
@@ -70,9 +71,9 @@ class CreditFifo(wiring.Component):
         ]
         m.d.sync += popped.eq(self.o.valid & self.o.ready)
         with m.If(self.take & ~popped):
-            m.d.sync += spare.eq(spare - 1)
+            m.d.sync += promised.eq(promised + 1)
         with m.Elif(popped & ~self.take):
-            m.d.sync += spare.eq(spare + 1)
+            m.d.sync += promised.eq(promised - 1)
         m.d.sync += write.eq(write + self.push)
         with m.If(~filled | self.o.ready):
             m.d.sync += [filled.eq(write != read), read.eq(read + (write != read)), out.eq(store.read_data0)]

@@ -30,7 +30,7 @@ _LUTRAM_CELLS: Final = {
 _SHIFT_CELLS: Final = {"SRL16E": 1, "SRLC32E": 1}
 
 # modules that are placed many times and are mapped by themselves
-_BLOCKS: Final = ("*_segment", "*_chain", "*_chain.*", "*_lanes")
+_BLOCKS: Final = ("*_segment", "*_chain", "*_chain.*", "*_lanes", "*_unit", "*_unit.*")
 
 _CHILD: Final = """
 import sys

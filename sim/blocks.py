@@ -7,12 +7,13 @@ from typing import Any, Final
 from sparsefab.arch import ArrayArch, ChainArch
 from sparsefab.hw.axis import AXIS_TOP
 from sparsefab.hw.emit import TOP
+from sparsefab.sim.array_streams import accumulate_streams, array_streams
 from sparsefab.sim.beats import BeatFormat
 from sparsefab.sim.dequantize import dequantize_vectors
 from sparsefab.sim.dot import dot_stimuli
 from sparsefab.sim.mac import mac_stimuli
 from sparsefab.sim.ports import has_port, port_bits
-from sparsefab.sim.products import Product, accumulate_streams, array_streams, random_product
+from sparsefab.sim.products import Product, random_product
 from sparsefab.sim.requantize import requantize_vectors
 from sparsefab.sim.stimuli import SLOTS, random_stimuli
 from sparsefab.sim.streams import StreamVectors
@@ -70,25 +71,32 @@ def chain_vectors(arch: ChainArch, *, seed: int, axis: bool = False, beats: int 
     )
 
 
-def _product(arch: ArrayArch, seed: int) -> Product:
-    """Rows that do not fill the chains, three tiles, the last one short, an odd token; a group scale for each tile."""
+def _products(arch: ArrayArch, seed: int) -> list[Product]:
+    """Rows that do not fill the chains, three tiles, the last one short, an odd token; a group scale for each tile.
+
+    Where chains have both modes a second product takes rows two by two.
+    """
     slots = 4
     tile = arch.chain.dsps // slots * arch.chain.block
-    return random_product(
-        rows=6 * arch.chains + 1,
-        columns=2 * tile + arch.chain.block,
-        slots=slots,
-        tokens=3,
-        dsps=arch.chain.dsps,
-        group_size=tile if arch.accumulators.multiplier_bits >= _SCALE_BITS else None,
-        seed=seed,
-    )
+    return [
+        random_product(
+            rows=6 * arch.chains + (0 if pairs else 1),
+            columns=2 * tile + arch.chain.block,
+            slots=slots,
+            tokens=1 if pairs else 3,
+            dsps=arch.chain.dsps,
+            group_size=tile if arch.accumulators.multiplier_bits >= _SCALE_BITS else None,
+            pairs=pairs,
+            seed=seed,
+        )
+        for pairs in (False, True)[: arch.chain.weight_rows]
+    ]
 
 
 VECTORS: Final[dict[str, Callable[[Any, int], StreamVectors]]] = {
     "chain": lambda arch, seed: chain_vectors(arch, seed=seed),
-    "array": lambda arch, seed: array_streams(arch, _product(arch, seed)),
-    "accumulate": lambda arch, seed: accumulate_streams(arch, _product(arch, seed)),
+    "array": lambda arch, seed: array_streams(arch, *_products(arch, seed)),
+    "accumulate": lambda arch, seed: accumulate_streams(arch, *_products(arch, seed)),
     "requantize": lambda arch, seed: requantize_vectors(arch, beats=200, seed=seed),
     "dequantize": lambda arch, seed: dequantize_vectors(arch, rows=12, seed=seed),
     "mac": lambda arch, seed: StreamVectors.through(*mac_stimuli(arch, sums=60, seed=seed)),

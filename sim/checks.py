@@ -198,31 +198,34 @@ def _axis(simulator: SimulatorName, block: str, parameters: object, build_dir: P
 
 
 def _products(verify: Callable[..., VerifyReport], simulator: SimulatorName, build_dir: Path, seed: int) -> Tally:
-    """Products of every kind on two chains: short tiles, rows beyond the accumulators', group scales."""
+    """Products of every kind on two chains, modes in turn: short tiles, rows beyond the accumulators', group scales."""
     arch = ArrayArch(
         chains=2,
-        chain=ChainArch(dsps=16, accumulator_bits=36, matrix_vector=False),
+        chain=ChainArch(dsps=16, accumulator_bits=36),
         accumulators=AccumulatorArch(rows=16, multiplier_bits=8),
     )
-    tallies = [
-        Tally.of(
-            verify(
-                arch,
-                random_product(
-                    rows=rows, columns=columns, slots=slots, tokens=tokens, dsps=16, group_size=group, seed=seed
-                ),
-                build_dir=build_dir,
-                simulator=simulator,
-                seed=seed,
-            )
-        )
-        for rows, columns, slots, tokens, group in ((40, 96, 8, 3, 32), (1, 192, 4, 2, 64), (5, 64, 16, 4, 16))
-    ]
-    return Tally(
-        cases=sum(tally.cases for tally in tallies),
-        failures=sum(tally.failures for tally in tallies),
-        first=next((tally.first for tally in tallies if tally.first), ""),
+    shapes = (
+        (40, 96, 8, 3, 32, False),
+        (70, 96, 8, 1, 32, True),
+        (1, 192, 4, 2, 64, False),
+        (5, 64, 16, 4, 16, False),
+        (2, 64, 4, 3, 64, True),
+        (5, 64, 16, 1, 16, True),
     )
+    products = [
+        random_product(
+            rows=rows,
+            columns=columns,
+            slots=slots,
+            tokens=tokens,
+            dsps=16,
+            group_size=group,
+            pairs=pairs,
+            seed=seed,
+        )
+        for rows, columns, slots, tokens, group, pairs in shapes
+    ]
+    return Tally.of(verify(arch, *products, build_dir=build_dir, simulator=simulator, seed=seed))
 
 
 def _requantize(simulator: SimulatorName, codes: dict[str, Any], build_dir: Path, seed: int) -> Tally:

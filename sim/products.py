@@ -1,27 +1,17 @@
-"""A packed product as the streams of an array of chains, and what must come out of it."""
+"""Packed products as an array of chains does them, drawn at random, and their sums by the reference."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from amaranth.hdl import Shape
 from numpy.typing import NDArray
 
-from sparsefab.arch import ArrayArch
 from sparsefab.errors import LayoutError
-from sparsefab.formats import NM, Chain, Dense, IntFormat, PackedTensor, QuantTensor, pack, unpack
-from sparsefab.formats.bits import unpack_bits
+from sparsefab.formats import NM, Chain, Dense, IntFormat, PackedTensor, QuantTensor, pack
 from sparsefab.formats.requantize import Requantizer
-from sparsefab.hw.chain import weights_layout
-from sparsefab.hw.requantize import MULTIPLIER_BITS, SHIFT_BITS
-from sparsefab.sim.beats import BeatFormat
-from sparsefab.sim.reference.chain import fill_banks
 from sparsefab.sim.reference.linear import Operand, accumulate
-from sparsefab.sim.stimuli import ChainStimuli
-from sparsefab.sim.streams import StreamVectors
 
-__all__ = ["Product", "accumulate_streams", "array_streams", "random_product", "reference_accumulators"]
+__all__ = ["Product", "random_product", "reference_accumulators"]
 
 _S8: Final = (-128, 127, *range(-128, 128, 5))  # every fifth value, the corners more often
 
@@ -32,7 +22,7 @@ Integers = NDArray[np.int64]
 class Product:
     """activations x weights + bias, as an array of chains does it.
 
-    packed : PackedTensor           In a Chain layout without pairs.
+    packed : PackedTensor           In a Chain layout; with pairs of rows it is done token by token.
     activations : int64[tokens, in] Signed codes.
     bias : int64[out]
     requantizer : Requantizer       Its multipliers and shifts leave with the rows.
@@ -46,8 +36,8 @@ class Product:
     @property
     def layout(self) -> Chain:
         """The weights' layout."""
-        if not isinstance(self.packed.layout, Chain) or self.packed.layout.pairs:
-            raise LayoutError(f"packed must be in a chain layout of single rows, not {self.packed.layout.name}")
+        if not isinstance(self.packed.layout, Chain):
+            raise LayoutError(f"packed must be in a chain layout, not {self.packed.layout.name}")
         return self.packed.layout
 
     def tile_multipliers(self, tensor: QuantTensor) -> Integers:
@@ -71,12 +61,24 @@ class Product:
 
 
 def random_product(
-    *, rows: int, columns: int, slots: int, tokens: int, dsps: int, group_size: int | None = None, seed: int = 0
+    *,
+    rows: int,
+    columns: int,
+    slots: int,
+    tokens: int,
+    dsps: int,
+    group_size: int | None = None,
+    pairs: bool = False,
+    seed: int = 0,
 ) -> Product:
-    """Draw s8 weights slots:16, corners among them, and group scales of 8 bits where there is a group_size."""
+    """Draw s8 weights slots:16, corners among them, and group scales of 8 bits where there is a group_size.
+
+    With `pairs` two rows share their positions and a beat; an odd number of rows is then dense.
+    """
     random = np.random.default_rng(seed)
-    rank = random.random((rows, columns // 16, 16)).argsort(-1).argsort(-1)
-    mask = None if slots == 16 else (rank < slots).reshape(rows, columns)
+    together = 2 if pairs else 1
+    rank = random.random((-(-rows // together), columns // 16, 16)).argsort(-1).argsort(-1)
+    mask = None if slots == 16 else np.repeat((rank < slots).reshape(-1, columns), together, axis=0)
     codes = random.choice(_S8, (rows, columns))
     scales = None
     if group_size is not None:
@@ -86,12 +88,12 @@ def random_product(
         format=IntFormat(bits=8),
         row_scales=np.ones(rows, np.float32),
         group_size=group_size or columns,
-        pattern=Dense() if mask is None else NM(slots, 16),
+        pattern=Dense() if mask is None else NM(slots, 16, together),
         mask=mask,
         group_multipliers=scales,
     )
     return Product(
-        packed=pack(tensor, Chain(dsps=dsps, slots=slots)),
+        packed=pack(tensor, Chain(dsps=dsps, slots=slots, pairs=pairs)),
         activations=random.choice(_S8, (tokens, columns)),
         bias=random.integers(-(1 << 24), 1 << 24, rows),
         requantizer=Requantizer(
@@ -132,154 +134,3 @@ def reference_accumulators(tensor: QuantTensor, activations: Integers, bias: Int
         group_size=columns,
     )
     return np.asarray(accumulate(weights, operand, 0, bias))
-
-
-def array_streams(arch: ArrayArch, product: Product) -> StreamVectors:
-    """Payloads of every input stream of `hw.array.ChainArray`, and of its results.
-
-    Token pairs outermost, then blocks of as many rows as the accumulators hold, tiles, rows.
-
-    Raises
-    ------
-    LayoutError                     If the layout is not that of the array's chains, or a group ends inside a tile.
-    """
-    layout, chain, kept = product.layout, arch.chain, arch.accumulators
-    raw, codes = _padded(arch, product)
-    tiles, rows = raw.shape[:2]
-    tensor = unpack(product.packed)
-    multipliers = _widen(product.tile_multipliers(tensor), rows)
-    if int(multipliers.max()) >> max(kept.multiplier_bits, 1):
-        raise LayoutError(
-            f"multiplier_bits must be at least {int(multipliers.max()).bit_length()} for these group scales, "
-            f"not {kept.multiplier_bits}"
-        )
-    acc = np.zeros((len(codes), tensor.shape[0]), np.int64) + product.bias  # a lane without a token has only that
-    acc[: len(product.activations)] = reference_accumulators(tensor, product.activations, product.bias)
-    acc, bias = _widen(acc, rows), _widen(product.bias, rows)
-    shifts, factors = (_widen(part, rows) for part in (product.requantizer.shifts, product.requantizer.multipliers))
-    constants = [(SHIFT_BITS, shifts), (MULTIPLIER_BITS, factors)]
-    nothing = np.zeros(rows, np.int64)
-
-    streams: dict[str, list[int]] = {"weights": [], "acts": [], "tiles": [], "rows": []}
-    expected: list[int] = []
-    capacity = kept.rows * arch.chains
-    for pair, tokens in enumerate(codes.reshape(-1, chain.lanes, codes.shape[1])):
-        banks = fill_banks(np.ascontiguousarray(tokens), layout.slots, chain.dsps, chain.block)
-        lanes = acc[pair * chain.lanes : (pair + 1) * chain.lanes]
-        for low in range(0, rows, capacity):
-            part = slice(low, low + capacity)
-            streams["weights"] += _weights(arch, layout, raw[:, part], banks)
-            for tile in range(tiles):
-                final = tile == tiles - 1
-                streams["acts"] += _fill(arch, layout, banks[tile])
-                streams["tiles"].append(int(tile == 0) | int(final) << 1)
-                if kept.multiplier_bits or final:
-                    last = [(bits, values if final else nothing) for bits, values in constants]
-                    words = [
-                        (kept.multiplier_bits, multipliers[tile]),
-                        (chain.accumulator_bits, bias if final else nothing),
-                        *last,
-                    ]
-                    streams["rows"] += _beats(arch, words, part)
-            expected += _beats(arch, [*((chain.accumulator_bits, lane) for lane in lanes), *constants], part)
-    return StreamVectors(inputs=streams, outputs={"results": expected}, measured=("weights",))
-
-
-def accumulate_streams(arch: ArrayArch, product: Product) -> StreamVectors:
-    """The same for `hw.accumulate.AccumulateUnit`: what the chains would give it."""
-    whole = array_streams(arch, product)
-    layout, chain = product.layout, arch.chain
-    raw, codes = _padded(arch, product)
-    tiles, rows = raw.shape[:2]
-    capacity = arch.accumulators.rows * arch.chains
-    sums: list[int] = []
-    for tokens in codes.reshape(-1, chain.lanes, codes.shape[1]):
-        banks = fill_banks(np.ascontiguousarray(tokens), layout.slots, chain.dsps, chain.block)
-        found = _stimuli(layout, raw, banks).expected().reshape(tiles, rows, chain.lanes)
-        for low in range(0, rows, capacity):
-            part = slice(low, low + capacity)
-            for tile in found:
-                beats = _beats(arch, [(chain.sum_bits, tile[:, lane]) for lane in range(chain.lanes)], part)
-                beats[-1] |= 1 << chain.sum_bits * chain.lanes * arch.chains
-                sums += beats
-    inputs = {"sums": sums, "tiles": whole.inputs["tiles"], "rows": whole.inputs["rows"]}
-    return StreamVectors(inputs=inputs, outputs=whole.outputs, measured=("sums",))
-
-
-def _padded(arch: ArrayArch, product: Product) -> tuple[NDArray[np.uint8], Integers]:
-    """Weight beats uint8[tiles, rows, beat] with as many rows as fill the chains, codes int64[tokens, in] the lanes."""
-    layout, spec = product.layout, product.packed.spec
-    if layout.dsps != arch.chain.dsps:
-        raise LayoutError(f"packed must be in the layout of chains of {arch.chain.dsps} DSPs, not {layout.name}")
-    raw = product.packed.sections["beats"].reshape(layout.tiles(spec.columns), spec.rows, layout.beat_bytes)
-    filled = np.zeros((raw.shape[0], arch.row_beats(spec.rows) * arch.chains, layout.beat_bytes), np.uint8)
-    filled[:, : spec.rows] = raw
-    codes = np.zeros((-(-len(product.activations) // arch.chain.lanes) * arch.chain.lanes, spec.columns), np.int64)
-    codes[: len(product.activations)] = product.activations
-    return filled, codes
-
-
-def _widen(values: NDArray[Any], rows: int) -> Integers:
-    """Append zeros to the last axis: rows that only fill up the last beat."""
-    space = [(0, 0)] * (values.ndim - 1) + [(0, rows - values.shape[-1])]
-    return np.pad(values.astype(np.int64), space)
-
-
-def _beats(arch: ArrayArch, fields: Sequence[tuple[int, Integers]], part: slice) -> list[int]:
-    """Payloads of some rows, a word for each chain: fields (bits, int64[rows]), the first one lowest."""
-    words = [0] * len(fields[0][1][part])
-    place = 0
-    for bits, values in fields:
-        words = [
-            word | (value & ((1 << bits) - 1)) << place
-            for word, value in zip(words, values[part].tolist(), strict=True)
-        ]
-        place += bits
-    return [
-        sum(word << place * c for c, word in enumerate(words[first : first + arch.chains]))
-        for first in range(0, len(words), arch.chains)
-    ]
-
-
-def _weights(arch: ArrayArch, layout: Chain, raw: NDArray[np.uint8], banks: Integers) -> list[int]:
-    """Weight beats of tiles x rows; `raw` is uint8[tiles, rows, beat], rows a multiple of the chains."""
-    width = Shape.cast(weights_layout(arch.chain)).width
-    beats: list[int] = []
-    for c in range(arch.chains):
-        payloads = BeatFormat.stream(arch.chain).weights(_stimuli(layout, raw[:, c :: arch.chains], banks))
-        beats = [a | b << width * c for a, b in zip(beats or [0] * len(payloads), payloads, strict=True)]
-    return beats
-
-
-def _stimuli(layout: Chain, raw: NDArray[np.uint8], banks: Integers) -> ChainStimuli:
-    """One chain's part: raw uint8[tiles, rows, beat]."""
-    flat = np.ascontiguousarray(raw).reshape(-1, layout.beat_bytes)
-    indices = unpack_bits(np.ascontiguousarray(flat[:, layout.dsps :]), 4, layout.dsps)
-    weights = flat[:, : layout.dsps].view(np.int8).astype(np.int64)
-    tiles = raw.shape[0]
-    return ChainStimuli(
-        weights=weights,
-        seconds=np.zeros_like(weights),
-        indices=indices.astype(np.int64),
-        tile_of_beat=np.repeat(np.arange(tiles), raw.shape[1]),
-        banks=banks,
-        vector=np.zeros(tiles, np.int64),
-        slots=np.full(tiles, layout.slots),
-    )
-
-
-def _fill(arch: ArrayArch, layout: Chain, bank: Integers) -> list[int]:
-    """Activation beats of one tile's bank, int64[dsps, block, lanes]; segments of one block are written together."""
-    chain, beat = arch.chain, BeatFormat.stream(arch.chain)
-    together = max(layout.slots // chain.segment, 1) if layout.slots % chain.segment == 0 else 1
-    used = -(-layout.blocks_per_tile * layout.slots // chain.segment)
-    above = chain.segment * chain.lanes * beat.activation_bits
-    mask, payloads = (1 << beat.activation_bits) - 1, []
-    for index in range(chain.block):
-        for segment in range(0, used, together):
-            values = bank[segment * chain.segment : (segment + 1) * chain.segment, index].reshape(-1)
-            pairs = sum((int(value) & mask) << beat.activation_bits * place for place, value in enumerate(values))
-            segments = ((1 << together) - 1) << segment
-            payloads.append(pairs | index << above | segments << (above + beat.index_pitch))
-    payloads[-1] |= 1 << beat.last_of_acts
-    return payloads

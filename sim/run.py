@@ -12,7 +12,8 @@ from sparsefab.arch import ArrayArch, ChainArch
 from sparsefab.formats import PackedTensor
 from sparsefab.hw.axis import AXIS_TOP
 from sparsefab.hw.emit import TOP, accumulate_verilog, array_verilog, chain_verilog
-from sparsefab.sim.products import Product, accumulate_streams, array_streams
+from sparsefab.sim.array_streams import accumulate_streams, array_streams
+from sparsefab.sim.products import Product
 from sparsefab.sim.report import MODES, RunReport, VerifyReport
 from sparsefab.sim.simulator import GSR_CYCLES, SimulatorName, build, run_bench, simulators
 from sparsefab.sim.stimuli import (
@@ -99,29 +100,28 @@ def verify_chain(
 
 def verify_accumulate(
     arch: ArrayArch,
-    product: Product,
-    *,
+    *products: Product,
     build_dir: Path,
     simulator: SimulatorName = "verilator",
     seed: int = 0,
     modules: dict[str, str] | None = None,
 ) -> VerifyReport:
-    """Hold the accumulators' Verilog to `sim.reference.accumulate`, on the sums of a packed product.
+    """Hold the accumulators' Verilog to `sim.reference.accumulate`, on the sums of packed products.
 
     Parameters
     ----------
     arch : ArrayArch                 `chains` wide.
+    products : Product               One after the other.
     build_dir, simulator, modules    As for `verify_chain`.
     """
     texts = modules if modules is not None else accumulate_verilog(arch, primitives="behavioural")
-    vectors = accumulate_streams(arch, product)
+    vectors = accumulate_streams(arch, *products)
     return verify_streams("accumulate", texts, vectors, build_dir=build_dir, simulator=simulator, seed=seed)
 
 
 def verify_array(
     arch: ArrayArch,
-    product: Product,
-    *,
+    *products: Product,
     build_dir: Path,
     simulator: SimulatorName = "verilator",
     seed: int = 0,
@@ -132,11 +132,12 @@ def verify_array(
 
     Parameters
     ----------
+    products : Product               One after the other; their modes may differ where arch.chain has both.
     modes : names of MODES           Runs; the cycles of 'plain' are those of the cost model.
     build_dir, simulator, modules    As for `verify_chain`.
     """
     texts = modules if modules is not None else array_verilog(arch, primitives="behavioural")
-    vectors = array_streams(arch, product)
+    vectors = array_streams(arch, *products)
     return verify_streams("array", texts, vectors, build_dir=build_dir, simulator=simulator, seed=seed, modes=modes)
 
 

@@ -174,6 +174,15 @@ class ChainArch:
         """Activation beats that refill one bank of every DSP: a tile should last at least as many weight beats."""
         return self.segments * self.block
 
+    def fill_segments(self, slots: int, blocks: int) -> tuple[int, int]:
+        """Segments that hold the same activations, and are written together; segments that a tile fills.
+
+        A tile of `blocks` blocks at `slots`:16, or as many as one beat covers, takes block * ceil(second / first)
+        activation beats.
+        """
+        together = slots // self.segment if slots % self.segment == 0 else 1
+        return together, -(-min(blocks, self.blocks_per_tile(slots)) * slots // self.segment)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccumulatorArch:
@@ -196,6 +205,11 @@ class AccumulatorArch:
                 f"multiplier_bits must be 0 to 17, what the signed B port holds unsigned, not {self.multiplier_bits}"
             )
 
+    def bram36(self, chain: ChainArch) -> float:
+        """Block RAMs behind one chain: halves of 512 x 36 bits, 1,024 x 18, 2,048 x 9 or 4,096 x 4 for both lanes."""
+        width = next(bits for rows, bits in ((512, 36), (1024, 18), (2048, 9), (4096, 4)) if self.rows <= rows)
+        return -(-chain.lanes * chain.accumulator_bits // width) / 2
+
     def max_inputs(self, chain: ChainArch) -> int:
         """Stored weights of a row that surely fit the chain's accumulator under the largest group scale."""
         return chain.max_inputs // max((1 << self.multiplier_bits) - 1, 1)
@@ -205,7 +219,8 @@ class AccumulatorArch:
 class ArrayArch:
     """Chains side by side that share activations and run in step, accumulators behind them.
 
-    Row r of a product is done by chain r mod `chains`, so that one beat holds consecutive rows.
+    Row r of a product is done by chain r mod `chains`, so that one beat holds consecutive rows; where rows come in
+    pairs (matrix-vector), pair p by chain p mod `chains`.
 
     Parameters
     ----------
@@ -221,17 +236,15 @@ class ArrayArch:
     def __post_init__(self) -> None:
         if self.chains < 1:
             raise ValueError(f"chains must be at least 1, not {self.chains}")
-        if self.chain.matrix_vector:
-            raise ValueError("matrix_vector must be False, not True: the accumulators take one row of a chain a beat")
 
     @property
     def dsps(self) -> int:
         """DSPs of the chains and of the accumulators."""
         return self.chains * (self.chain.dsps + (self.chain.lanes if self.accumulators.multiplier_bits else 0))
 
-    def row_beats(self, rows: int) -> int:
-        """Weight beats of a tile of so many rows."""
-        return -(-rows // self.chains)
+    def row_beats(self, rows: int, *, vector: bool = False) -> int:
+        """Weight beats of a tile of so many rows; in a `vector` tile each chain does two of them a beat."""
+        return -(-rows // (self.chains * (2 if vector else 1)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +259,8 @@ class AcceleratorArch:
     clock_hz : float           Clock of the whole design.
     hbm_channels : int         Memory channels in use, a multiple of `cores`.
     region_dsps : int          DSPs usable in one SLR (U280, smallest SLR: 2,733).
+    accumulators : AccumulatorArch
+                               Behind the chains of a core.
     """
 
     cores: int
@@ -254,6 +269,7 @@ class AcceleratorArch:
     clock_hz: float
     hbm_channels: int
     region_dsps: int = 2733
+    accumulators: AccumulatorArch = AccumulatorArch(multiplier_bits=8)
 
     def __post_init__(self) -> None:
         for name in ("cores", "chains_per_core", "hbm_channels", "region_dsps"):
@@ -268,6 +284,11 @@ class AcceleratorArch:
                 f"chains_per_core must be at most {self.region_dsps // self.chain.dsps}, the chains of "
                 f"{self.chain.dsps} DSPs that fit one SLR of {self.region_dsps}, not {self.chains_per_core}"
             )
+
+    @property
+    def core(self) -> ArrayArch:
+        """One core's chains and their accumulators."""
+        return ArrayArch(chains=self.chains_per_core, chain=self.chain, accumulators=self.accumulators)
 
     @property
     def dsps_per_core(self) -> int:

@@ -9,7 +9,8 @@ from sparsefab.arch import AccumulatorArch, ArrayArch, ChainArch
 from sparsefab.errors import LayoutError
 from sparsefab.hw import tiles
 from sparsefab.hw.emit import accumulate_verilog
-from sparsefab.sim.products import array_streams, random_product
+from sparsefab.sim.array_streams import array_streams
+from sparsefab.sim.products import Product, random_product
 from sparsefab.sim.run import SimulatorName, simulators, verify_accumulate, verify_array
 
 pytestmark = pytest.mark.cocotb
@@ -22,10 +23,10 @@ def _need(simulator: SimulatorName) -> None:
         pytest.skip(reason)
 
 
-def array(chains: int, dsps: int, multiplier_bits: int, rows: int = 16) -> ArrayArch:
+def array(chains: int, dsps: int, multiplier_bits: int, rows: int = 16, both: bool = False) -> ArrayArch:
     return ArrayArch(
         chains=chains,
-        chain=ChainArch(dsps=dsps, accumulator_bits=36, matrix_vector=False),
+        chain=ChainArch(dsps=dsps, accumulator_bits=36, matrix_vector=both),
         accumulators=AccumulatorArch(rows=rows, multiplier_bits=multiplier_bits),
     )
 
@@ -78,6 +79,45 @@ def test_array_of_64(multiplier_bits: int) -> None:
         assert report.mismatches == 0, [run for run in report.runs if run.mismatches]
 
 
+def _mixed(dsps: int, slots: tuple[int, ...], group: int | None, most_rows: int, seed: int) -> list[Product]:
+    """Products of both modes in turn, short and long, rows and tokens odd and even, a pattern of its own each."""
+    random = np.random.default_rng(seed)
+    return [
+        random_product(
+            rows=2 * int(random.integers(1, most_rows // 2)) + (n == 16) * int(random.integers(2)),
+            columns=3 * (dsps // n) * 16,
+            slots=n,
+            tokens=int(random.integers(1, 4)),
+            dsps=dsps,
+            group_size=None if group is None else dsps // n * 16 * group,
+            pairs=bool((place + seed) % 2),
+            seed=place,
+        )
+        for place, n in enumerate(slots)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("simulator", "chains", "dsps", "multiplier_bits", "slots", "most_rows"),
+    [
+        ("icarus", 2, 8, 8, (4, 8), 20),
+        pytest.param("icarus", 1, 16, 0, (16, 4, 8), 12, marks=pytest.mark.slow),
+        pytest.param("verilator", 3, 32, 8, (8, 16, 2, 4, 16, 8), 200, marks=pytest.mark.slow),
+        pytest.param("verilator", 4, 64, 0, (16, 8, 16, 11, 4, 16), 400, marks=pytest.mark.slow),
+    ],
+)
+def test_modes_switch_between_sums(
+    simulator: SimulatorName, chains: int, dsps: int, multiplier_bits: int, slots: tuple[int, ...], most_rows: int
+) -> None:
+    """Lanes are tokens in one product and rows with group scales and biases of their own in the next."""
+    _need(simulator)
+    arch = array(chains, dsps, multiplier_bits, rows=32, both=True)
+    products = _mixed(dsps, slots, 1 if multiplier_bits else None, most_rows, seed=chains)
+    for verify in (verify_accumulate, verify_array):
+        report = verify(arch, *products, build_dir=BUILD, simulator=simulator)
+        assert report.mismatches == 0, [run for run in report.runs if run.mismatches]
+
+
 def test_planted_bugs_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums that are not cleared, and a short tile that reads rows before they are written."""
     _need("icarus")
@@ -99,5 +139,8 @@ def test_impossible_products() -> None:
         array_streams(array(1, 16, 8), random_product(rows=4, columns=96, slots=8, tokens=1, dsps=16, group_size=48))
     with pytest.raises(LayoutError, match="multiplier_bits must be at least 8"):
         array_streams(array(1, 16, 4), random_product(rows=64, columns=64, slots=8, tokens=1, dsps=16, group_size=32))
+    pairs = random_product(rows=4, columns=64, slots=8, tokens=1, dsps=16, pairs=True)
+    with pytest.raises(LayoutError, match="matrix_vector must be true for pairs of rows, layout chain-16x8-pairs"):
+        array_streams(array(1, 16, 0), pairs)
     with pytest.raises(LayoutError, match="chains of 8 DSPs"):
         array_streams(array(1, 8, 0), random_product(rows=4, columns=64, slots=8, tokens=1, dsps=16))

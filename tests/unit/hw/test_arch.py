@@ -76,11 +76,29 @@ def test_accumulators_and_arrays() -> None:
     assert AccumulatorArch().max_inputs(chain) == (2**35 - 1) // 2**14
     array = ArrayArch(chains=4, chain=chain, accumulators=AccumulatorArch(multiplier_bits=8))
     assert (array.dsps, array.row_beats(13)) == (4 * 66, 4)
+    assert (array.row_beats(13, vector=True), array.row_beats(16, vector=True)) == (2, 2)
     with pytest.raises(ValueError, match="rows must be 16 to 4096, not 8"):
         AccumulatorArch(rows=8)
     with pytest.raises(ValueError, match="multiplier_bits must be 0 to 17"):
         AccumulatorArch(multiplier_bits=18)
     with pytest.raises(ValueError, match="chains must be at least 1"):
         ArrayArch(chains=0, chain=chain)
-    with pytest.raises(ValueError, match="matrix_vector must be False"):
-        ArrayArch(chains=1, chain=ChainArch(dsps=64))
+
+
+@pytest.mark.parametrize(
+    ("dsps", "slots", "blocks", "expected"),
+    # dense: two segments hold one block; 4:16: a segment holds two; one block of a longer tile; 11:16: 5 blocks
+    [(64, 16, 99, (2, 8)), (64, 4, 99, (1, 8)), (64, 4, 3, (1, 2)), (64, 16, 1, (2, 2)), (64, 11, 99, (1, 7))],
+)
+def test_segments_that_a_tile_fills(dsps: int, slots: int, blocks: int, expected: tuple[int, int]) -> None:
+    assert ChainArch(dsps=dsps).fill_segments(slots, blocks) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "bits", "blocks"),
+    # as Yosys maps the memory of two lanes
+    [(512, 36, 1.0), (512, 48, 1.5), (64, 36, 1.0), (1024, 36, 2.0), (2048, 32, 4.0), (512, 25, 1.0)],
+)
+def test_block_rams_of_the_accumulators(rows: int, bits: int, blocks: float) -> None:
+    chain = ChainArch(dsps=16, accumulator_bits=bits)
+    assert AccumulatorArch(rows=rows).bram36(chain) == blocks

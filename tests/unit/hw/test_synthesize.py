@@ -26,35 +26,37 @@ def test_chain_of_64() -> None:
     assert resources.depth.fast, resources.depth
 
 
-def _array(chains: int, dsps: int, multiplier_bits: int) -> ArrayArch:
+def _array(chains: int, dsps: int, multiplier_bits: int, both: bool) -> ArrayArch:
     return ArrayArch(
         chains=chains,
-        chain=ChainArch(dsps=dsps, accumulator_bits=36, matrix_vector=False),
+        chain=ChainArch(dsps=dsps, accumulator_bits=36, matrix_vector=both),
         accumulators=AccumulatorArch(multiplier_bits=multiplier_bits),
     )
 
 
 @pytest.mark.parametrize(
-    ("chains", "dsps", "multiplier_bits"),
+    ("chains", "dsps", "multiplier_bits", "both"),
     [
-        (2, 8, 8),
-        pytest.param(1, 16, 0, marks=pytest.mark.slow),
-        pytest.param(4, 64, 0, marks=pytest.mark.slow),
-        pytest.param(4, 64, 8, marks=pytest.mark.slow),
-        pytest.param(8, 32, 17, marks=pytest.mark.slow),
+        (2, 8, 8, True),
+        pytest.param(1, 16, 0, False, marks=pytest.mark.slow),
+        pytest.param(4, 64, 0, False, marks=pytest.mark.slow),
+        pytest.param(4, 64, 8, False, marks=pytest.mark.slow),
+        pytest.param(4, 64, 0, True, marks=pytest.mark.slow),
+        pytest.param(4, 64, 8, True, marks=pytest.mark.slow),
+        pytest.param(8, 32, 17, True, marks=pytest.mark.slow),
     ],
 )
-def test_arrays_keep_the_logic_depth(chains: int, dsps: int, multiplier_bits: int) -> None:
-    resources = synthesize(array_verilog(_array(chains, dsps, multiplier_bits)))
+def test_arrays_keep_the_logic_depth(chains: int, dsps: int, multiplier_bits: int, both: bool) -> None:
+    resources = synthesize(array_verilog(_array(chains, dsps, multiplier_bits, both)))
     assert resources.depth.fast, resources.depth
     assert resources.dsp == chains * (dsps + (2 if multiplier_bits else 0))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("multiplier_bits", [0, 8])
-@pytest.mark.parametrize("rows", [16, 512, 1024])
-def test_accumulators_keep_the_logic_depth(multiplier_bits: int, rows: int) -> None:
-    chain = ChainArch(dsps=64, accumulator_bits=36, matrix_vector=False)
+@pytest.mark.parametrize(("rows", "both"), [(16, True), (512, True), (1024, False)])
+def test_accumulators_keep_the_logic_depth(multiplier_bits: int, rows: int, both: bool) -> None:
+    chain = ChainArch(dsps=64, accumulator_bits=36, matrix_vector=both)
     kept = AccumulatorArch(rows=rows, multiplier_bits=multiplier_bits)
     resources = synthesize(accumulate_verilog(ArrayArch(chains=2, chain=chain, accumulators=kept)))
     assert resources.depth.fast, resources.depth
