@@ -38,6 +38,7 @@ population = 20
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -144,6 +145,11 @@ class ArchChoices:
     hbm_channels: tuple[int, ...] = ()
     dsps: tuple[int, ...] = ()
     segment: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, choices in self.choices.items():
+            if not all(math.isfinite(choice) and choice > 0 for choice in choices):
+                raise ValueError(f"{name} must list positive numbers, not {', '.join(map(str, choices))}")
 
     @property
     def choices(self) -> dict[str, tuple[int | float, ...]]:
