@@ -13,7 +13,9 @@ opt_design
 place_design
 phys_opt_design
 route_design
-report_utilization -hierarchical -file utilization.rpt
+# read back beside our estimate: sparsefab estimate --vivado-report utilization.rpt timing.rpt
+report_utilization -file utilization.rpt
+report_utilization -hierarchical -file hierarchy.rpt
 report_timing_summary -file timing.rpt
 """
 

@@ -1,4 +1,8 @@
-"""`sparsefab estimate MODEL --target T`: what a model costs on a device, decode beside prefill."""
+"""`sparsefab estimate MODEL --target T`: what a model costs on a device, decode beside prefill.
+
+With --vivado-report it reads Vivado's utilization and timing reports and prints them beside our estimate: of the block
+that `sparsefab emit` wrote, whose manifest lies beside the reports, or of MODEL on an FPGA.
+"""
 
 import argparse
 from pathlib import Path
@@ -7,12 +11,23 @@ from sparsefab.cli.options import Verbs, add_common, positive
 
 __all__ = ["add_parser", "run"]
 
+_NO_ESTIMATE = "no estimate: put the reports beside the manifest.json of `sparsefab emit`, or give MODEL and --target"
+
 
 def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser("estimate", help="cost of a model on a target", description=__doc__)
-    parser.add_argument("model", metavar="MODEL", help="a model, a file, or a workload known by shape (llama2-7b, ...)")
-    parser.add_argument("--target", required=True, metavar="T", help="a device, a TOML file, or 'host'")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="a model, a file, or a workload known by shape (llama2-7b, ...)"
+    )
+    parser.add_argument("--target", metavar="T", help="a device, a TOML file, or 'host'")
+    parser.add_argument(
+        "--vivado-report",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="report_utilization (flat or -hierarchical) and report_timing_summary of one design",
+    )
     parser.add_argument("--recipe", metavar="R", help="a built-in recipe or a TOML file; absent: float weights")
     parser.add_argument("--batch", type=positive, default=1, metavar="N", help="sequences (default: 1)")
     parser.add_argument("--context", type=positive, default=128, metavar="N", help="tokens a sequence (default: 128)")
@@ -42,7 +57,11 @@ def _share(text: str) -> float:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print both phases."""
+    """Print both phases, or a report of Vivado beside our estimate."""
+    if options.vivado_report:
+        return _vivado(options)
+    if options.model is None or options.target is None:
+        raise ValueError("estimate takes MODEL and --target, or --vivado-report")
     from sparsefab import config
     from sparsefab.arch import AcceleratorArch
     from sparsefab.cli.output import figure_text, print_json, print_table, si
@@ -103,4 +122,41 @@ def run(options: argparse.Namespace) -> int:
         )
     for note in first.notes:
         print(f"  {note}")
+    return 0
+
+
+def _vivado(options: argparse.Namespace) -> int:
+    from sparsefab import config
+    from sparsefab.arch import AcceleratorArch
+    from sparsefab.cli.output import print_json, print_table
+    from sparsefab.session import Session
+
+    if (options.model is None) != (options.target is None):
+        raise ValueError("--vivado-report takes MODEL and --target together, or neither")
+    arch = None if options.arch is None else config.load(options.arch, AcceleratorArch)
+    found = (
+        Session(options.cache_dir)
+        .compare_vivado(
+            options.vivado_report, model=options.model, recipe=options.recipe, target=options.target, arch=arch
+        )
+        .to_json()
+    )
+    if options.json:
+        print_json(found)
+        return 0
+
+    def cells(row: dict[str, float | None], scale: float = 1.0) -> list[str]:
+        sides = (row["vivado"], row["estimate"])
+        ratio = row["ratio"]
+        return [
+            *("-" if side is None else f"{side / scale:,.1f}".removesuffix(".0") for side in sides),
+            "-" if ratio is None else f"{ratio:.2f}",
+        ]
+
+    rows = [[name, *cells(row)] for name, row in found["resources"].items()]
+    rows.append(["WNS, ns", "-" if found["wns_ns"] is None else f"{found['wns_ns']:g}", "-", "-"])
+    rows.append(["fmax, MHz", *cells(found["fmax_hz"], 1e6)])
+    title = f"{found['design']} on {found['part']}, {found['state'].lower()}, {found['tool']}"
+    print_table(title, ["", "Vivado", "estimate", "Vivado / estimate"], rows, right=["Vivado", "estimate"])
+    print(f"estimate: {found['estimate']}" if found["estimate"] else _NO_ESTIMATE)
     return 0

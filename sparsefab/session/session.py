@@ -36,6 +36,7 @@ from sparsefab.reports.plans import shape_plans
 from sparsefab.session.exploration import HOST, explore
 from sparsefab.session.hardware import emit, verify, verify_chain, verify_model, verify_requantizer
 from sparsefab.session.versions import installed
+from sparsefab.session.vivado import compare_vivado
 from sparsefab.storage import default_cache_dir, write_atomic
 from sparsefab.targets import Device, MeasuredCpu, load_cpu_measurements, load_device, measured_device
 from sparsefab.workload import DEFAULT_CONTEXT, Phase, Workload
@@ -97,6 +98,7 @@ class Session:
     verify_chain = verify_chain
     verify_requantizer = verify_requantizer
     verify_model = verify_model
+    compare_vivado = compare_vivado
 
     def __init__(self, cache_dir: Path | None = None, seed: int = 0) -> None:
         self.cache_dir = default_cache_dir() if cache_dir is None else cache_dir
