@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
@@ -36,7 +37,7 @@ def roofline_figure(view: View, setting: Setting) -> Figure | None:
         figure, grid = _panels(len(shown), 2.6)
         for axes, target in zip(grid, shown, strict=True):
             _draw_roofline(axes, view, target, members[target])
-        grid[0].set_ylabel("operations a second")
+        grid[0].set_ylabel("operations a second, counted dense")
     return figure
 
 
@@ -62,7 +63,11 @@ def _draw_roofline(axes: Any, view: View, target: str, members: Sequence[Standin
     for place, (name, peak) in enumerate(sorted(peaks.items(), key=lambda item: item[1])):
         roof = np.geomspace(low, high, 200)
         axes.plot(roof, np.minimum(peak, roof * bandwidth), color="#707070", linewidth=0.8, dashes=(3, 1 + 2 * place))
-        axes.annotate(f"{name} {number(peak / 1e12)} Tops/s", (high, peak), fontsize=6, ha="right", va="bottom")
+        # the lower roof's label hangs below it, so that near roofs keep theirs apart
+        below = place == 0 and len(peaks) > 1
+        axes.annotate(f"{name} {number(peak / 1e12)} Tops/s", (high, peak), xytext=(0, -2 if below else 2),
+                      textcoords="offset points", fontsize=6, ha="right", va="top" if below else "bottom", zorder=5,
+                      path_effects=[withStroke(linewidth=2.0, foreground="white")])  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, high)

@@ -88,6 +88,10 @@ def _picture(content: bytes) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
 
 
+def _sentence(upwards: str, across: str) -> str:
+    return f"{upwards[:1].upper()}{upwards[1:]} against {across}"
+
+
 def _data(
     view: View, run: RunInfo, recommendations: Sequence[Recommendation], pictures: Mapping[str, bytes]
 ) -> dict[str, Any]:
@@ -134,9 +138,7 @@ def _data(
             "y": {"unit": view.y.unit, "label": view.y_label},
         },
         "x_labels": {phase: view.x_label(phase) for phase in view.phases},
-        "title": f"{view.y_label} against {view.x.label}"
-        if view.y.name != "loss"
-        else "Loss of accuracy against " + view.x.label,
+        "title": _sentence(view.y_label if view.y.name != "loss" else "loss of accuracy", view.x.label),
         "verilog": [run.verilog.get(text) for text in archs],
         "archs": list(archs),
         "shared_terms": list(shared),

@@ -144,7 +144,10 @@ class Report {
     const bottom = Math.min(0, low, lowest), top = Math.max(high, highest) > bottom ? Math.max(high, highest) : bottom + 1;
     for (const panel of this.panels) {
       const members = drawn.filter((index) => columns.phase[index] === panel.phase);
-      const [least, most] = reach(members, "x", "x"), log = this.data.axes.x.log;
+      const log = this.data.axes.x.log, own = front.filter((index) => columns.phase[index] === panel.phase);
+      // bars of the front are drawn whole, unless one reaches so far down that a logarithmic axis would lose the rest
+      const [low_x, high_x] = reach(members, "x", "x"), [low_bar, high_bar] = reach(own, "x_low", "x_high");
+      const least = Math.min(low_x, log ? Math.max(low_bar, low_x / 10) : low_bar), most = Math.max(high_x, log ? Math.min(high_bar, high_x * 10) : high_bar);
       const margin = log ? 1.25 : (most - least) * 0.05 || 1;
       const [left, right] = log ? [least / margin, most * margin] : [least - margin, most + margin];
       panel.draw(members, members.length ? { low: bottom, high: top, left, right } : null);
