@@ -12,7 +12,7 @@ import numpy as np
 
 from sparsefab.cost_models.assumptions import assumptions
 from sparsefab.cost_models.capability import activation_key, format_key
-from sparsefab.cost_models.cpu_fit import cpu_fits
+from sparsefab.cost_models.cpu_fit import cpu_fits, padded_tokens
 from sparsefab.cost_models.kv import PLAIN_BYTES, cache_bytes
 from sparsefab.cost_models.layers import (
     Options,
@@ -37,7 +37,6 @@ __all__ = ["Route", "price_cpu", "route"]
 
 ASSUMED = "cost_models/data/assumptions.toml"
 _FLOAT_BYTES = 4.0
-_PANEL_TOKENS = 32  # the 4x1 kernel's narrowest panel: fewer tokens cost as many
 _CACHE_GAIN = (
     1.8  # L3 against DRAM reads, one thread each (Emerald Rapids, own measurement): bound when weights fit the cache
 )
@@ -45,14 +44,13 @@ _CACHE_GAIN = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """How the CPU runs a layer: kernel, bytes of its weights, share of the dense work, padded tokens."""
+    """How the CPU runs a layer: kernel, bytes of its weights, share of the dense work."""
 
     kernel: str
     support: Support
     integer: bool
     weight_bytes: float
     work: float
-    pad_tokens: int
     note: str = ""
 
 
@@ -71,10 +69,12 @@ class _Rates:
 def _rates(device: Device, options: Options) -> _Rates:
     if options.measured is not None:
         peaks = max(options.measured.peaks, key=lambda item: item.threads)
+        # where no kernel was timed, shares of peak of other machines' kernels stand in, as for a specification
+        slow = 1.0 if cpu_fits(options.measured) else assumptions().cpu.specification_spread.value
         return _Rates(
-            int8_op_per_s=(peaks.int8_op_per_s,) * 3,
-            fp32_op_per_s=(peaks.fp32_op_per_s,) * 3,
-            bytes_per_s=(peaks.memory_bytes_per_s,) * 3,
+            int8_op_per_s=(peaks.int8_op_per_s, peaks.int8_op_per_s, peaks.int8_op_per_s / slow),
+            fp32_op_per_s=(peaks.fp32_op_per_s, peaks.fp32_op_per_s, peaks.fp32_op_per_s / slow),
+            bytes_per_s=(peaks.memory_bytes_per_s, peaks.memory_bytes_per_s, peaks.memory_bytes_per_s / slow),
             cache_bytes=float(options.measured.last_level_cache_bytes or 0),
             tier=Provenance.CALIBRATED,
             note=f"peaks measured on {options.measured.name}, {options.measured.date}, {peaks.threads} threads",
@@ -146,7 +146,6 @@ def route(spec: TensorSpec | None, activation: str, rows: int, columns: int) -> 
             integer=False,
             weight_bytes=_FLOAT_BYTES * rows * columns,
             work=1.0,
-            pad_tokens=1,
         )
     stored = float(sum(storage_layout(spec).section_bytes(spec).values()))
     sparse_note = "" if isinstance(spec.pattern, Dense) else "sparsity saves bytes, not work: multiplied as dense"
@@ -157,7 +156,6 @@ def route(spec: TensorSpec | None, activation: str, rows: int, columns: int) -> 
             integer=False,
             weight_bytes=stored,
             work=1.0,
-            pad_tokens=1,
             note=sparse_note,
         )
     if not acts.lstrip("u").startswith("int") or get_format(activation).bits > 8:
@@ -178,7 +176,6 @@ def route(spec: TensorSpec | None, activation: str, rows: int, columns: int) -> 
             integer=True,
             weight_bytes=size,
             work=spec.density,
-            pad_tokens=_PANEL_TOKENS,
             note="" if spec.format.bits == 8 else f"{format_key(spec.format)} weights stored as int8",
         )
     plain = spec.format.bits == 8 and isinstance(spec.format, IntFormat) and per_row
@@ -186,9 +183,7 @@ def route(spec: TensorSpec | None, activation: str, rows: int, columns: int) -> 
         label = Support.EMULATED if sparse_note else Support.NATIVE
         size = float(sum(RowMajor().section_bytes(spec).values()))
         note = "sparsity not exploited: stored and multiplied as dense" if sparse_note else ""
-        return Route(
-            kernel="dense_int8", support=label, integer=True, weight_bytes=size, work=1.0, pad_tokens=1, note=note
-        )
+        return Route(kernel="dense_int8", support=label, integer=True, weight_bytes=size, work=1.0, note=note)
     label = Support.DEQUANTIZED if isinstance(spec.format, IntFormat) and not sparse_note else Support.EMULATED
     return Route(
         kernel="dequantize_int8",
@@ -196,7 +191,6 @@ def route(spec: TensorSpec | None, activation: str, rows: int, columns: int) -> 
         integer=True,
         weight_bytes=stored,
         work=1.0,
-        pad_tokens=1,
         note=sparse_note,
     )
 
@@ -225,8 +219,11 @@ def price_cpu(
     shares = _shares(options.measured)
     timed = _timed(shapes, routes, options.measured)
     layers: dict[str, LayerEstimate] = {}
+    level = _level(device, options)
     for index, (layer, how) in enumerate(zip(shapes.layers, routes, strict=True)):
-        tokens = -(-shapes.m[index] // how.pad_tokens) * how.pad_tokens
+        tokens = (
+            float(padded_tokens(how.kernel, shapes.m[index : index + 1], level)[0]) if how.integer else shapes.m[index]
+        )
         operations = 2.0 * tokens * shapes.n[index] * shapes.k[index] * shapes.copies[index] * how.work
         moved = how.weight_bytes + (1.0 if how.integer else _FLOAT_BYTES) * float(shapes.inputs[index])
         work = _Work(
@@ -271,6 +268,13 @@ def price_cpu(
         sources=tuple(sources),
         notes=tuple(notes),
     )
+
+
+def _level(device: Device, options: Options) -> str:
+    """Level of instructions that the kernels take on a machine, in their own words."""
+    if options.measured is not None:
+        return options.measured.isa
+    return "avx2" if device.cpu is None or device.cpu.isa == "avx2" else "avx512-vnni"
 
 
 def _timed(

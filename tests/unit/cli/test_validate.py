@@ -36,6 +36,7 @@ FIGURES: list[tuple[str, str, str, float | None, float | None]] = [
     ("cpu", "xeon_vnni, block_4x1, 1 thread", "mean error", 0.10, None),
     ("cpu", "xeon_vnni, dequantize_int8, 1 thread", "mean error", 0.10, None),
     ("cpu", "xeon_vnni, all kernels", "coverage", 0.80, None),
+    ("cpu", "xeon_vnni, from its peaks alone", "coverage", 0.80, None),
     ("speed", "estimates on one core.*", "a second", 50_000, None),
     ("speed", "sweep of llama2-7b.*", "seconds", 30.0, None),
     ("speed", "opening its report in a browser", "seconds", 2.0, None),
