@@ -40,6 +40,7 @@ __all__ = [
     "unpack_high_words",
     "unpack_low_bytes",
     "unpack_low_words",
+    "widen_half",
 ]
 
 _I32 = ir.IntType(32)
@@ -146,6 +147,21 @@ def join(typing_context: Any, low: Any, high: Any) -> Any:
         return shuffle(builder, arguments, list(range(2 * low.lanes)))
 
     return result(low, high), emit
+
+
+@intrinsic
+def widen_half(typing_context: Any, value: Any) -> Any:
+    """`widen_half(f16x32)`: its lower and its upper elements as two f32x16 (vcvtph2psx), exact."""
+    require_vectors(value)
+    half = value.lanes // 2
+    wide = vector("f32", half)
+    result = types.Tuple((wide, wide))
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        parts = [shuffle(builder, (arguments[0],) * 2, list(range(start, start + half))) for start in (0, half)]
+        return cgutils.pack_array(builder, [builder.fpext(part, wide.llvm) for part in parts])
+
+    return result(value), emit
 
 
 @intrinsic

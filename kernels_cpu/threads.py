@@ -51,7 +51,7 @@ def run_blocks(serial: Any, threads: int, blocks: int, arguments: tuple[Any, ...
     before = numba.get_num_threads()
     numba.set_num_threads(threads)
     try:
-        _threaded_blocks(serial)(*arguments, blocks, min(blocks, 8 * threads))
+        _threaded_blocks(serial)(arguments, blocks, min(blocks, 8 * threads))
     finally:
         numba.set_num_threads(before)
 
@@ -74,9 +74,9 @@ def _threaded(serial: Any) -> Any:
 
 @functools.cache
 def _threaded_blocks(serial: Any) -> Any:
-    def threaded(values, multipliers, zeros, codes, shifts, row_scales, token_scales, out, blocks, chunks):
+    def threaded(arguments, blocks, chunks):
         for task in prange(chunks):
             first, last = blocks * task // chunks, blocks * (task + 1) // chunks
-            serial(values, multipliers, zeros, codes, shifts, row_scales, token_scales, out, first, last)
+            serial(*arguments, first, last)
 
     return kernel(threaded, parallel=True)

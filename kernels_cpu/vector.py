@@ -1,6 +1,6 @@
 """Fixed-width vectors as Numba values: a type per (element, lanes), held in registers by LLVM.
 
-    i8x64, i16x32, i32x16, f32x16        one 512-bit register
+    i8x64, i16x32, i32x16, f32x16, f16x32   one 512-bit register
     i8x32, i16x16, i32x8,  f32x8         one 256-bit register
     i8x16, i16x8,  i32x4,  f32x4, i64x2  one 128-bit register
 
@@ -16,6 +16,7 @@ from numba.extending import register_model
 
 __all__ = [
     "VectorType",
+    "f16x32",
     "f32x4",
     "f32x8",
     "f32x16",
@@ -37,13 +38,14 @@ _ELEMENTS: dict[str, Any] = {
     "i16": ir.IntType(16),
     "i32": ir.IntType(32),
     "i64": ir.IntType(64),
+    "f16": ir.HalfType(),
     "f32": ir.FloatType(),
 }
-_BITS = {"i8": 8, "i16": 16, "i32": 32, "i64": 64, "f32": 32}
+_BITS = {"i8": 8, "i16": 16, "i32": 32, "i64": 64, "f16": 16, "f32": 32}
 
 
 class VectorType(types.Type):
-    """`lanes` elements of one kind ('i8', 'i16', 'i32', 'i64' or 'f32')."""
+    """`lanes` elements of one kind ('i8', 'i16', 'i32', 'i64', 'f16' or 'f32')."""
 
     def __init__(self, element: str, lanes: int) -> None:
         self.element = element
@@ -96,4 +98,5 @@ def vector(element: str, lanes: int) -> VectorType:
 i8x64, i16x32, i32x16, f32x16 = vector("i8", 64), vector("i16", 32), vector("i32", 16), vector("f32", 16)
 i8x16, i16x8, i32x4, f32x4 = vector("i8", 16), vector("i16", 8), vector("i32", 4), vector("f32", 4)
 i64x2 = vector("i64", 2)
+f16x32 = vector("f16", 32)
 i8x32, i16x16, i32x8, f32x8 = vector("i8", 32), vector("i16", 16), vector("i32", 8), vector("f32", 8)

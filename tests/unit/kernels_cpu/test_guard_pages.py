@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from sparsefab.formats import NM, Nibbles16, QuantTensor, VnniNM, get_format, pack
+from sparsefab.formats.halves import pack_half
 from sparsefab.formats.requantize import Requantizer, requantize
 from sparsefab.kernels_cpu.features import Level, best_level, runs
 from sparsefab.kernels_cpu.gemv import MatrixVector, NibbleWeights
+from sparsefab.kernels_cpu.half import HalfProduct, half_panels, native_halves
 from sparsefab.kernels_cpu.panels import interleaved, panels_of, rows_of
 from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, MaskedWeights, Product, Reals, Sums
 from sparsefab.kernels_cpu.threads import available_threads
@@ -132,6 +134,24 @@ def test_random_masked_products_stay_inside_their_buffers(level, at_end):
         product.run(panels, out=out)
         expected = (codes.astype(np.int64) - 5) @ tensor.integers().T
         np.testing.assert_array_equal(rows_of(out, tokens=tokens, outputs=rows), expected)
+
+
+@pytest.mark.parametrize("native", [True, False] if native_halves() else [False])
+@pytest.mark.parametrize("at_end", [False, True])
+def test_random_binary16_products_stay_inside_their_buffers(native, at_end):
+    random = np.random.default_rng([native, at_end, 16])
+    for _ in range(6):
+        rows, columns, tokens = (int(random.integers(1, most)) for most in (20, 150, 200))
+        kept = np.repeat(random.random((-(-rows // 4), columns)) < random.random(), 4, axis=0)[:rows]
+        packed = pack_half(random.normal(size=(rows, columns)).astype(np.float16), kept)
+        weights = replace(
+            packed, **{name: guarded(getattr(packed, name), at_end) for name in ("values", "offsets", "pointers")}
+        )
+        panels = half_panels(random.normal(size=(tokens, columns)).astype(np.float16))
+        expected = HalfProduct(packed, native=native).run(panels)
+        out = guarded(np.zeros(expected.shape, np.float32), at_end, 64)
+        HalfProduct(weights, native=native).run(guarded(panels, at_end, 64), out=out)
+        np.testing.assert_array_equal(out, expected)
 
 
 @pytest.mark.parametrize("level", [level for level in (Level.AVX512_VNNI, Level.AVX2, Level.PORTABLE) if runs(level)])
