@@ -9,10 +9,12 @@ An encoder that a plan can be made of runs as a whole, `Engine(compressed, plan=
 kernels, activations are quantized and every float operator between the layers runs in NumPy.
 """
 
+import mmap
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from sparsefab.models.compress import CompressedModel
 from sparsefab.models.evaluate.runner import BitTrueRunner
 from sparsefab.models.execute import execute
 
-__all__ = ["Engine", "Report", "generate"]
+__all__ = ["Engine", "Report", "generate", "resident_bytes"]
 
 Clock = Callable[[], float]
 
@@ -42,9 +44,14 @@ class Report:
     planned : bool               The model ran as a whole, by a plan.
     parts : part -> share        Of a plan's time; empty else, and where no cycle counter can be read.
     weight_bytes, buffer_bytes   What a plan holds; 0 else.
+    resident_bytes : int         Memory of this process after the run, everything in it; 0 where it is not known.
+    prompt_tokens, prompt_seconds             Of a decoder's plan: what it read first, and the time that took; 0 else.
+    bound : float                How far a value may be from the bit-true one, as a share of the range of a token's
+                                 logits; 0: the bits.
+    other_choices : int          Tokens of a text for which the compared logits have another greatest one.
     compared : int               Output values compared with the bit-true runner's or, of a plan, with those of
                                  `models.evaluate.encoder`; 0 if not asked for.
-    differing : int              Of these, the ones whose bits differ.
+    differing : int              Of these, the ones that are further off than `bound`.
     """
 
     items: int
@@ -59,6 +66,11 @@ class Report:
     parts: Mapping[str, float] = field(default_factory=dict)
     weight_bytes: int = 0
     buffer_bytes: int = 0
+    resident_bytes: int = 0
+    prompt_tokens: int = 0
+    prompt_seconds: float = 0.0
+    bound: float = 0.0
+    other_choices: int = 0
 
 
 class Engine:
@@ -156,7 +168,17 @@ class Engine:
             parts=parts,
             weight_bytes=0 if plan is None else plan.weight_bytes,
             buffer_bytes=0 if plan is None else plan.buffer_bytes,
+            resident_bytes=resident_bytes(),
         )
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process holds now, 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * mmap.PAGESIZE
 
 
 def _chosen(results: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsefab.errors import ModelError
+from sparsefab.models.evaluate.graph_walk import GraphWalk
 from sparsefab.models.graph import Node
 from sparsefab.models.model import Model
 from sparsefab.models.operators.attributes import integer, number, text
@@ -95,34 +95,35 @@ class _Finder:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.readers = model.graph.consumers()
+        self.walk = GraphWalk(model, "BERT-type encoder")
+        self.readers = self.walk.readers
         self.made = {name: node for node in model.graph.nodes for name in node.outputs}
 
     def find(self) -> EncoderGraph:
         inputs = {value.name for value in self.model.graph.inputs}
         if inputs != {"input_ids", "attention_mask"}:
-            raise self._other(f"its inputs are {', '.join(sorted(inputs))}, not input_ids and attention_mask")
-        gather = self._one("input_ids", "Gather")
-        total = self._one(gather.outputs[0], "Add")
-        norm = self._one(total.outputs[0], "LayerNormalization")
+            raise self.walk.other(f"its inputs are {', '.join(sorted(inputs))}, not input_ids and attention_mask")
+        gather = self.walk.one("input_ids", "Gather")
+        total = self.walk.one(gather.outputs[0], "Add")
+        norm = self.walk.one(total.outputs[0], "LayerNormalization")
         other = next(name for name in total.inputs if name != gather.outputs[0])
         place = self.made.get(other)
         if place is None or place.op != "Slice":
-            raise self._other("position embeddings are no slice of a table")
+            raise self.walk.other("position embeddings are no slice of a table")
         x, blocks = norm.outputs[0], []
         while any(node.layer is not None for node in self.readers.get(x, [])):
             block, x = self._block(x)
             blocks.append(block)
         if not blocks:
-            raise self._other("no attention follows the embeddings")
+            raise self.walk.other("no attention follows the embeddings")
         hidden = "last_hidden_state"
         end = self.made.get(hidden)
         if end is None or (hidden != x and (end.op != "Identity" or end.inputs[0] != x)):
-            raise self._other("last_hidden_state is not what the last block makes")
+            raise self.walk.other("last_hidden_state is not what the last block makes")
         outputs = {value.name for value in self.model.graph.outputs}
         return EncoderGraph(
-            words=self._constant(gather.inputs[0]),
-            places=self._constant(place.inputs[0]),
+            words=self.walk.constant(gather.inputs[0]),
+            places=self.walk.constant(place.inputs[0]),
             norm=self._norm(norm),
             blocks=tuple(blocks),
             pooled="embedding" in outputs,
@@ -130,22 +131,22 @@ class _Finder:
 
     def _block(self, x: str) -> tuple[Block, str]:
         projections = [node for node in self.readers[x] if node.layer is not None]
-        attention = self._one(projections[0].outputs[0], "Attention")
+        attention = self.walk.one(projections[0].outputs[0], "Attention")
         parts = {node.outputs[0]: node for node in projections}
         if len(projections) != 3 or set(attention.inputs[:3]) != set(parts):
-            raise self._other(f"{attention.label} does not read three layers of one input")
+            raise self.walk.other(f"{attention.label} does not read three layers of one input")
         query, key, value = (parts[name] for name in attention.inputs[:3])
         heads = integer(attention.attributes, "q_num_heads", 0)
         if heads != integer(attention.attributes, "kv_num_heads", 0) or integer(attention.attributes, "is_causal", 0):
-            raise self._other(f"{attention.label} is causal or shares keys")
+            raise self.walk.other(f"{attention.label} is causal or shares keys")
         width = len(self.model.weights[str(query.layer)])
         if not np.isclose(number(attention.attributes, "scale", (width / heads) ** -0.5), (width / heads) ** -0.5):
-            raise self._other(f"{attention.label} has a scale of its own")
-        out = self._one(attention.outputs[0], "MatMul")
+            raise self.walk.other(f"{attention.label} has a scale of its own")
+        out = self.walk.one(attention.outputs[0], "MatMul")
         middle = self._residual(out, x)
-        up = self._one(middle.outputs[0], "MatMul")
-        gelu = self._one(up.outputs[0], "Gelu")
-        down = self._one(gelu.outputs[0], "MatMul")
+        up = self.walk.one(middle.outputs[0], "MatMul")
+        gelu = self.walk.one(up.outputs[0], "Gelu")
+        down = self.walk.one(gelu.outputs[0], "MatMul")
         end = self._residual(down, middle.outputs[0])
         names = [str(node.layer) for node in (query, key, value, out, up, down)]
         return Block(
@@ -163,29 +164,14 @@ class _Finder:
 
     def _residual(self, layer: Node, x: str) -> Node:
         """The norm of a layer's result added to its block's input."""
-        total = self._one(layer.outputs[0], "Add")
+        total = self.walk.one(layer.outputs[0], "Add")
         if set(total.inputs) != {layer.outputs[0], x}:
-            raise self._other(f"{total.label} does not add the block's input")
-        return self._one(total.outputs[0], "LayerNormalization")
-
-    def _one(self, tensor: str, op: str) -> Node:
-        """The one reader of a tensor that is such an operator; other layers and residual additions may read it too."""
-        found = [node for node in self.readers.get(tensor, []) if node.op == op]
-        if len(found) != 1:
-            raise self._other(f"{len(found)} nodes of type {op} read {tensor!r}, not one")
-        return found[0]
+            raise self.walk.other(f"{total.label} does not add the block's input")
+        return self.walk.one(total.outputs[0], "LayerNormalization")
 
     def _norm(self, node: Node) -> Norm:
         return Norm(
-            gain=self._constant(node.inputs[1]),
-            bias=self._constant(node.inputs[2]),
+            gain=self.walk.constant(node.inputs[1]),
+            bias=self.walk.constant(node.inputs[2]),
             epsilon=number(node.attributes, "epsilon", 1e-5),
         )
-
-    def _constant(self, name: str) -> Floats:
-        if name not in self.model.initializers:
-            raise self._other(f"{name!r} is no constant")
-        return np.ascontiguousarray(self.model.initializers[name], np.float32)
-
-    def _other(self, reason: str) -> ModelError:
-        return ModelError(f"model {self.model.name!r} is no BERT-type encoder: {reason}")

@@ -55,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _how(ran: "Ran") -> tuple[str, ...]:
+    if ran.report.planned and ran.unit == "token":
+        return ("the prompt is read in buckets, then token by token against a cache of keys and values",)
     if ran.report.planned:
         return ("the encoder runs as a whole, in one compiled call",)
     reason = f"it runs layer by layer: {ran.why_no_plan}"
@@ -90,6 +92,11 @@ def _as_json(model: str, threads: int, ran: "Ran") -> dict[str, object]:
         "parts": dict(report.parts),
         "weight_bytes": report.weight_bytes or None,
         "buffer_bytes": report.buffer_bytes or None,
+        "resident_bytes": report.resident_bytes or None,
+        "prompt_tokens": report.prompt_tokens or None,
+        "prompt_tokens_per_s": report.prompt_tokens / report.prompt_seconds if report.prompt_seconds else None,
+        "bound": report.bound,
+        "other_choices": report.other_choices,
         "kernels": _kernels(ran),
     }
 
@@ -109,14 +116,25 @@ def _print(model: str, threads: int, ran: "Ran") -> None:
                 ["layer", "shape", "weights", "kernel"], rows, right=["shape"])  # fmt: skip
     if ran.value is not None:
         print(f"{ran.metric} {ran.value:.4f} over {report.items} samples")
+    share = f"; {report.layers_share:.0%} of the time in weight layers" if report.layers_share else ""
     print(f"{1 / report.seconds_per_item:.3g} {ran.unit}s/s ({si(report.seconds_per_item, 's')} each, median over "
-          f"{report.items}), {threads} thread(s); {report.layers_share:.0%} of the time in weight layers")  # fmt: skip
+          f"{report.items}), {threads} thread(s){share}")  # fmt: skip
+    if report.prompt_tokens:
+        print(
+            f"  {report.prompt_tokens} tokens of prompt at {report.prompt_tokens / report.prompt_seconds:.3g} tokens/s"
+        )
     for line in _how(ran):
         print(f"  {line}")
     if report.planned:
-        print(f"  {si(report.seconds_per_token, 's')} a token; weights and tables {si(report.weight_bytes)}B, "
-              f"buffers {si(report.buffer_bytes)}B")  # fmt: skip
+        each = f"{si(report.seconds_per_token, 's')} a token; " if report.seconds_per_token else ""
+        print(f"  {each}weights and tables {si(report.weight_bytes)}B, buffers {si(report.buffer_bytes)}B, "
+              f"in all {si(report.resident_bytes)}B resident")  # fmt: skip
     if report.parts:
         print("  where the time goes: " + ", ".join(f"{name} {share:.0%}" for name, share in report.parts.items()))
     if report.compared:
-        print(f"against the bit-true evaluation: {report.compared} outputs, {report.differing} differ")
+        within = f" by more than {report.bound:.0%} of a token's range" if report.bound else ""
+        print(f"against the bit-true evaluation: {report.compared} outputs, {report.differing} differ{within}")
+        if report.other_choices:
+            print(
+                f"  {report.other_choices} of {report.items} tokens would be others there: a code rounded the other way"
+            )

@@ -8,6 +8,7 @@ explored = session.explore("char-llama", recipes=["w8", "w4g32"], targets=["u280
 """
 
 from sparsefab.session.exploration import Explored
-from sparsefab.session.session import Evaluated, Ran, Session
+from sparsefab.session.running import Ran
+from sparsefab.session.session import Evaluated, Session
 
 __all__ = ["Evaluated", "Explored", "Ran", "Session"]

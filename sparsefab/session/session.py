@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sparsefab.arch import AcceleratorArch
 from sparsefab.cost_models.estimate import Estimate, KvCache, LayerPlan, Options, estimate
 from sparsefab.cost_models.user_anchors import load_user_anchors
-from sparsefab.errors import LayoutError, ModelError
+from sparsefab.errors import ModelError
 from sparsefab.models.compress import PUBLISHED, CompressedModel, Recipe, compress, find_recipe
 from sparsefab.models.evaluate import (
     BitTrueRunner,
@@ -26,26 +26,23 @@ from sparsefab.models.evaluate import (
     records_key,
     task_for,
 )
-from sparsefab.models.evaluate.encoder import calibrate_encoder
 from sparsefab.models.evaluate.evaluation import Progress
-from sparsefab.models.evaluate.tasks import ImageTask, Task, TextTask
 from sparsefab.models.model import Model
 from sparsefab.models.source import Source, resolve
-from sparsefab.models.tokenize import load_tokenizer
 from sparsefab.reports.plans import shape_plans
 from sparsefab.session.exploration import HOST, explore
 from sparsefab.session.hardware import emit, verify, verify_chain, verify_model, verify_requantizer
+from sparsefab.session.running import run
 from sparsefab.session.versions import installed
 from sparsefab.session.vivado import compare_vivado
 from sparsefab.storage import default_cache_dir, write_atomic
 from sparsefab.targets import Device, MeasuredCpu, load_cpu_measurements, load_device, measured_device
-from sparsefab.workload import DEFAULT_CONTEXT, Phase, Workload
+from sparsefab.workload import Phase, Workload
 
 if TYPE_CHECKING:
-    from sparsefab.kernels_cpu.inference import Report
-    from sparsefab.kernels_cpu.plan import EncoderPlan
+    pass
 
-__all__ = ["Evaluated", "Ran", "Session"]
+__all__ = ["Evaluated", "Session"]
 
 log = logging.getLogger(__name__)
 
@@ -61,30 +58,10 @@ class Evaluated:
     agreement: tuple[LayerAgreement, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Ran:
-    """A compressed model run on this machine's kernels.
-
-    unit : str                  What was counted: token, image or embedding.
-    prompt, text : str          Of a language model: what it was given, and what it added.
-    metric, value               Of every other model, over the samples that ran.
-    why_no_plan : str           Why the model ran layer by layer; empty where a plan ran it as a whole.
-    """
-
-    compressed: CompressedModel
-    unit: str
-    report: "Report"
-    prompt: str = ""
-    text: str = ""
-    metric: str = ""
-    value: float | None = None
-    why_no_plan: str = ""
-
-
 class Session:
     """Holds the cache folder and the seed; every method may be called on its own.
 
-    Exploration and hardware have modules of their own, whose functions are methods here.
+    Running, exploration and hardware have modules of their own, whose functions are methods here.
 
     Parameters
     ----------
@@ -92,6 +69,7 @@ class Session:
     seed : int                      Of everything random.
     """
 
+    run = run
     explore = explore
     emit = emit
     verify = verify
@@ -159,72 +137,6 @@ class Session:
             compressed=compressed,
             evaluation=judge(task, baseline, records, compressed.notes, self.seed),
             agreement=checked,
-        )
-
-    def run(
-        self,
-        model: str,
-        recipe: str | Recipe = "w8",
-        *,
-        prompt: str | None = None,
-        tokens: int = 64,
-        samples: int | None = None,
-        data: Path | None = None,
-        threads: int = 1,
-        check: bool = False,
-        progress: Progress | None = None,
-    ) -> Ran:
-        """Run a compressed model on the CPU kernels: greedy text, or a metric over images or documents.
-
-        Parameters
-        ----------
-        prompt : str | None         Text to continue; None takes the beginning of the evaluation data.
-        tokens : int                Of text to add.
-        samples : int | None        Images or documents; None takes all.
-        data : Path | None          Samples of the user's own, as in `evaluate`.
-        check : bool                Compare every output with the bit-true runner's.
-
-        Raises
-        ------
-        ModelError                  If there is no data for a model that needs it.
-        """
-        from sparsefab.kernels_cpu.inference import Engine, generate
-
-        source = self.source(model)
-        loaded = source.load()
-        text = loaded.workload.family == "decoder"
-        compressed = self.compress(loaded, recipe)
-        task = None
-        if not text or prompt is None or compressed.uncalibrated:
-            task = task_for(source, loaded, self.cache_dir, Slice(samples=None if text else samples), data)
-        if task is not None and compressed.uncalibrated:
-            compressed = calibrate(compressed, task.calibration_feeds())
-        plan, reason = _plan(compressed, task, threads)
-        engine = Engine(compressed, threads=threads, check=check, plan=plan)
-        if task is not None and not text:
-            value = task.metric(task.records(engine, progress))
-            unit = "image" if isinstance(task, ImageTask) else "embedding"
-            return Ran(
-                compressed=compressed,
-                unit=unit,
-                report=engine.report(),
-                metric=task.protocol.metric,
-                value=value,
-                why_no_plan=reason,
-            )
-        tokenizer = load_tokenizer(source.file)
-        if isinstance(task, TextTask) and prompt is None:
-            prompt = tokenizer.decode([int(code) for code in task.tokens[0, :_PROMPT_TOKENS]])
-        given = prompt or ""
-        context = int(loaded.metadata.get("context", DEFAULT_CONTEXT))
-        added = generate(engine, tokenizer.encode(given), tokens=tokens, context=context, progress=progress)
-        return Ran(
-            compressed=compressed,
-            unit="token",
-            report=engine.report(),
-            prompt=given,
-            text=tokenizer.decode(added),
-            why_no_plan=reason,
         )
 
     def export(self, compressed: CompressedModel, source: Source, out: Path) -> dict[str, Path]:
@@ -364,19 +276,6 @@ class Session:
         if workload.family != "decoder":
             return None, prefill
         return estimate(workload, plans, device, Phase(kind="decode", batch=batch, context=context), options), prefill
-
-
-def _plan(compressed: CompressedModel, task: Task | None, threads: int) -> "tuple[EncoderPlan | None, str]":
-    """The plan of an encoder, or why there is none."""
-    from sparsefab.kernels_cpu.plan import EncoderPlan
-
-    family = compressed.model.workload.family
-    if family != "encoder" or task is None:
-        return None, f"only BERT-type encoders have a plan, this is a {family}"
-    try:
-        return EncoderPlan(calibrate_encoder(compressed, task.calibration_feeds()), threads=threads), ""
-    except (LayoutError, ModelError) as error:
-        return None, str(error)
 
 
 def _float_activations(compressed: CompressedModel) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sparsefab.cli.main import main
+from sparsefab.kernels_cpu.decoder import BOUND, DecoderPlan
 from sparsefab.kernels_cpu.inference import Engine, generate
 from sparsefab.kernels_cpu.runner import KernelRunner
 from sparsefab.models.compress import compress, find_recipe
@@ -37,9 +38,10 @@ def test_greedy_text_is_that_of_the_bit_true_model(recipe: str, capsys: pytest.C
         ids.append(int(execute(compressed.model, {"input_ids": np.array([ids])}, exact)["logits"][0, -1].argmax()))
     assert found["text"] == tokenizer.decode(ids[-TOKENS:])
     assert (found["unit"], found["items"], found["differing"]) == ("token", TOKENS, 0)
-    assert found["compared"] == sum(len("The king ") + i for i in range(TOKENS)) * 84  # logits of every position
-    assert found["items_per_s"] > 0
-    assert 0 < found["layers_share"] < 1
+    assert found["compared"] == TOKENS * 84  # the logits that each token was chosen by
+    assert (found["planned"], found["prompt_tokens"], found["bound"]) == (True, len("The king "), BOUND)
+    assert found["other_choices"] == 0
+    assert min(found["items_per_s"], found["prompt_tokens_per_s"], found["resident_bytes"]) > 0
     assert set(found["kernels"]) == set(compressed.model.weights)
 
 
@@ -75,13 +77,36 @@ def test_one_different_bit_is_a_negative_result(
         return y
 
     monkeypatch.setattr(KernelRunner, "__call__", wrong)
-    found = ran(capsys, "char-llama", "--tokens", "2", "--prompt", "A", "--check", code=1)
-    assert found["differing"] == 2
+    found = ran(capsys, "char-llama", "--recipe", "e4m3", "--tokens", "2", "--prompt", "A", "--check", code=1)
+    assert (found["differing"], found["planned"], found["bound"]) == (2, False, 0)
     assert found["agrees"] is False
 
 
-def test_the_screen_has_text_speed_and_what_stays_in_numpy(capsys: pytest.CaptureFixture[str]) -> None:
+def test_logits_of_a_plan_beyond_its_bound_are_a_negative_result(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = DecoderPlan.feed
+
+    def wrong(self: DecoderPlan, ids: np.ndarray) -> np.ndarray:
+        logits = true(self, ids)
+        logits[3] -= 1.5 * BOUND * (logits.max() - logits.min())
+        return logits
+
+    monkeypatch.setattr(DecoderPlan, "feed", wrong)
+    found = ran(capsys, "char-llama", "--tokens", "2", "--prompt", "A", "--check", code=1)
+    assert (found["differing"], found["compared"], found["agrees"]) == (2, 2 * 84, False)
+
+
+def test_the_screen_of_a_plan_has_text_speed_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "char-llama", "--tokens", "2", "--prompt", "A"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("A|")
+    for word in ("tokens/s", "1 tokens of prompt at", "a cache of keys and values", "B resident"):
+        assert word in text
+
+
+def test_the_screen_has_text_speed_and_what_stays_in_numpy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "char-llama", "--recipe", "e4m3", "--tokens", "2", "--prompt", "A"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("A|")
     assert "tokens/s" in text
