@@ -40,7 +40,7 @@ LAYER = np.dtype(
         ("tables", np.int64),  # of a kernel's shuffle indices
         ("lookup", np.int64),  # of uint8[256], on a 64-byte boundary: what becomes of each code
         ("residual", np.int64),  # bytes from out to the residual, an array of the same shape
-        ("statistics", np.int64),  # bytes from token_scales to the statistics, float32[3][P * width]
+        ("statistics", np.int64),  # bytes from token_scales to the statistics, float32[3 or 1][P * width]
         ("plane", np.int64),  # bytes of one of these three
         ("scratch", np.int64),  # of int32[tasks, 4, 64], where a kernel keeps sums in memory
         # N:M weights, which a task expands into its own room, `values`; a record for each task
@@ -64,13 +64,13 @@ class Output:
     kind : str                   's32', 'f32', 'u8', 's8' or 'interleaved' (u8, four rows side by side).
     lookup : bool                Codes go through a table of 256 bytes.
     residual : bool              Reals have another array's reals added.
-    statistics : bool            Reals leave their sums a token behind.
+    statistics : str             What sums a token reals leave behind: '', 'moments' or 'squares'; see `reals`.
     """
 
     kind: str
     lookup: bool = False
     residual: bool = False
-    statistics: bool = False
+    statistics: str = ""
 
 
 def filled(**fields: NDArray[Any] | int) -> NDArray[np.void]:

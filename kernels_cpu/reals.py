@@ -2,10 +2,12 @@
 
     y = float32(float32(sum) * row_scale) * token_scale               two binary32 products
     y = y + residual                                                  where there is one
-    d = y - y of row 0;  s = s + d;  q = q + d * d                    row after row, each step rounded to binary32
+    d = y - y of row 0;  s = s + d;  q = q + d * d                    'moments': row after row, each step rounded
+    q = q + y * y                                                     'squares': likewise
 
-Tokens are the lanes, rows come one after the other, so that the sums need no reduction; counting from the first row's
-value keeps the squares from cancelling.  The order is fixed: the three results are the same bits on every level.
+Tokens are the lanes, rows come one after the other, so that the sums need no reduction. Counting from the first row's
+value keeps the squares of moments from cancelling; RMSNorm wants the squares as they are. The order is fixed: every
+level gives the same bits.
 """
 # mypy: allow-untyped-defs
 # Kernels are typed by Numba, at the first call.
@@ -41,9 +43,11 @@ def real_of(floats: VectorType, *, residual: bool) -> Any:
 
 
 @functools.cache
-def added_up_of(floats: VectorType, *, present: bool) -> Any:
+def added_up_of(floats: VectorType, *, kind: str) -> Any:
     """Return added_up(layer, row, tokens, a, b, c, d): four rows' results taken into the sums of their tokens."""
-    return _added_up(floats) if present else _nothing
+    if kind == "squares":
+        return _squared_up(floats)
+    return _added_up(floats) if kind == "moments" else _nothing
 
 
 @piece
@@ -66,3 +70,13 @@ def _added_up(floats: VectorType) -> Any:
         store(at + 2 * layer.plane, q + a * a + b * b + c * c + d * d)
 
     return added_up
+
+
+def _squared_up(floats: VectorType) -> Any:
+    @piece
+    def squared_up(layer, row, tokens, a, b, c, d):
+        at = tokens + layer.statistics
+        q = a * a if row == 0 else load(floats, at) + a * a
+        store(at, q + b * b + c * c + d * d)
+
+    return squared_up

@@ -10,7 +10,7 @@ from sparsefab.formats.requantize import Requantizer
 from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.panels import aligned_empty, aligned_zeros
 
-__all__ = ["Codes", "Prepared", "Reals", "Sums", "aligned_dwords", "moments", "prepared"]
+__all__ = ["Codes", "Prepared", "Reals", "Sums", "aligned_dwords", "mean_squares", "moments", "prepared"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +27,15 @@ class Reals:
     row_scales : float32[rows]   Finite.
     residual : bool              Add an array given to `run`, a third rounding: the skip connection of a block.
     statistics : bool            Fill an array given to `run` with three sums a token, which `moments` turns into mean
-                                 and variance: what LayerNorm and RMSNorm need. Rows must be a multiple of 4.
+                                 and variance: what LayerNorm needs. Rows must be a multiple of 4.
+    squares : bool               Fill it with one sum a token instead, of squares, which `mean_squares` divides: what
+                                 RMSNorm needs. Rows likewise.
     """
 
     row_scales: NDArray[np.float32]
     residual: bool = False
     statistics: bool = False
+    squares: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,12 +58,14 @@ class Codes:
 
 
 def moments(statistics: NDArray[np.float32], rows: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and variance (of the population) a token, float64[tokens] each, from what `run` left behind.
-
-    Their sum of mean squared and variance is the mean of squares that RMSNorm divides by.
-    """
+    """Return mean and variance (of the population) a token, float64[tokens] each, from what `run` left behind."""
     first, total, squares = statistics.astype(np.float64)
     return first + total / rows, squares / rows - (total / rows) ** 2
+
+
+def mean_squares(statistics: NDArray[np.float32], rows: int) -> NDArray[np.float64]:
+    """Return the mean of squares a token, float64[tokens], from what `run` left behind for `Reals(squares=True)`."""
+    return statistics[0].astype(np.float64) / rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,9 +99,12 @@ def prepared(epilogue: Sums | Reals | Codes, rows: int) -> Prepared:
         scales = _per_row("row_scales", epilogue.row_scales, np.float32, rows)
         if not np.isfinite(scales).all():
             raise ValueError("row_scales must be finite")
-        if epilogue.statistics and rows % 4:
+        if epilogue.statistics and epilogue.squares:
+            raise ValueError("an epilogue leaves statistics or squares behind, not both")
+        if (epilogue.statistics or epilogue.squares) and rows % 4:
             raise ValueError(f"statistics need a multiple of 4 rows, not {rows}")
-        output = Output(kind="f32", residual=epilogue.residual, statistics=epilogue.statistics)
+        kind = "squares" if epilogue.squares else "moments" if epilogue.statistics else ""
+        output = Output(kind="f32", residual=epilogue.residual, statistics=kind)
         return Prepared(dtype=np.float32, output=output, arrays={"row_scales": scales}, constants={})
     if not isinstance(epilogue, Codes):
         raise TypeError(f"epilogue must be Sums, Reals or Codes, not {type(epilogue).__name__}")

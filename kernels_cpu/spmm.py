@@ -19,11 +19,11 @@ from sparsefab.kernels_cpu.features import Level, chosen_level, effective_featur
 from sparsefab.kernels_cpu.layer import filled
 from sparsefab.kernels_cpu.masked import MaskedWeights
 from sparsefab.kernels_cpu.panels import WIDTHS, aligned_empty
-from sparsefab.kernels_cpu.results import Codes, Reals, Sums, aligned_dwords, moments, prepared
+from sparsefab.kernels_cpu.results import Codes, Reals, Sums, aligned_dwords, mean_squares, moments, prepared
 from sparsefab.kernels_cpu.threads import check_threads, tasks
 from sparsefab.kernels_cpu.weights import BlockWeights
 
-__all__ = ["BlockWeights", "Call", "Codes", "MaskedWeights", "Product", "Reals", "Sums", "moments"]
+__all__ = ["BlockWeights", "Call", "Codes", "MaskedWeights", "Product", "Reals", "Sums", "mean_squares", "moments"]
 
 _MORE_QUADS = 1.3  # for products of bytes, which take so much less time than those of words
 _NO_SCALES = np.zeros(1, np.float32)
@@ -86,7 +86,7 @@ class Product:
         constants = ready.constants | (weights.constants() if isinstance(weights, MaskedWeights) else {})
         self._layers = {width: filled(**self._arrays, **constants, tables=TABLES[width]) for width in WIDTHS}
         self._interleaved = output.kind == "interleaved"
-        self._statistics = output.statistics
+        self._statistics = bool(output.statistics)
         widths = (64, 16, 1) if weights.aligned else WIDTHS
         permute = self.level is Level.AVX512_VNNI and (emulate or "avx512vbmi" in effective_features())
         choose = masked_kernel_of if isinstance(weights, MaskedWeights) else kernel_of
@@ -132,7 +132,8 @@ class Product:
                       uint8[panels, inputs / 4, 4 * width]  for aligned weights, from `interleaved` or a product.
         token_scales : float32[tokens] | None       Only for Reals, where None is 1; up to width * panels.
         residual : float32[panels, padded_rows, width] | None   Where Reals asks for it; may be `out` itself.
-        statistics : float32[3, panels * width] | None          Likewise; from `aligned_empty`.
+        statistics : float32[3, panels * width] | None          Likewise; from `aligned_empty`. Of squares,
+                                                    float32[1, panels * width].
         out : [panels, padded_rows, width] | None   Buffer from `aligned_empty`; s32, f32, u8 or s8 by the epilogue.
         threads : int                               At most `available_threads()`.
 
@@ -188,10 +189,12 @@ class Product:
         else:
             raise ValueError(f"token_scales belong to Reals, not to {type(self.epilogue).__name__}")
         layer = self._layers[width].copy()
-        wants = (self.epilogue.residual, self.epilogue.statistics) if isinstance(self.epilogue, Reals) else (False,) * 2
+        reals = self.epilogue if isinstance(self.epilogue, Reals) else None
+        adds, sums = reals is not None and reals.residual, reals is not None and self._statistics
+        planes = 1 if reals is not None and reals.squares else 3
         for name, array, wanted, kind in (
-            ("residual", residual, wants[0], plain),
-            ("statistics", statistics, wants[1], (3, panels * width)),
+            ("residual", residual, adds, plain),
+            ("statistics", statistics, sums, (planes, panels * width)),
         ):
             if (array is not None) != wanted:
                 raise ValueError(f"{name} must be given if and only if the epilogue is Reals({name}=True)")

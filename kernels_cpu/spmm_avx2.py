@@ -189,7 +189,7 @@ def _epilogue(output: Output) -> Any:
     if output.kind == "s32":
         return _by_rows(_store_sums)
     if output.kind == "f32":
-        return _reals(real_of(f32x8, residual=output.residual), added_up_of(f32x8, present=output.statistics))
+        return _reals(real_of(f32x8, residual=output.residual), added_up_of(f32x8, kind=output.statistics))
     finished = finished_of(i8x32, signed=output.kind == "s8", lookup=output.lookup, permute=False)
     return (
         _interleaved(finished)

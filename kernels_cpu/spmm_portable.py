@@ -100,7 +100,7 @@ def _epilogue(output: Output) -> Any:
     if output.kind == "s32":
         return _store_sums
     if output.kind == "f32":
-        return _reals(_plus_residual if output.residual else _zero, _add_up if output.statistics else _leave)
+        return _reals(_plus_residual if output.residual else _zero, _ADDED_UP[output.statistics])
     return _codes(_looked_up if output.lookup else _same)
 
 
@@ -148,6 +148,14 @@ def _add_up(layer, at, row, y):
     d = y - read_f32(at)
     write_f32(at + layer.plane, read_f32(at + layer.plane) + d)
     write_f32(at + 2 * layer.plane, read_f32(at + 2 * layer.plane) + d * d)
+
+
+@piece
+def _square_up(layer, at, row, y):
+    write_f32(at, y * y if row == 0 else read_f32(at) + y * y)
+
+
+_ADDED_UP = {"": _leave, "moments": _add_up, "squares": _square_up}
 
 
 def _codes(lookup: Any) -> Any:

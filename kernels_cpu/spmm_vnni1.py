@@ -112,7 +112,7 @@ def epilogue_of(output: Output) -> Any:
     if output.kind == "s32":
         return _store_sums
     if output.kind == "f32":
-        return _reals(_plus_residual if output.residual else _as_they_are, _add_up if output.statistics else _leave)
+        return _reals(_plus_residual if output.residual else _as_they_are, _ADDED_UP[output.statistics])
     clamped = finished_of(i8x16, signed=output.kind == "s8", lookup=False, permute=False)
     return _codes(pack_i8 if output.kind == "s8" else pack_u8, clamped, _looked_up if output.lookup else _same)
 
@@ -161,6 +161,18 @@ def _add_up(layer, results, at, row):
         q += d * d
     write_f32(at + layer.plane, s)
     write_f32(at + 2 * layer.plane, q)
+
+
+@piece
+def _square_up(layer, results, at, row):
+    q = np.float32(0) if row == 0 else read_f32(at)
+    for r in range(4):
+        y = read_f32(results + 4 * r)
+        q += y * y
+    write_f32(at, q)
+
+
+_ADDED_UP = {"": _leave, "moments": _add_up, "squares": _square_up}
 
 
 @piece

@@ -123,7 +123,7 @@ def _epilogue(output: Output, permute: bool) -> Any:
     if output.kind == "s32":
         return _store_sums
     if output.kind == "f32":
-        return _reals(real_of(f32x16, residual=output.residual), added_up_of(f32x16, present=output.statistics))
+        return _reals(real_of(f32x16, residual=output.residual), added_up_of(f32x16, kind=output.statistics))
     finished = finished_of(i8x64, signed=output.kind == "s8", lookup=output.lookup, permute=permute)
     if output.kind == "interleaved":
         return _codes(pack_u8, finished, _in_place)

@@ -142,7 +142,7 @@ def _epilogue(output: Output, permute: bool) -> Any:
     if output.kind == "s32":
         return _store_sums
     if output.kind == "f32":
-        return _reals(real_of(f32x16, residual=output.residual), added_up_of(f32x16, present=output.statistics))
+        return _reals(real_of(f32x16, residual=output.residual), added_up_of(f32x16, kind=output.statistics))
     finished = finished_of(i8x64, signed=output.kind == "s8", lookup=output.lookup, permute=permute)
     return _codes(pack_u8 if output.kind == "u8" else pack_i8, finished)
 

@@ -6,7 +6,7 @@ import pytest
 from sparsefab.formats.requantize import Requantizer, requantize
 from sparsefab.kernels_cpu.features import Level, runs
 from sparsefab.kernels_cpu.panels import aligned_empty, aligned_zeros, interleaved, panels_of, rows_of
-from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product, Reals, Sums, moments
+from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product, Reals, Sums, mean_squares, moments
 from sparsefab.kernels_cpu.threads import available_threads
 
 ROWS, COLUMNS, TOKENS = 24, 57, 70
@@ -95,6 +95,23 @@ def test_residuals_and_statistics_are_binary32_in_order(level, aligned, width):
         np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize(("level", "aligned", "width"), cases((Level.AVX512_VNNI, True, 1)))
+def test_squares_are_binary32_in_order(level, aligned, width):
+    weights, panels, sums = problem(aligned, width)
+    row_scales = np.random.default_rng(6).random(ROWS, np.float32)
+    product = Product(weights, Reals(row_scales=row_scales, squares=True), zero_point=9, level=level, emulate=True)
+    statistics = aligned_empty((1, len(panels) * width), np.float32)
+    result = product.run(panels, statistics=statistics)
+    expected = sums.astype(np.float32) * row_scales
+    np.testing.assert_array_equal(rows_of(result, tokens=TOKENS, outputs=ROWS), expected)
+    squares = np.zeros(TOKENS, np.float32)
+    for row in range(ROWS):
+        squares = squares + expected[:, row] * expected[:, row]
+    np.testing.assert_array_equal(statistics[0, :TOKENS], squares)
+    exact = (expected.astype(np.float64) ** 2).mean(axis=1)
+    np.testing.assert_allclose(mean_squares(statistics, ROWS)[:TOKENS], exact, rtol=1e-5)
+
+
 def test_moments_are_mean_and_variance():
     """Values far from zero: squares summed from zero would lose them in binary32."""
     y = np.random.default_rng(1).normal(1e4, 1, (9, 768)).astype(np.float32)
@@ -144,6 +161,8 @@ def test_buffers_that_an_epilogue_does_not_ask_for_are_refused():
     requantizer = Requantizer.of(np.full(ROWS, 1e-3), 0, 0, 255)
     with pytest.raises(ValueError, match="table must be uint8"):
         Product(weights, Codes(requantizer=requantizer, table=np.zeros(255, np.uint8)))
+    with pytest.raises(ValueError, match="not both"):
+        Product(weights, Reals(row_scales=np.ones(ROWS, np.float32), squares=True, statistics=True))
     odd = BlockWeights.from_columns(np.ones((5, 3), np.int8))
     with pytest.raises(ValueError, match="multiple of 4 rows, not 5"):
         Product(odd, Reals(row_scales=np.ones(5, np.float32), statistics=True))
