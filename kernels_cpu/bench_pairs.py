@@ -1,9 +1,9 @@
 """Pairs of layers, A [m, k] then B [k, m], ours against peers that live in a process of their own.
 
-    rows, absent = bench_pairs(shapes=[(3072, 768)], densities=[0.2], tokens=[128], peers=["deepsparse"], cache=path)
+    rows, absent = bench_pairs(shapes=[(3072, 768)], densities=[0.2], tokens=[128], peers=["intel"], cache=path)
 
-A peer's process cannot be bound to our buffers, so whole graphs are timed there and the cost of a pair is a difference
-of two of them. Ours and the peer take turns, by wall time; u8 codes from layer to layer, no repacking between ours.
+A peer's process cannot be bound to our buffers, so DeepSparse's time of a pair is a difference of two whole graphs.
+Ours and the peer take turns, by wall time; codes of 8 bits from layer to layer, no repacking between ours.
 """
 
 import time
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.formats.requantize import Requantizer
+from sparsefab.kernels_cpu.intel_jit import IntelPair
 from sparsefab.kernels_cpu.panels import panels_of
 from sparsefab.kernels_cpu.peer_processes import PROCESS_PEERS, DeepSparsePair, environment_of
 from sparsefab.kernels_cpu.spmm import BlockWeights, Call, Codes, Product
@@ -69,26 +70,32 @@ def bench_pairs(
             absent[name] = str(error)
     plan = [(shape, count, density) for shape in shapes for count in tokens for density in densities]
     result: list[PairRow] = []
-    if "deepsparse" not in peers or "deepsparse" in absent:
-        return (), absent
     for done, ((rows, columns), count, density) in enumerate(plan, 1):
         random = np.random.default_rng([seed, rows, columns, round(1000 * density)])
         pair = (_layer(rows, columns, density, random), _layer(columns, rows, density, random))
-        try:
-            result.append(_time(pair, count, density, threads, rounds, cache))
-        except ImportError as error:
-            absent["deepsparse"] = str(error)
+        for name in peers:
+            if name not in absent:
+                try:
+                    result.append(_time(name, pair, count, density, threads, rounds, cache))
+                except ImportError as error:
+                    absent[name] = str(error)
         if progress is not None:
             progress(done, len(plan))
     return tuple(result), absent
 
 
 def _time(
-    pair: tuple[NDArray[np.int8], NDArray[np.int8]], tokens: int, density: float, threads: int, rounds: int, cache: Path
+    name: str,
+    pair: tuple[NDArray[np.int8], NDArray[np.int8]],
+    tokens: int,
+    density: float,
+    threads: int,
+    rounds: int,
+    cache: Path,
 ) -> PairRow:
     rows, columns = pair[0].shape
     first, second = _ours(pair, tokens, threads)
-    peer = DeepSparsePair(pair, tokens, threads, cache)
+    peer = (DeepSparsePair if name == "deepsparse" else IntelPair)(pair, tokens, threads, cache)
     try:
         _seconds(first, second, 1)  # compiles
         calls = max(1, round(2e-3 / max(_seconds(first, second, 1), 1e-6)))

@@ -2,7 +2,7 @@
 
     deepsparse   DeepSparse 1.8.0, Python 3.11, the last version that installs; where there is no VNNI, in its fast
                  emulation, which gives up accuracy
-    intel        the JIT of intel-extension-for-transformers 1.4.2: not driven yet
+    intel        the JIT of intel-extension-for-transformers 1.4.2, by a driver compiled on demand: see `intel_jit`
 
 Neither is needed, or made in CI. A peer that cannot be had raises ImportError with the reason, as a missing library.
 """
@@ -21,10 +21,13 @@ from numpy.typing import NDArray
 
 from sparsefab.kernels_cpu.features import Level, effective_features
 
-__all__ = ["PROCESS_PEERS", "DeepSparse", "DeepSparsePair", "environment_of"]
+__all__ = ["PROCESS_PEERS", "DeepSparse", "DeepSparsePair", "environment_of", "made_by"]
 
 PROCESS_PEERS = ("deepsparse", "intel")
-_DEEPSPARSE = ("deepsparse==1.8.0", "numpy==1.26.4", "onnx==1.14.1")
+_ENVIRONMENTS = {
+    "deepsparse": ("deepsparse-1.8.0", ("deepsparse==1.8.0", "numpy==1.26.4", "onnx==1.14.1")),
+    "intel": ("intel-1.4.2", ("--no-deps", "intel-extension-for-transformers==1.4.2")),
+}
 _LAYERS = (10, 2)  # the difference, four pairs, is free of what quantizes input and output
 _TIMEOUT_S = 900
 
@@ -36,23 +39,28 @@ def environment_of(name: str, cache: Path) -> Path:
     ------
     ImportError                  If the peer cannot run here, or its environment cannot be made.
     """
-    if name == "intel":
-        missing = sorted(Level.AVX512_VNNI.needs - effective_features())
-        raise ImportError(f"it needs {', '.join(missing)}" if missing else "its library has no driver here yet")
+    if name == "intel" and (missing := sorted(Level.AVX512_VNNI.needs - effective_features())):
+        raise ImportError(f"it needs {', '.join(missing)}")
     python = shutil.which("python3.11")
     if python is None:
         raise ImportError("it needs python3.11, which is not installed")
-    place = cache / "peers" / "deepsparse-1.8.0"
+    folder, packages = _ENVIRONMENTS[name]
+    place = cache / "peers" / folder
     done, inside = place / "installed", place / "bin" / "python"
     if not done.exists():
         shutil.rmtree(place, ignore_errors=True)
-        for command in ([python, "-m", "venv", str(place)], [str(inside), "-m", "pip", "install", "-q", *_DEEPSPARSE]):
-            made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
-            if made.returncode:
-                lines = (made.stderr or made.stdout).strip().splitlines() or ["no reason given"]
-                raise ImportError(f"its environment could not be made: {lines[-1]}")
+        made_by([python, "-m", "venv", str(place)])
+        made_by([str(inside), "-m", "pip", "install", "-q", *packages])
         done.touch()
     return inside
+
+
+def made_by(command: list[str]) -> None:
+    """Run a command that makes part of an environment; an ImportError gives its last line if it fails."""
+    made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
+    if made.returncode:
+        lines = (made.stderr or made.stdout).strip().splitlines() or ["no reason given"]
+        raise ImportError(f"its environment could not be made: {lines[-1]}")
 
 
 class DeepSparse:

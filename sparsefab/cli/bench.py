@@ -181,6 +181,10 @@ def _table(options: argparse.Namespace) -> int:
             **asdict(table), "absent": absent, "pairs": [asdict(pair) for pair in pairs],
             "geometric_mean_of_peak": geometric_mean(fractions) if fractions else None,
             "geometric_mean_of_pairs": geometric_mean([pair.ratio for pair in pairs]) if pairs else None,
+            "geometric_means_of_pairs": {
+                name: geometric_mean([pair.ratio for pair in pairs if pair.peer == name])
+                for name in dict.fromkeys(pair.peer for pair in pairs)
+            },
         })  # fmt: skip
         return 0
     print(f"{table.peaks.processor}, {table.peaks.level}, {table.peaks.clock_hz / 1e9:.2f} GHz, "
@@ -203,7 +207,9 @@ def _table(options: argparse.Namespace) -> int:
                     [[f"{pair.rows}x{pair.columns}", pair.tokens, f"{pair.density:.2f}", si(pair.median_s, "s"),
                       f"{pair.peer} {si(pair.peer_median_s, 's')}", f"{pair.ratio:.2f}x"] for pair in pairs],
                     right=["tokens", "density", "ours", "peer", "ratio"])  # fmt: skip
-        print(f"geometric mean of the ratio: {geometric_mean([pair.ratio for pair in pairs]):.2f}x")
+        for name in dict.fromkeys(pair.peer for pair in pairs):
+            ratios_of_it = [pair.ratio for pair in pairs if pair.peer == name]
+            print(f"against {name}: geometric mean {geometric_mean(ratios_of_it):.2f}x, least {min(ratios_of_it):.2f}x")
     for name, reason in absent.items():
         print(f"  {name} is absent: {reason}")
     return 0

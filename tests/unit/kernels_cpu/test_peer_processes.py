@@ -7,7 +7,7 @@ import pytest
 
 from sparsefab.formats.requantize import Requantizer
 from sparsefab.kernels_cpu import bench_pairs as pairs_module
-from sparsefab.kernels_cpu import peer_processes
+from sparsefab.kernels_cpu import intel_jit, peer_processes
 from sparsefab.kernels_cpu.bench_pairs import bench_pairs
 from sparsefab.kernels_cpu.features import Level, runs
 from sparsefab.kernels_cpu.panels import panels_of, rows_of
@@ -79,7 +79,7 @@ def test_a_peer_that_cannot_be_had_is_absent_with_the_reason(tmp_path, monkeypat
     )
     assert rows == ()
     assert absent["deepsparse"] == "it needs python3.11, which is not installed"
-    assert ("no driver" if runs(Level.AVX512_VNNI) else "avx512vnni") in absent["intel"]
+    assert ("python3.11" if runs(Level.AVX512_VNNI) else "avx512vnni") in absent["intel"]
 
 
 def test_a_worker_that_ends_is_an_absent_peer(worker):
@@ -90,6 +90,57 @@ def test_a_worker_that_ends_is_an_absent_peer(worker):
     )
     assert rows == ()
     assert absent == {"deepsparse": "its worker ended with exit code 3"}
+
+
+DRIVER = """#!{python}
+import sys
+rows, inputs, tokens, panel, rows_a_task, path = sys.argv[1:]
+assert len(open(path, "rb").read()) == 2 * int(rows) * int(inputs)
+if rows_a_task == "0":
+    sys.exit(5)
+print("ready", flush=True)
+for line in sys.stdin:
+    print(1e-3 * int(panel) + 1e-6 * int(rows_a_task), flush=True)
+"""
+
+
+def test_the_fastest_choice_of_intel_s_jit_is_timed(tmp_path, monkeypatch):
+    driver = tmp_path / "driver"
+    driver.write_text(DRIVER.format(python=sys.executable))
+    driver.chmod(0o755)
+    (tmp_path / "peers").mkdir()
+    monkeypatch.setattr(pairs_module, "environment_of", lambda name, cache: driver)
+    monkeypatch.setattr(intel_jit, "driver_of", lambda cache: driver)
+    asked = {"shapes": [(16, 32)], "densities": [0.5], "peers": ["intel"], "cache": tmp_path, "rounds": 2}
+    (row,), absent = bench_pairs(tokens=[128], **asked)
+    assert absent == {}
+    assert (row.peer, row.tokens) == ("intel jit 1.4.2", 128)
+    assert row.peer_median_s == pytest.approx(0.064064)  # panels of 64, 64 rows; what ends at once is left out
+    assert not list((tmp_path / "peers").iterdir())
+    rows, absent = bench_pairs(tokens=[24], **asked)
+    assert rows == ()
+    assert "fills 24 tokens" in absent["intel"]
+
+
+def test_the_driver_s_source_is_compiled_once_for_the_library(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "lib/python3.11/site-packages/intel_extension_for_transformers").mkdir(parents=True)
+    monkeypatch.setattr(intel_jit, "environment_of", lambda name, cache: tmp_path / "bin" / "python")
+    monkeypatch.setattr(intel_jit.shutil, "which", lambda name: "/usr/bin/g++")
+    commands = []
+
+    def made(command):
+        commands.append(command)
+        (tmp_path / "bin" / "intel_driver").touch()
+
+    monkeypatch.setattr(intel_jit, "made_by", made)
+    assert intel_jit.driver_of(tmp_path) == intel_jit.driver_of(tmp_path) == tmp_path / "bin" / "intel_driver"
+    assert len(commands) == 1
+    assert commands[0][0] == "/usr/bin/g++"
+    (tmp_path / "bin" / "intel_driver").unlink()
+    monkeypatch.setattr(intel_jit.shutil, "which", lambda name: None)
+    with pytest.raises(ImportError, match=r"needs g\+\+, which is not installed"):
+        intel_jit.driver_of(tmp_path)
 
 
 def test_wrong_arguments_are_named(tmp_path):
