@@ -97,6 +97,8 @@ def prove(miter: wiring.Component, *, timeout_s: float = 120.0, fault: int | Non
             "proc -norom",
             f"techmap -map {registers}",
             "opt_clean",
+            # bits that nothing reads are no place for a fault
+            *([] if fault is None else ["wreduce", "opt_expr", "opt_clean -purge"]),
             *([] if fault is None else [_MUTATE.format(seed=fault, file=mutation), f"script {mutation}"]),
             "flatten",
             "setattr -unset init w:*",  # a net that was a register

@@ -14,6 +14,7 @@ from sparsefab.formats.floats import FloatFormat
 from sparsefab.formats.ints import IntFormat
 from sparsefab.hw.dequantize.decode import CodeDecoder
 from sparsefab.hw.formal import Proof, prove
+from sparsefab.hw.minifloat.proofs import MITERS
 from sparsefab.hw.modules import Inline
 from sparsefab.hw.requantize import CODE_BITS, MULTIPLIER_BITS, RequantizeAmount, RequantizeScale, RequantizeShift
 
@@ -176,4 +177,5 @@ CLAIMS: Final = (
         )
         for name, asymmetric in (("int3", True), ("uint4", True), ("uint8", True), ("e2m1", False), ("e2m3", False))
     ),
+    *(Claim(block="mac", name=name, miter=miter) for name, miter in MITERS),
 )
