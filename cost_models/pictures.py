@@ -1,6 +1,7 @@
 """Pictures of a validation: how errors are spread, predictions over measurements, coverage, and errors over goals."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _STYLE = {
 }
 _INK, _SHADE, _GOOD, _BAD = "#0072b2", "#c9ddec", "#0072b2", "#d55e00"
 _COLUMNS, _PANEL_WIDTH, _PANEL_HEIGHT = 4, 1.9, 1.55
+_TITLE_LETTERS = 34  # of a line over a panel
 _NOMINAL = 0.90
 _BINS = np.linspace(-0.5, 0.5, 41)
 _MARKS = np.array([0.5, 0.8, 1.0, 1.25, 2.0])
@@ -88,7 +90,7 @@ def _panels(rows: Sequence[Row], panel: Any, x_label: str, y_label: str) -> Figu
     for axes, row in zip(grid, rows, strict=False):
         panel(axes, row)
         name = row.name if row.part == "products" else f"{row.part}: {row.name}"
-        axes.set_title(f"{name}  {row.value:.1%}", fontsize=6.5)
+        axes.set_title(textwrap.fill(f"{name}  {row.value:.1%}", _TITLE_LETTERS), fontsize=6.5)
         axes.tick_params(labelsize=6.0, width=0.5)
     for axes in grid[len(rows) :]:
         axes.set_axis_off()
