@@ -25,6 +25,7 @@ from sparsefab.kernels_cpu.encoder_peers import (
     timed,
 )
 from sparsefab.kernels_cpu.plan import EncoderPlan
+from sparsefab.kernels_cpu.resident import resident_bytes
 from sparsefab.models.compress import CompressedModel, Recipe, Rule, compress
 from sparsefab.models.evaluate.calibrate import calibrate
 from sparsefab.models.evaluate.encoder import QuantizedEncoder, calibrate_encoder
@@ -76,6 +77,7 @@ class EncoderTable:
 
     level : instruction set.  pack_s, compile_s : making the plan, and its first call.
     weight_bytes : of the plan.  graph_bytes : of each ONNX graph, whose weights are stored dense.
+    resident_bytes : runtime -> by how much the process grew when it was made; of the plan, with what compiling takes.
     absent : runtime -> why it was not timed.
     """
 
@@ -87,6 +89,7 @@ class EncoderTable:
     compile_s: float
     weight_bytes: int
     graph_bytes: dict[str, int]
+    resident_bytes: dict[str, int]
     rows: tuple[EncoderRow, ...]
     absent: dict[str, str] = field(default_factory=dict)
 
@@ -162,15 +165,19 @@ def bench_encoder(
         raise ValueError("sequences and batches must not be empty, and rounds at least 1")
     if (longest := max(sequences)) > source.graph.context:
         raise ValueError(f"a sequence may have {source.graph.context} tokens, not {longest}")
-    begin = time.perf_counter()
+    before, begin = resident_bytes(), time.perf_counter()
     plan = EncoderPlan(source, threads=threads)
     packed = time.perf_counter()
     vocabulary = len(source.graph.words)
     plan.embed(_feeds(1, 16, vocabulary, seed))
     compiled = time.perf_counter()
     absent: dict[str, str] = {}
+    resident = {"plan": resident_bytes() - before}
     clock = time.process_time if threads == 1 else time.perf_counter
-    here, graph_bytes = onnxruntime_peers(source, threads, clock, absent) if "onnxruntime" in peers else ([], {})
+    here: list[EncoderPeer] = []
+    graph_bytes: dict[str, int] = {}
+    if "onnxruntime" in peers:
+        here, graph_bytes = onnxruntime_peers(source, threads, clock, absent, resident)
     ours = EncoderPeer(name="plan", precision="int8", seconds=timed(plan.embed, clock))
     rows = []
     points = [(sequence, batch) for sequence in sequences for batch in batches]
@@ -200,6 +207,7 @@ def bench_encoder(
         compile_s=compiled - packed,
         weight_bytes=plan.weight_bytes,
         graph_bytes=graph_bytes,
+        resident_bytes=resident,
         rows=tuple(rows),
         absent=absent,
     )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sparsefab.kernels_cpu.encoder_onnx import Form, encoder_onnx
 from sparsefab.kernels_cpu.peer_processes import DeepSparse
+from sparsefab.kernels_cpu.resident import resident_bytes
 from sparsefab.models.evaluate.encoder import QuantizedEncoder
 
 __all__ = ["ENCODER_PEERS", "EncoderPeer", "deepsparse_peers", "onnxruntime_peers"]
@@ -49,9 +50,12 @@ def timed(call: Callable[[Feeds], Any], clock: Clock) -> Callable[[Feeds], float
 
 
 def onnxruntime_peers(
-    source: QuantizedEncoder, threads: int, clock: Clock, absent: dict[str, str]
+    source: QuantizedEncoder, threads: int, clock: Clock, absent: dict[str, str], resident: dict[str, int]
 ) -> tuple[list[EncoderPeer], dict[str, int]]:
-    """Return ONNX Runtime's peers and the bytes of each graph; what cannot be had goes to `absent`, with the reason."""
+    """Return ONNX Runtime's peers and the bytes of each graph.
+
+    What cannot be had goes to `absent`, with the reason; by how much each session made the process grow to `resident`.
+    """
     if importlib.util.find_spec("onnxruntime") is None:
         absent["onnxruntime"] = "it is not installed: pip install onnxruntime"
         return [], {}
@@ -62,9 +66,11 @@ def onnxruntime_peers(
     for form, precision in forms:
         content = encoder_onnx(source, form).SerializeToString()
         sizes[form] = len(content)
+        before = resident_bytes()
         runners.append(
             _session(runtime, content, threads, clock, f"onnxruntime {runtime.__version__} {form}", precision)
         )
+        resident[runners[-1].name] = resident_bytes() - before
     try:
         fused = _fused(source)
     except Exception as error:  # the optimizer is a peer's: whatever it raises, it is absent

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.kernels_cpu.decoder import BOUND, DecoderPlan
-from sparsefab.kernels_cpu.inference import Clock, Report, resident_bytes
+from sparsefab.kernels_cpu.inference import Clock, Report
+from sparsefab.kernels_cpu.resident import resident_bytes
 from sparsefab.models.compress import CompressedModel
 from sparsefab.models.evaluate.runner import BitTrueRunner
 from sparsefab.models.execute import execute

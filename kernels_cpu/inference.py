@@ -9,24 +9,23 @@ An encoder that a plan can be made of runs as a whole, `Engine(compressed, plan=
 kernels, activations are quantized and every float operator between the layers runs in NumPy.
 """
 
-import mmap
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.kernels_cpu.plan import EncoderPlan
+from sparsefab.kernels_cpu.resident import resident_bytes
 from sparsefab.kernels_cpu.runner import KernelRunner
 from sparsefab.models.compress import CompressedModel
 from sparsefab.models.evaluate.runner import BitTrueRunner
 from sparsefab.models.execute import execute
 
-__all__ = ["Engine", "Report", "generate", "resident_bytes"]
+__all__ = ["Engine", "Report", "generate"]
 
 Clock = Callable[[], float]
 
@@ -170,15 +169,6 @@ class Engine:
             buffer_bytes=0 if plan is None else plan.buffer_bytes,
             resident_bytes=resident_bytes(),
         )
-
-
-def resident_bytes() -> int:
-    """Return the memory that this process holds now, 0 where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
-    return pages * mmap.PAGESIZE
 
 
 def _chosen(results: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:

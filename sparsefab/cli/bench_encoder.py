@@ -76,5 +76,7 @@ def _print(table: "EncoderTable") -> None:
     print(f"packed in {si(table.pack_s, 's')}, first call {si(table.compile_s, 's')}; weights and tables "
           f"{si(table.weight_bytes)}B, ONNX files: "
           + ", ".join(f"{form} {si(size)}B" for form, size in table.graph_bytes.items()))  # fmt: skip
+    print("resident memory as each was made: "
+          + ", ".join(f"{name} {si(size)}B" for name, size in table.resident_bytes.items()))  # fmt: skip
     for name, reason in table.absent.items():
         print(f"  {name} is absent: {reason}")

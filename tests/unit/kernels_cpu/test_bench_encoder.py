@@ -27,6 +27,8 @@ def test_a_row_a_point_with_all_peers_and_shares_of_one():
     least = min(peer.ratio for peer in table.rows[0].peers if peer.precision == "int8")
     assert table.best("int8")[0] == least
     assert set(table.graph_bytes) == {"float", "dynamic", "static"}
+    assert next(iter(table.resident_bytes)) == "plan"
+    assert sum(table.resident_bytes.values()) > 0
 
 
 ENGINE = """
