@@ -6,12 +6,10 @@ primitives' wrappers alone, and the proofs that `hw.proofs` claims of it. Its ow
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
-
-import numpy as np
 
 from sparsefab.arch import AccumulatorArch, ArrayArch, ChainArch
 from sparsefab.errors import MissingToolError
@@ -27,8 +25,8 @@ from sparsefab.sim.dequantize import verify_dequantize
 from sparsefab.sim.dot import verify_dot
 from sparsefab.sim.lint import lint
 from sparsefab.sim.mac import verify_mac
+from sparsefab.sim.primitives import check_dsp48e2, check_dsp58
 from sparsefab.sim.products import random_product
-from sparsefab.sim.reference.dsp48e2 import simulate
 from sparsefab.sim.requantize import verify_requantize
 from sparsefab.sim.run import (
     SimulatorName,
@@ -37,27 +35,9 @@ from sparsefab.sim.run import (
     verify_array,
     verify_chain,
 )
-from sparsefab.sim.vectors import random_attributes, random_inputs, simulate_twin
+from sparsefab.sim.tally import Tally
 
 __all__ = ["CHECKS", "Check", "CheckResult", "Tally", "checks_of", "run_checks", "subjects"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
-    """What a check compared and how much of it differs; `first` says where."""
-
-    cases: int
-    failures: int
-    first: str = ""
-
-    @staticmethod
-    def of(report: VerifyReport) -> "Tally":
-        """The sum of a bench's runs; what was never exercised fails, too."""
-        failed = [run for run in report.runs if run.mismatches]
-        first = f"{failed[0].name}, seed {failed[0].seed}: {failed[0].first}" if failed else ""
-        if not failed and report.missing:
-            first = f"never seen: {', '.join(report.missing)}"
-        return Tally(cases=report.checks, failures=report.mismatches + len(report.missing), first=first)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +50,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """The outcome of one check; `skipped` names the tool that is missing."""
+    """The outcome of one check; `skipped` names the tool that is missing, `coverage` counts what it exercised."""
 
     block: str
     check: str
@@ -79,6 +59,12 @@ class CheckResult:
     first: str
     skipped: str
     seconds: float
+    coverage: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def covered(self) -> str:
+        """How many of the opcodes and patterns that a check knows of it exercised."""
+        return f"{sum(map(bool, self.coverage.values()))} of {len(self.coverage)}" if self.coverage else ""
 
     @property
     def result(self) -> str:
@@ -144,6 +130,7 @@ def run_checks(
                 first=tally.first,
                 skipped=skipped,
                 seconds=time.perf_counter() - start,
+                coverage=tally.coverage,
             )
         )
     return tuple(results)
@@ -240,21 +227,9 @@ def _dot(simulator: SimulatorName, arch: DotArch, build_dir: Path, seed: int) ->
     return Tally.of(verify_dot(arch, build_dir=build_dir, simulator=simulator, seed=seed, sums=60))
 
 
-def _dsp48e2(build_dir: Path, seed: int) -> Tally:
-    """The twin against the reference in configurations drawn at random."""
-    random = np.random.default_rng(seed)
-    cases, failures, first = 0, 0, ""
-    for number in range(40):
-        attributes, inputs = random_attributes(random), random_inputs(random, 128)
-        differ = simulate_twin(attributes, inputs) != simulate(attributes, inputs)
-        cases, failures = cases + differ.size, failures + int(differ.sum())
-        if differ.any() and not first:
-            first = f"configuration {number}, cycle {int(np.argmax(differ.any(axis=1)))}"
-    return Tally(cases=cases, failures=failures, first=first)
-
-
 def _dequantize(simulator: SimulatorName, arch: DequantizeArch, rows: int, build_dir: Path, seed: int) -> Tally:
-    return Tally.of(verify_dequantize(arch, build_dir=build_dir, simulator=simulator, seed=seed, rows=rows))
+    report = verify_dequantize(arch, build_dir=build_dir, simulator=simulator, seed=seed, rows=rows)
+    return replace(Tally.of(report), coverage={f"{arch.format}, positions {arch.positions}": report.checks})
 
 
 _DEQUANTIZERS: Final = (
@@ -269,7 +244,8 @@ _U8: Final = {"zero_point": 117, "code_min": 0, "code_max": 255}
 _SPECIAL: Final = MacArch(a="e5m2i", b="e5m2i", result="e4m3fn")
 
 CHECKS: Final[dict[str, tuple[Check, ...]]] = {
-    "dsp48e2": (Check(name="twin against reference", run=_dsp48e2),),
+    "dsp48e2": (Check(name="twin against reference", run=check_dsp48e2),),
+    "dsp58": (Check(name="int8 dot product against integers", run=check_dsp58),),
     "chain": (
         Check(name="Verilator, 64 DSPs", run=partial(_chain, "verilator", ChainArch(dsps=64), 10_000)),
         Check(name="Icarus, AXI4-Stream", run=partial(_axis, "icarus", "chain", ChainArch(dsps=16))),

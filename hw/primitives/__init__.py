@@ -6,8 +6,9 @@ from typing import Final
 __all__ = ["PRIMITIVES", "is_wrapper"]
 
 PRIMITIVES: Final = ("DSP48E2", "RAM32M16", "RAM32M", "LUT6_2")
+_VERSAL: Final = ("DSP58",)
 
-_WRAPPER: Final = re.compile(f"sparsefab_({'|'.join(PRIMITIVES)})(_.*)?", re.IGNORECASE)
+_WRAPPER: Final = re.compile(f"sparsefab_({'|'.join((*PRIMITIVES, *_VERSAL))})(_.*)?", re.IGNORECASE)
 
 
 def is_wrapper(module: str) -> bool:

@@ -1,9 +1,10 @@
 """`sparsefab verify`: hold the hardware library to its reference, by simulation, proof and lint.
 
-`verify` runs the checks of every block, `verify BLOCK` those of one, with a row each. An option that says what is to be
-simulated (--dsps, --arch, --verilog, --axis, --unisim, --simulator, --beats, --model) simulates that alone and prints a
-row a run: random beats that reach the corners, every N of N:16, or with --model and --recipe the model's own packed
-weights and activations; plain, with idles, with back-pressure, with both.
+`verify` runs the checks of every block, `verify BLOCK` those of one, with a row each; "covered" counts the opcodes,
+modes and patterns that a check met of those it knows, and one that never came is a failure. An option that says what is
+to be simulated (--dsps, --arch, --verilog, --axis, --unisim, --simulator, --beats, --model) simulates that alone and
+prints a row a run: random beats that reach the corners, every N of N:16, or with --model and --recipe the model's own
+packed weights and activations; plain, with idles, with back-pressure, with both.
 """
 
 import argparse
@@ -96,12 +97,21 @@ def _check(options: argparse.Namespace) -> int:
         return 1 if failed else 0
     print_table(
         "Checks",
-        ["block", "check", "cases", "result", "seconds"],
-        [[r.block, r.check, f"{r.cases:,}", r.result, f"{r.seconds:.1f}"] for r in results],
-        right=["cases", "seconds"],
+        ["block", "check", "cases", "covered", "result", "seconds"],
+        [[r.block, r.check, f"{r.cases:,}", r.covered, r.result, f"{r.seconds:.1f}"] for r in results],
+        right=["cases", "covered", "seconds"],
     )
     skipped = [result for result in results if result.skipped]
     share = f"{len(results) - len(skipped)} of {len(results)} checks ran, {sum(r.seconds for r in results):.0f} s"
+    known: dict[str, dict[str, int]] = {}
+    for result in results:
+        for kind, count in result.coverage.items():
+            kinds = known.setdefault(result.block, {})
+            kinds[kind] = kinds.get(kind, 0) + count
+    for block, kinds in known.items():
+        least = min(kinds, key=lambda kind: kinds[kind])
+        met = sum(map(bool, kinds.values()))
+        print(f"{block}: {met} of {len(kinds)} opcodes, modes and patterns met, least {least} {kinds[least]:,} times")
     print(f"FAILED: {len(failed)} ({share})" if failed else f"passed: {share}")
     for result in failed:
         print(f"  {result.block}, {result.check}: {result.failures:,} of {result.cases:,} differ, first {result.first}")

@@ -10,7 +10,8 @@ from sparsefab.cli.main import main
 from sparsefab.errors import MissingToolError
 from sparsefab.hw.blocks import BLOCKS
 from sparsefab.sim import checks
-from sparsefab.sim.checks import Check, Tally, checks_of, subjects
+from sparsefab.sim.checks import Check, checks_of, subjects
+from sparsefab.sim.tally import Tally
 
 
 def _absent(build_dir: Path, seed: int) -> Tally:
@@ -35,6 +36,18 @@ def test_a_mismatch_is_exit_code_1(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     out = capsys.readouterr().out
     assert "FAILED: 1 (2 of 2 checks ran" in out
     assert "toy, planted: 2 of 9 differ, first case 4, seed 3" in out
+
+
+def test_coverage_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    _plant(
+        monkeypatch,
+        lambda build_dir, seed: Tally.judged(cases=5, failures=0, first="", coverage={"sum": 4, "cut": 0, "add": 1}),
+    )
+    assert main(["verify", "toy"]) == 1
+    out = capsys.readouterr().out
+    assert "2 of 3" in out
+    assert "toy: 2 of 3 opcodes, modes and patterns met, least cut 0 times" in out
+    assert "toy, planted: 1 of 5 differ, first never seen: cut" in out
 
 
 def test_a_missing_tool_is_named_and_not_counted(
