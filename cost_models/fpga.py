@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.arch import AcceleratorArch
-from sparsefab.cost_models.array import array_cycles
+from sparsefab.cost_models.array import accelerator_cycles
 from sparsefab.cost_models.assumptions import Configuration, assumptions
 from sparsefab.cost_models.capability import activation_key
 from sparsefab.cost_models.kv import PLAIN_BYTES, KvCache, cache_bytes
@@ -157,6 +157,7 @@ def price_fpga(
     shapes = shapes_of(workload, phase)
     count = len(shapes.layers)
     slots, codes, metadata, labels = np.zeros(count), np.zeros(count), np.zeros(count), []
+    paired = np.ones(count, np.bool_)
     for index, layer in enumerate(shapes.layers):
         plan = plan_for(plans, layer)
         if plan.spec is None:
@@ -169,13 +170,14 @@ def price_fpga(
             raise TargetError(f"layer {layer.name}: absent on {device.name}: {reason}")
         slots[index], (codes[index], metadata[index]) = chain_slots(plan.spec), _stored_bytes(plan.spec)
         exploited = isinstance(plan.spec.pattern, Dense | NM)
+        paired[index] = not isinstance(plan.spec.pattern, NM) or plan.spec.pattern.rows == 2
         labels.append(
             (
                 label if exploited else Support.EMULATED,
                 "" if exploited else "sparsity saves bytes, not cycles: multiplied as dense",
             )
         )
-    cycles = array_cycles(machine.arch, shapes.n, shapes.k, slots, shapes.m, shapes.copies)
+    cycles = accelerator_cycles(machine.arch, shapes.n, shapes.k, slots, shapes.m, shapes.copies, paired)
     reads = np.ceil(shapes.m * shapes.k / machine.buffer_bytes) if phase.kind == "prefill" else np.ones(count)
     macs = shapes.macs
     layers: dict[str, LayerEstimate] = {}
@@ -286,13 +288,14 @@ def _attention(machine: _Machine, layer: Attention, phase: Phase, kv: KvCache) -
     copies = np.full(2, float(phase.batch * layer.kv_heads))
     rows = np.array([context * causal, float(layer.head_dim)])
     columns = np.array([float(layer.head_dim), context * causal])
-    cycles = array_cycles(
+    cycles = accelerator_cycles(
         machine.arch,
         np.ceil(rows),
         np.ceil(columns),
         np.full(2, float(_BLOCK)),
         np.full(2, float(queries * shared)),
         copies,
+        np.ones(2, np.bool_),
     )
     moved = (phase.batch * kv.bytes_of(layer, phase.context, _PLAIN_BYTES), 0.0)
     softmax = assumptions().fpga.two_pass.value * phase.batch * layer.heads * queries * context * causal

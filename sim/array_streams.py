@@ -116,6 +116,11 @@ class ArrayJob:
             accumulators=_widen(reference_accumulators(tensor, product.activations, product.bias), rows),
         )
 
+    @property
+    def dense(self) -> bool:
+        """All positions are stored, so that they need no index."""
+        return self.layout.slots == self.layout.block
+
     def passes(self) -> Iterator[tuple[Integers, Integers]]:
         """(what must come out int64[lanes, units], banks int64[tiles, dsps, block, lanes]) of a token, or of two."""
         chain, (tokens, columns) = self.arch.chain, self.activations.shape
@@ -125,6 +130,9 @@ class ArrayJob:
             given = self.activations[first : first + together]
             codes[: len(given)] = given
             banks = fill_banks(codes, self.layout.slots, chain.dsps, chain.block)
+            if self.dense:  # each DSP meets its own input, in word 0
+                slot = np.arange(chain.dsps)
+                banks[:, :, 0] = banks[:, slot, slot % chain.block]
             found = self.accumulators[first : first + together]
             if self.layout.pairs:
                 yield found.reshape(-1, chain.lanes).T, banks
@@ -200,7 +208,7 @@ def _stimuli(layout: Chain, raw: NDArray[np.uint8], banks: Integers) -> ChainSti
     return ChainStimuli(
         weights=np.ascontiguousarray(weights[:, :, 0]),
         seconds=np.ascontiguousarray(weights[:, :, -1]),  # of no effect where there is but one
-        indices=indices.astype(np.int64),
+        indices=indices.astype(np.int64) * int(layout.slots < layout.block),  # dense: word 0
         tile_of_beat=np.repeat(np.arange(tiles), raw.shape[1]),
         banks=banks,
         vector=np.full(tiles, int(layout.pairs)),
@@ -211,11 +219,11 @@ def _stimuli(layout: Chain, raw: NDArray[np.uint8], banks: Integers) -> ChainSti
 def _fill(job: ArrayJob, bank: Integers) -> list[int]:
     """Activation beats of one tile's bank, int64[dsps, block, lanes]; segments of one block are written together."""
     chain, beat = job.arch.chain, BeatFormat.stream(job.arch.chain)
-    together, used = chain.fill_segments(job.layout.slots, -(-job.activations.shape[1] // chain.block))
+    words, together, used = chain.tile_fill(job.layout.slots, -(-job.activations.shape[1] // chain.block))
     above = chain.segment * chain.lanes * beat.activation_bits
     vector = int(job.layout.pairs) << (above + beat.index_pitch + chain.segments)
     mask, payloads = (1 << beat.activation_bits) - 1, []
-    for index in range(chain.block):
+    for index in range(words):
         for segment in range(0, used, together):
             values = bank[segment * chain.segment : (segment + 1) * chain.segment, index].reshape(-1)
             pairs = sum((int(value) & mask) << beat.activation_bits * place for place, value in enumerate(values))

@@ -129,13 +129,13 @@ def memory_beats(packed: PackedTensor, beat_bits: int) -> list[int]:
 def chain_payloads(packed: PackedTensor, arch: DequantizeArch) -> list[int]:
     """The beats of a tensor in the chain's layout, as `hw.dequantize.dequantizer.beats_layout` has them.
 
-    Beyond the input axis the packer leaves index 0 beside weight 0, the dequantizer what the slot's place implies.
+    Beyond the input axis the packer leaves index 0 beside weight 0, the dequantizer what the slot implies. Dense
+    slots have index 0, as `ChainArch.tile_fill` has it.
     """
     chain = arch.layout.chain
     slot = np.arange(arch.layout.used_dsps)
     in_block = slot % chain.slots
-    implied = {"all": in_block, "index": in_block // max(1, arch.layout.slots_per_m) * arch.m, "bitmap": 0 * slot}
-    place = implied[arch.positions]
+    place = in_block // max(1, arch.layout.slots_per_m) * arch.m if arch.positions == "index" else 0 * slot
     raw = packed.sections["beats"].reshape(-1, chain.beat_bytes)
     per_tile = len(raw) // chain.tiles(packed.spec.columns)
     payloads = []
@@ -144,6 +144,8 @@ def chain_payloads(packed: PackedTensor, arch: DequantizeArch) -> list[int]:
         column = number // per_tile * chain.tile_columns + slot // chain.slots * chain.block + place
         beyond = np.flatnonzero(column >= packed.spec.columns)
         indices[beyond] = place[beyond]
+        if arch.positions == "all":
+            indices[:] = 0
         fields = [(int(weight), 8) for weight in beat[: chain.beat_rows * chain.dsps]]
         fields += [(int(index), 4) for index in indices] + [(int((number + 1) % per_tile == 0), 1)]
         payload = low = 0

@@ -174,14 +174,17 @@ class ChainArch:
         """Activation beats that refill one bank of every DSP: a tile should last at least as many weight beats."""
         return self.segments * self.block
 
-    def fill_segments(self, slots: int, blocks: int) -> tuple[int, int]:
-        """Segments that hold the same activations, and are written together; segments that a tile fills.
+    def tile_fill(self, slots: int, blocks: int) -> tuple[int, int, int]:
+        """Words that a DSP's bank needs, segments that are written together, segments that a tile fills.
 
-        A tile of `blocks` blocks at `slots`:16, or as many as one beat covers, takes block * ceil(second / first)
-        activation beats.
+        A tile of `blocks` blocks at `slots`:16, or as many as one beat covers, takes words * ceil(third / second)
+        activation beats. A dense tile's DSP meets one input only, which lies in word 0 of its bank; else segments that
+        share a block hold the same words.
         """
-        together = slots // self.segment if slots % self.segment == 0 else 1
-        return together, -(-min(blocks, self.blocks_per_tile(slots)) * slots // self.segment)
+        filled = -(-min(blocks, self.blocks_per_tile(slots)) * slots // self.segment)
+        if slots == self.block:
+            return 1, 1, filled
+        return self.block, slots // self.segment if slots % self.segment == 0 else 1, filled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

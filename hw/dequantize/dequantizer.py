@@ -96,7 +96,7 @@ class Dequantizer(wiring.Component):
             fifo.push.eq(_delayed(m, valid, 1, "push", reset_less=False)),
         ]
 
-        # what the chain wants to see: unused DSPs at rest, dense positions in their place
+        # what the chain wants to see: unused DSPs at rest; a dense slot's activation is word 0 of its bank
         out = self.o.payload
         m.d.comb += [
             self.o.valid.eq(fifo.o.valid),
@@ -107,7 +107,7 @@ class Dequantizer(wiring.Component):
             for row in range(arch.rows):
                 word = fifo.o.payload.weights.word_select(slot * arch.rows + row, CHAIN_BITS)
                 m.d.comb += out.weights[slot][row].eq(word)
-            index = fifo.o.payload.indices.word_select(slot, _INDEX_BITS) if index_bits else slot % _BLOCK
+            index = fifo.o.payload.indices.word_select(slot, _INDEX_BITS) if index_bits else 0
             m.d.comb += out.indices[slot].eq(index)
         return m
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sparsefab.arch import AccumulatorArch, ArrayArch, ChainArch
@@ -41,7 +42,11 @@ def product(rows: int, dsps: int, slots: int, tokens: int, *, pairs: bool, group
     tile = dsps // slots * 16
     drawn = random_product(rows=rows, columns=3 * tile, slots=slots, tokens=tokens, dsps=dsps, pairs=pairs,
                            group_size=tile if group else None, seed=rows)  # fmt: skip
-    return replace(drawn, requantizer=replace(drawn.requantizer, zero_point=-7, code_max=90))
+    # a bias as large as the products, and shifts that leave codes of both in the middle of their range
+    bits = 22 if group else 15
+    shifts = (bits - 11 + np.arange(rows) % 3).astype(np.int32)
+    requantizer = replace(drawn.requantizer, shifts=shifts, zero_point=-7, code_max=90)
+    return replace(drawn, bias=drawn.bias >> (24 - bits), requantizer=requantizer)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +54,7 @@ def product(rows: int, dsps: int, slots: int, tokens: int, *, pairs: bool, group
     [
         ("icarus", 2, 8, 4, True, 6, 1),
         pytest.param("icarus", 2, 8, 8, False, 13, 3, marks=pytest.mark.slow),
+        pytest.param("icarus", 2, 16, 16, True, 9, 1, marks=pytest.mark.slow),
         pytest.param("verilator", 3, 16, 16, False, 41, 4, marks=pytest.mark.slow),
     ],
 )

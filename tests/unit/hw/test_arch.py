@@ -87,11 +87,18 @@ def test_accumulators_and_arrays() -> None:
 
 @pytest.mark.parametrize(
     ("dsps", "slots", "blocks", "expected"),
-    # dense: two segments hold one block; 4:16: a segment holds two; one block of a longer tile; 11:16: 5 blocks
-    [(64, 16, 99, (2, 8)), (64, 4, 99, (1, 8)), (64, 4, 3, (1, 2)), (64, 16, 1, (2, 2)), (64, 11, 99, (1, 7))],
+    # dense: a word for each DSP; 4:16: a segment holds two blocks; 8:16: one; 11:16: 5 blocks over 7 segments
+    [
+        (64, 16, 99, (1, 1, 8)),
+        (64, 16, 1, (1, 1, 2)),
+        (64, 4, 99, (16, 1, 8)),
+        (64, 4, 3, (16, 1, 2)),
+        (64, 8, 99, (16, 1, 8)),
+        (64, 11, 99, (16, 1, 7)),
+    ],
 )
-def test_segments_that_a_tile_fills(dsps: int, slots: int, blocks: int, expected: tuple[int, int]) -> None:
-    assert ChainArch(dsps=dsps).fill_segments(slots, blocks) == expected
+def test_what_a_tile_fills(dsps: int, slots: int, blocks: int, expected: tuple[int, int, int]) -> None:
+    assert ChainArch(dsps=dsps).tile_fill(slots, blocks) == expected
 
 
 @pytest.mark.parametrize(
