@@ -16,10 +16,11 @@ from sparsefab.hw.dequantize.dequantizer import Dequantizer
 from sparsefab.hw.emit import Block
 from sparsefab.hw.minifloat.dot import BlockDot, DotArch
 from sparsefab.hw.minifloat.mac import Mac, MacArch
+from sparsefab.hw.pack4 import NibbleArch, NibbleChain
 from sparsefab.hw.requantize import RequantizeArch, RequantizeUnit
 from sparsefab.registry import Registry
 
-__all__ = ["ACCUMULATE", "ARRAY", "BLOCKS", "CHAIN", "DEQUANTIZE", "MAC", "MX_DOT", "REQUANTIZE"]
+__all__ = ["ACCUMULATE", "ARRAY", "BLOCKS", "CHAIN", "DEQUANTIZE", "MAC", "MX_DOT", "PACK4", "REQUANTIZE"]
 
 # two lanes of 36 bits and 512 rows are one BRAM36
 _ARRAY: Final = ArrayArch(
@@ -34,7 +35,15 @@ CHAIN: Final = Block(
     default=ChainArch(dsps=64),
     component=SparseChain,
     axis=chain_axis_wrapper,
-    label=lambda arch: f"chain-{arch.dsps}",
+    label=lambda arch: f"chain-{arch.dsps}{'-ends' if arch.ends else ''}",
+)
+
+PACK4: Final = Block(
+    name="pack4",
+    description="outer products of two int4 rows and two int4 tokens, four products a DSP, summed down a cascade",
+    default=NibbleArch(),
+    component=NibbleChain,
+    label=lambda arch: f"pack4-{arch.dsps}",
 )
 
 REQUANTIZE: Final = Block(
@@ -91,6 +100,7 @@ MX_DOT: Final = Block(
 
 _ALL: Final = (
     CHAIN,
+    PACK4,
     ACCUMULATE,
     ARRAY,
     REQUANTIZE,

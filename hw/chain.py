@@ -6,6 +6,7 @@ from amaranth.lib.data import ArrayLayout, StructLayout
 from amaranth.lib.wiring import In, Out
 
 from sparsefab.arch import ChainArch
+from sparsefab.hw.ends import PartsTree
 from sparsefab.hw.fifo import CreditFifo
 from sparsefab.hw.modules import Inline, Placer
 from sparsefab.hw.pairing import ActivationPacker
@@ -19,10 +20,13 @@ def weights_layout(arch: ChainArch) -> StructLayout:
     """One weight beat: the packed bytes of `formats.Chain`, then `last` = end of the tile.
 
     With arch.matrix_vector the bytes of the layout with pairs, in every tile; lane 1's are ignored where tokens share.
+    With arch.ends, before `last`: a bit a group of two DSPs, a row starts there; at most one in a segment.
     """
     weights = ArrayLayout(signed(arch.weight_bits), arch.weight_rows)
     return StructLayout(
-        {"weights": ArrayLayout(weights, arch.dsps), "indices": ArrayLayout(arch.index_bits, arch.dsps), "last": 1}
+        {"weights": ArrayLayout(weights, arch.dsps), "indices": ArrayLayout(arch.index_bits, arch.dsps)}
+        | ({"starts": arch.dsps // arch.group} if arch.ends else {})
+        | {"last": 1}
     )
 
 
@@ -40,8 +44,14 @@ def acts_layout(arch: ChainArch) -> StructLayout:
 
 
 def sums_layout(arch: ChainArch) -> StructLayout:
-    """One result: a signed sum for each lane, and the weight beat's `last`."""
-    return StructLayout({"lanes": ArrayLayout(signed(arch.sum_bits), arch.lanes), "last": 1})
+    """One result: a signed sum for each lane, and the weight beat's `last`.
+
+    With arch.ends the parts of rows that share the beat, as `PartsTree` gives them.
+    """
+    lanes = ArrayLayout(signed(arch.sum_bits), arch.lanes)
+    if arch.ends:
+        return StructLayout({"parts": ArrayLayout(lanes, arch.parts), "used": arch.parts, "last": 1})
+    return StructLayout({"lanes": lanes, "last": 1})
 
 
 class SparseChain(wiring.Component):
@@ -85,7 +95,8 @@ class SparseChain(wiring.Component):
         m = Module()
         arch, weights, acts = self.arch, self.weights, self.acts
         m.submodules.fifo = fifo = CreditFifo(shape=sums_layout(arch), body=self.body, placer=self.placer)
-        m.submodules.reduce = reduce = ReduceTree(arch=arch)
+        reduce = PartsTree(arch=arch, body=self.body, placer=self.placer) if arch.ends else ReduceTree(arch=arch)
+        m.submodules.reduce = reduce
 
         # handshakes: ready comes from registers, what was accepted is acted on one cycle later
         beat, s0_beat, s0_last = Signal(name="beat"), Signal(name="s0_beat"), Signal(name="s0_last")
@@ -160,13 +171,22 @@ class SparseChain(wiring.Component):
             ]
             if arch.matrix_vector:
                 m.d.comb += segment.matrix.eq(matrix)
+            if isinstance(reduce, PartsTree):
+                m.d.comb += [
+                    segment.starts.eq(weights.payload.starts.word_select(s, arch.segment_groups)),
+                    reduce.heads[s].eq(segment.head),
+                    reduce.starting[s].eq(segment.starting),
+                ]
 
         # results: valid and last travel beside the data
         m.d.comb += [
             fifo.push.eq(_delay(m, beat, arch.latency_cycles, "valid")),
             fifo.data.last.eq(_delay(m, weights.payload.last, arch.latency_cycles, "last")),
-            Value.cast(fifo.data.lanes).eq(Value.cast(reduce.sums)),
         ]
+        if isinstance(reduce, PartsTree):
+            m.d.comb += [Value.cast(fifo.data.parts).eq(Value.cast(reduce.parts)), fifo.data.used.eq(reduce.used)]
+        else:
+            m.d.comb += Value.cast(fifo.data.lanes).eq(Value.cast(reduce.sums))
         wiring.connect(m, fifo.o, wiring.flipped(self.sums))
         return m
 

@@ -34,8 +34,10 @@ def chain_axis_wrapper(arch: ChainArch) -> str:
 
     Raises
     ------
-    ValueError                 If a sum is wider than 32 bits.
+    ValueError                 If a sum is wider than 32 bits, or rows end inside beats.
     """
+    if arch.ends:
+        raise ValueError("ends must be False for AXI4-Stream ports, not True: a beat of m_axis_sums is a sum a lane")
     if arch.sum_bits > _SUM_BITS:
         raise ValueError(f"sum_bits must be at most {_SUM_BITS} for AXI4-Stream ports, not {arch.sum_bits}")
     size = axis_bytes(arch)

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -61,14 +63,23 @@ class Proof:
         return self.proved or bool(self.counterexample)
 
 
-def prove(miter: wiring.Component, *, timeout_s: float = 120.0, fault: int | None = None) -> Proof:
+def prove(
+    miter: wiring.Component,
+    *,
+    timeout_s: float = 120.0,
+    fault: int | None = None,
+    cases: Mapping[str, Sequence[int]] | None = None,
+) -> Proof:
     """Decide whether `ok` is 1 for all values of a miter's inputs.
 
     Parameters
     ----------
     miter : wiring.Component   Has an output `ok` of one bit; every input is a free variable, `rst` is 0.
-    timeout_s : float          The solver gives up after that.
+    timeout_s : float          The solver gives up after that, in each case.
     fault : int | None         Seed of a fault injected into the submodule `dut`: one inverted bit of one cell.
+    cases : {input: values}    Decide one value (or combination) after the other: a solver does not know multiplication
+                               of two variables, by a constant it does. They should be all values of the input, for
+                               what is not listed is not decided.
 
     Raises
     ------
@@ -82,6 +93,10 @@ def prove(miter: wiring.Component, *, timeout_s: float = 120.0, fault: int | Non
     if "ok" not in ports:
         raise ValueError(f"miter {type(miter).__name__} needs an output ok, has {', '.join(ports)}")
     inputs = [name for name, member in ports.items() if member.flow == wiring.In]
+    settings = [
+        " ".join(f"-set {name} {value}" for name, value in zip(cases or {}, values, strict=True))
+        for values in product(*(cases or {}).values())
+    ]
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         design, registers, log, mutation = (
@@ -91,6 +106,7 @@ def prove(miter: wiring.Component, *, timeout_s: float = 120.0, fault: int | Non
         design.write_text(text)
         registers.write_text(_TRANSPARENT)
         fixed = "-set rst 0" if re.search(r"wire .*input \d+ +\\rst\s*$", text, re.MULTILINE) else ""
+        shown, limit = f"-show {','.join(inputs)}", f"-timeout {max(1, round(timeout_s))}"
         steps = [
             f"read_rtlil {design}",
             "hierarchy -top top",
@@ -104,8 +120,9 @@ def prove(miter: wiring.Component, *, timeout_s: float = 120.0, fault: int | Non
             "setattr -unset init w:*",  # a net that was a register
             "memory_map",
             "opt -full",
+            "opt_clean -purge",  # what only names keep alive
             "check -assert",  # a register that holds its value is a loop now
-            f"sat -prove ok 1 {fixed} -show {','.join(inputs)} -timeout {max(1, round(timeout_s))} top",
+            *(f"sat -verify -prove ok 1 {fixed} {case} {shown} {limit} top" for case in settings),
         ]
         child = subprocess.run(
             [sys.executable, "-c", _CHILD, str(log)],
@@ -115,8 +132,9 @@ def prove(miter: wiring.Component, *, timeout_s: float = 120.0, fault: int | Non
             check=False,
         )
         said = log.read_text() if log.exists() else ""
-        if child.returncode and "TIMEOUT" not in said:
+        if child.returncode and "TIMEOUT" not in said and "FAIL!" not in said:
             lines = said.strip().splitlines() or child.stderr.strip().splitlines()
             raise VerificationError(f"Yosys cannot prove the miter: {lines[-1] if lines else child.returncode}")
     found = {name: int(value) for name, value in _SHOWN.findall(said)} if "FAIL!" in said else {}
-    return Proof(proved="SUCCESS!" in said, counterexample=found, seconds=time.perf_counter() - start)
+    proved = said.count("SUCCESS!") == len(settings)
+    return Proof(proved=proved, counterexample=found, seconds=time.perf_counter() - start)

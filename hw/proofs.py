@@ -1,7 +1,5 @@
-"""Claims about blocks that `hw.formal` proves: each a miter of the design itself and its definition."""
+"""Claims about blocks that `hw.formal` proves, packing apart: each a miter of the design itself and its definition."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -12,43 +10,14 @@ from amaranth.lib.wiring import In, Out
 from sparsefab.formats import get_format
 from sparsefab.formats.floats import FloatFormat
 from sparsefab.formats.ints import IntFormat
+from sparsefab.hw.claim import Claim
 from sparsefab.hw.dequantize.decode import CodeDecoder
-from sparsefab.hw.formal import Proof, prove
 from sparsefab.hw.minifloat.proofs import MITERS
 from sparsefab.hw.modules import Inline
+from sparsefab.hw.packing_proofs import PACKING_CLAIMS
 from sparsefab.hw.requantize import CODE_BITS, MULTIPLIER_BITS, RequantizeAmount, RequantizeScale, RequantizeShift
 
-__all__ = ["CLAIMS", "Claim", "Verdict", "verify_claim"]
-
-_FAULTS: Final = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """What is claimed of a block; `miter` builds the comparison, with the design under test as its submodule `dut`."""
-
-    block: str
-    name: str
-    miter: Callable[[], wiring.Component]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """The proof of a claim, and how many of the faults injected into the design refute it.
-
-    A fault may be one that no input shows, in logic that this use of a primitive leaves idle.
-    """
-
-    proof: Proof
-    injected: int
-    caught: int
-
-
-def verify_claim(claim: Claim, *, timeout_s: float = 120.0) -> Verdict:
-    """Prove a claim, then refute it with each of a few faults injected."""
-    proof = prove(claim.miter(), timeout_s=timeout_s)
-    refuted = [bool(prove(claim.miter(), timeout_s=timeout_s, fault=seed).counterexample) for seed in range(_FAULTS)]
-    return Verdict(proof=proof, injected=_FAULTS, caught=sum(refuted))
+__all__ = ["CLAIMS"]
 
 
 class RequantizeShiftMiter(wiring.Component):
@@ -160,6 +129,7 @@ def _saturated(value: Value, bits: int) -> Value:
 
 
 CLAIMS: Final = (
+    *PACKING_CLAIMS,
     *(
         Claim(
             block="requantize",

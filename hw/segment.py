@@ -6,15 +6,15 @@ from amaranth.hdl import Cat, Const, Elaboratable, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from sparsefab.arch import LANE_BITS, LANE_OFFSET, ChainArch
+from sparsefab.arch import ChainArch
+from sparsefab.hw.ends import SegmentHead
 from sparsefab.hw.modules import Placer
-from sparsefab.hw.primitives.dsp48e2 import DSP48E2, OPMODE_CASCADE, OPMODE_FIRST_ROUNDED
-from sparsefab.hw.select import LutRam, choose
+from sparsefab.hw.select import LutRam
 from sparsefab.hw.skew import BeatSkew
+from sparsefab.hw.stages import later
+from sparsefab.hw.step import ChainStep, StepKind
 
 __all__ = ["ChainSegment"]
-
-_INMODE_ADD_D_AND_A = 0b00100  # multiply B2 with D + A2
 
 
 class ChainSegment(wiring.Component):
@@ -36,6 +36,8 @@ class ChainSegment(wiring.Component):
                                Which bank the weights and activations of the cycle before concern.
     matrix : In(1)             With arch.matrix_vector: the weights of the cycle before meet two tokens, not two rows
                                one token.
+    starts : In                With arch.ends, with the weights: a bit a group of two DSPs, a row starts there.
+    head, starting : Out       With arch.ends: as of `SegmentHead`; `total` is then from the start on.
     total : Out                Packed sum: upper lane from bit 18, signed; lower lane plus LANE_OFFSET below.
 
     Notes
@@ -59,6 +61,11 @@ class ChainSegment(wiring.Component):
                 "total": Out(arch.segment_bits),
             }
             | ({"matrix": In(1)} if arch.matrix_vector else {})
+            | (
+                {"starts": In(arch.segment_groups), "head": Out(arch.head_bits), "starting": Out(1)}
+                if arch.ends
+                else {}
+            )
         )
 
     def elaborate(self, platform: object) -> Elaboratable:
@@ -97,103 +104,51 @@ class ChainSegment(wiring.Component):
 
         bank: Value = self.read_bank
         matrix: Value = self.matrix if arch.matrix_vector else Const(1)
-        previous: Any = None
+        steps: list[Any] = []
         for d in range(arch.segment):
             if d:
-                bank = _delayed(m, bank, f"s{d}_bank")
-                matrix = _delayed(m, matrix, f"s{d}_matrix") if arch.matrix_vector else matrix
-            m.d.comb += getattr(banks, f"read_address{d}").eq(Cat(getattr(skew, f"index{d}"), bank))
-            word, weight = getattr(banks, f"read_data{d}"), getattr(skew, f"weight{d}")
-
+                bank = later(m, bank, "bank", 1, first=d)
+                matrix = later(m, matrix, "matrix", 1, first=d) if arch.matrix_vector else matrix
             # multiply and cascade: two products of one operand, added to the neighbour's
-            dsp: Any = self.placer.place(m, f"dsp{d}", "sparsefab_dsp48e2", self._make_dsp)
+            step = self._place_step(m, d)
+            m.d.comb += [
+                getattr(banks, f"read_address{d}").eq(Cat(getattr(skew, f"index{d}"), bank)),
+                step.weight.eq(getattr(skew, f"weight{d}")),
+                step.word.eq(getattr(banks, f"read_data{d}")),
+            ]
             if arch.matrix_vector:
-                self._either(m, d, dsp, weight, word, matrix)
-            else:
-                self._tokens(m, d, dsp, weight, word)
-            if previous is not None:
-                m.d.comb += dsp.PCIN.eq(previous.PCOUT)
-            previous = dsp
-        m.d.comb += self.total.eq(previous.P[: arch.segment_bits])
+                m.d.comb += step.matrix.eq(matrix)
+            if d:
+                m.d.comb += step.cascade_in.eq(steps[-1].cascade_out)
+            steps.append(step)
+        m.d.comb += self.total.eq(steps[-1].total[: arch.segment_bits])
+        if arch.ends:
+            self._cut(m, steps)
         return m
 
-    def _tokens(self, m: Module, d: int, dsp: Any, weight: Value, word: Value) -> None:
-        """Two tokens share the weight: the pre-adder packs their activations."""
-        lower, upper = (word.word_select(lane, self.arch.activation_bits).as_signed() for lane in range(2))
-        m.d.comb += [
-            dsp.A.eq(Cat(Const(0, LANE_BITS), upper).as_signed()),
-            dsp.D.eq(lower),
-            dsp.B.eq(weight.as_signed()),
-            dsp.INMODE.eq(_INMODE_ADD_D_AND_A),
-            dsp.OPMODE.eq(OPMODE_CASCADE if d else OPMODE_FIRST_ROUNDED),
-        ]
-
-    def _either(self, m: Module, d: int, dsp: Any, weight: Value, word: Value, matrix: Value) -> None:
-        """Two tokens share the weight or two rows the activation, beat by beat.
-
-        The pre-adder is the multiplexer of the pair: INMODE gates A or D. D takes the activation pair as the bank has
-        it, packed: (a1 << 18) + a0. A takes the weights side by side, which is (w1 + 1 << 18) + w0 where w0 is
-        negative; then W adds C = -a << 18, from the bank's upper half, to make up for it.
-        """
+    def _cut(self, m: Module, steps: list[Any]) -> None:
+        """Start rows anew inside the cascade, and keep what it held there."""
         arch = self.arch
-        lower, upper = word[: arch.activation_bits], word[arch.activation_bits :]
-        first, second = weight.word_select(0, arch.weight_bits), weight.word_select(1, arch.weight_bits)
-        width = max(arch.weight_bits, arch.activation_bits)
-        operand = choose(
-            m,
-            f"operand{d}_",
-            matrix,
-            _extended(first, width),
-            _extended(lower, width),
-            body=self.body,
-            placer=self.placer,
-        )
-        # C, and whether it counts, arrive with the product: two cycles after the operands
-        negative = Signal(name=f"s{d + 1}_negative", reset_less=True)
-        m.d.sync += negative.eq(first[-1] & ~matrix)
-        counts = _delayed(m, negative, f"s{d + 2}_counts")
-        correction = _delayed(m, _delayed(m, upper, f"s{d + 1}_upper"), f"s{d + 2}_upper")
-        always = Const(0b01_01, 4)  # the product
+        m.submodules.cut = head = SegmentHead(arch=arch, body=self.body, placer=self.placer)
         m.d.comb += [
-            dsp.A.eq(Cat(_extended(first, LANE_BITS), second).as_signed()),
-            dsp.D.eq(Cat(_extended(lower, LANE_BITS), upper).as_signed()),
-            dsp.B.eq(operand.as_signed()),
-            dsp.C.eq(Cat(Const(0, LANE_BITS), correction).as_signed()),
-            dsp.INMODE.eq(Cat(Const(0, 1), matrix, matrix, Const(0, 2))),
-            # W: C or 0, Z: the neighbour's sum; the first DSP has RND on W, so that C comes through Z
-            dsp.OPMODE.eq(
-                Cat(always, Const(0b001, 3), counts, counts) if d else Cat(always, counts, counts, Const(0b10_0, 3))
-            ),
+            head.starts.eq(self.starts),
+            self.head.eq(head.head),
+            self.starting.eq(head.starting),
+            steps[0].split.eq(later(m, self.starts[1:].any(), "split", 1)),
         ]
+        for g in range(1, arch.segment_groups):
+            first = g * arch.group
+            m.d.comb += [
+                steps[first].start.eq(later(m, self.starts[g], f"start{g}", first + 1, reset_less=False)),
+                getattr(head, f"prefix{g}").eq(steps[first - 1].total[: arch.head_bits]),
+            ]
 
-    def _make_dsp(self) -> DSP48E2:
-        """Every register on the way is used: A1/D, AD, M, P for the pair, B1, B2, M, P for what it meets, C, P."""
-        return DSP48E2(
-            body=self.body,
-            attributes={
-                "AREG": 1,
-                "ACASCREG": 1,
-                "BREG": 2,
-                "BCASCREG": 2,
-                "CREG": 1,
-                "DREG": 1,
-                "ADREG": 1,
-                "MREG": 1,
-                "PREG": 1,
-                "INMODEREG": 1,
-                "OPMODEREG": 1,
-                "AMULTSEL": "AD",
-                "RND": LANE_OFFSET,
-            },
+    def _place_step(self, m: Module, d: int) -> Any:
+        restarts = self.arch.ends and d % self.arch.group == 0
+        kind: StepKind = "first" if not d else "restart" if restarts else "next"
+        return self.placer.place(
+            m,
+            f"step{d}",
+            f"sparsefab_chain_{kind}",
+            lambda: ChainStep(arch=self.arch, kind=kind, body=self.body, placer=self.placer),
         )
-
-
-def _extended(value: Value, width: int) -> Value:
-    """Repeat the sign up to `width` bits."""
-    return Cat(value, value[-1].replicate(width - len(value)))
-
-
-def _delayed(m: Module, value: Value, name: str) -> Signal:
-    register = Signal(len(value), name=name, reset_less=True)
-    m.d.sync += register.eq(value)
-    return register

@@ -11,7 +11,7 @@ from sparsefab.hw.modules import Placer
 from sparsefab.hw.primitives.lut6_2 import LUT6_2
 from sparsefab.hw.primitives.lutram import RAM32M, RAM32M16
 
-__all__ = ["LutRam", "choose"]
+__all__ = ["LutRam", "choose", "extended"]
 
 _READER_BITS: Final = 2
 # inputs: I0, I1 the two choices of O5, I2, I3 those of O6, I4 picks, I5 = 1
@@ -111,3 +111,8 @@ def choose(m: Module, name: str, pick: Value, one: Value, zero: Value, *, body: 
         ]
         result += [lut.O5, lut.O6][: width - low]
     return Cat(result)
+
+
+def extended(value: Value, width: int) -> Value:
+    """Repeat the sign up to `width` bits."""
+    return Cat(value, value[-1].replicate(width - len(value)))

@@ -92,9 +92,9 @@ def synthesize(modules: Mapping[str, str], *, top: str = "top", shift_registers:
         _run_yosys(
             [
                 f"read_verilog -sv {source}",
+                f"hierarchy -top {top}",  # may read modules again, without attributes set before
                 # blocks are mapped one by one, so that a deep one does not excuse slow logic in another
                 *(f"setattr -mod -set keep_hierarchy 1 {blocks}" for blocks in (f"{top}.*", *_BLOCKS)),
-                f"hierarchy -top {top}",
                 "proc",
                 "flatten",
                 "opt_clean",

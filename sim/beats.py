@@ -34,7 +34,8 @@ class BeatFormat:
             activation_bits=arch.activation_bits,
             sum_bits=arch.sum_bits,
             index_pitch=arch.index_bits,
-            last_of_weights=arch.dsps * (arch.weight_rows * arch.weight_bits + arch.index_bits),
+            last_of_weights=arch.dsps * (arch.weight_rows * arch.weight_bits + arch.index_bits)
+            + (arch.dsps // arch.group if arch.ends else 0),
             last_of_acts=acts + arch.index_bits + arch.segments + int(arch.matrix_vector),
         )
 
@@ -53,11 +54,15 @@ class BeatFormat:
         )
 
     def weights(self, stimuli: ChainStimuli) -> list[int]:
-        """Weight beats: weights, indices, last; lane 1's weight beside lane 0's."""
+        """Weight beats: weights, indices, starts of rows, last; lane 1's weight beside lane 0's."""
         arch = self.arch
         rows = np.stack((stimuli.weights, stimuli.seconds)[: arch.weight_rows], axis=2).reshape(stimuli.beats, -1)
         above = arch.weight_rows * arch.dsps * self.weight_bits
-        fields = (_pack(rows, self.weight_bits), _pack(stimuli.indices, arch.index_bits), stimuli.last)
+        indices = _pack(stimuli.indices, arch.index_bits)
+        if stimuli.starts is not None:
+            starts = _pack(stimuli.starts, 1)
+            indices = [low | high << arch.dsps * arch.index_bits for low, high in zip(indices, starts, strict=True)]
+        fields = (_pack(rows, self.weight_bits), indices, stimuli.last)
         return [
             weights | indices << above | int(last) << self.last_of_weights
             for weights, indices, last in zip(*fields, strict=True)
@@ -81,9 +86,16 @@ class BeatFormat:
         return payloads
 
     def sums(self, stimuli: ChainStimuli) -> list[int]:
-        """The expected sums: lanes, last."""
-        top = self.arch.lanes * self.sum_bits
-        lanes = _pack(stimuli.expected(), self.sum_bits)
+        """The expected sums: lanes, last; with arch.ends the lanes of all parts, which are used, last."""
+        arch = self.arch
+        top = arch.parts * arch.lanes * self.sum_bits
+        if arch.ends:
+            sums, used = stimuli.expected_parts(arch.segment)
+            lanes = _pack(sums.reshape(stimuli.beats, -1), self.sum_bits)
+            lanes = [low | high << top for low, high in zip(lanes, _pack(used, 1), strict=True)]
+            top += arch.parts
+        else:
+            lanes = _pack(stimuli.expected(), self.sum_bits)
         return [lane | int(last) << top for lane, last in zip(lanes, stimuli.last, strict=True)]
 
 

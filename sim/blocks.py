@@ -12,6 +12,7 @@ from sparsefab.sim.beats import BeatFormat
 from sparsefab.sim.dequantize import dequantize_vectors
 from sparsefab.sim.dot import dot_stimuli
 from sparsefab.sim.mac import mac_stimuli
+from sparsefab.sim.pack4 import nibble_stimuli
 from sparsefab.sim.ports import has_port, port_bits
 from sparsefab.sim.products import Product, random_product
 from sparsefab.sim.requantize import requantize_vectors
@@ -95,6 +96,7 @@ def _products(arch: ArrayArch, seed: int) -> list[Product]:
 
 VECTORS: Final[dict[str, Callable[[Any, int], StreamVectors]]] = {
     "chain": lambda arch, seed: chain_vectors(arch, seed=seed),
+    "pack4": lambda arch, seed: StreamVectors.through(*nibble_stimuli(arch, beats=60, seed=seed)),
     "array": lambda arch, seed: array_streams(arch, *_products(arch, seed)),
     "accumulate": lambda arch, seed: accumulate_streams(arch, *_products(arch, seed)),
     "requantize": lambda arch, seed: requantize_vectors(arch, beats=200, seed=seed),

@@ -15,16 +15,19 @@ from sparsefab.arch import AccumulatorArch, ArrayArch, ChainArch
 from sparsefab.errors import MissingToolError
 from sparsefab.hw.axis import AXIS_TOP
 from sparsefab.hw.blocks import BLOCKS
+from sparsefab.hw.claim import Claim, verify_claim
 from sparsefab.hw.dequantize.arch import DequantizeArch
 from sparsefab.hw.minifloat.dot import DotArch
 from sparsefab.hw.minifloat.mac import MacArch
+from sparsefab.hw.pack4 import NibbleArch
 from sparsefab.hw.primitives import is_wrapper
-from sparsefab.hw.proofs import CLAIMS, Claim, verify_claim
+from sparsefab.hw.proofs import CLAIMS
 from sparsefab.sim.axis import verify_axis
 from sparsefab.sim.dequantize import verify_dequantize
 from sparsefab.sim.dot import verify_dot
 from sparsefab.sim.lint import lint
 from sparsefab.sim.mac import verify_mac
+from sparsefab.sim.pack4 import verify_pack4
 from sparsefab.sim.primitives import check_dsp48e2, check_dsp58
 from sparsefab.sim.products import random_product
 from sparsefab.sim.requantize import verify_requantize
@@ -227,6 +230,10 @@ def _dot(simulator: SimulatorName, arch: DotArch, build_dir: Path, seed: int) ->
     return Tally.of(verify_dot(arch, build_dir=build_dir, simulator=simulator, seed=seed, sums=60))
 
 
+def _pack4(simulator: SimulatorName, arch: NibbleArch, build_dir: Path, seed: int) -> Tally:
+    return Tally.of(verify_pack4(arch, build_dir=build_dir, simulator=simulator, seed=seed))
+
+
 def _dequantize(simulator: SimulatorName, arch: DequantizeArch, rows: int, build_dir: Path, seed: int) -> Tally:
     report = verify_dequantize(arch, build_dir=build_dir, simulator=simulator, seed=seed, rows=rows)
     return replace(Tally.of(report), coverage={f"{arch.format}, positions {arch.positions}": report.checks})
@@ -241,6 +248,7 @@ _DEQUANTIZERS: Final = (
 )
 _U8: Final = {"zero_point": 117, "code_min": 0, "code_max": 255}
 
+_ENDS: Final = ChainArch(dsps=24, ends=True)  # an odd number of segments
 _SPECIAL: Final = MacArch(a="e5m2i", b="e5m2i", result="e4m3fn")
 
 CHECKS: Final[dict[str, tuple[Check, ...]]] = {
@@ -251,6 +259,12 @@ CHECKS: Final[dict[str, tuple[Check, ...]]] = {
         Check(name="Icarus, AXI4-Stream", run=partial(_axis, "icarus", "chain", ChainArch(dsps=16))),
         Check(name="Verilator, AXI4-Stream", run=partial(_axis, "verilator", "chain", ChainArch(dsps=16))),
         Check(name="Icarus, 64 DSPs", run=partial(_chain, "icarus", ChainArch(dsps=64), 1_000)),
+        Check(name="Verilator, rows end in beats", run=partial(_chain, "verilator", _ENDS, 2_000)),
+        Check(name="Icarus, rows end in beats", run=partial(_chain, "icarus", _ENDS, 200)),
+    ),
+    "pack4": (
+        Check(name="Verilator, 16 DSPs", run=partial(_pack4, "verilator", NibbleArch())),
+        Check(name="Icarus, 5 DSPs", run=partial(_pack4, "icarus", NibbleArch(dsps=5))),
     ),
     "dequantize": (
         Check(name="Verilator, int4", run=partial(_dequantize, "verilator", DequantizeArch(), 400)),

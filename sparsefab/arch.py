@@ -33,6 +33,8 @@ class ChainArch:
     block : int                Inputs M that one activation bank holds.
     lanes : int                Products per DSP: tokens at a time, or rows at a time.
     matrix_vector : bool       Rows may share a DSP, tile by tile; without it only tokens do.
+    ends : bool                Rows may end inside a beat, at any group of two DSPs, at most one in a segment; if not, a
+                               row takes whole beats.
     banks : int                Activation banks: one is read while the other is written.
     weight_bits, activation_bits : int
                                Signed operands.
@@ -46,6 +48,7 @@ class ChainArch:
     block: int = 16
     lanes: int = 2
     matrix_vector: bool = True
+    ends: bool = False
     banks: int = 2
     weight_bits: int = 8
     activation_bits: int = 8
@@ -72,6 +75,8 @@ class ChainArch:
                 f"segment must be at most {self.segment_limit}, the products of s{self.weight_bits} x "
                 f"s{self.activation_bits} that {LANE_BITS} bits sum exactly, not {self.segment}"
             )
+        if self.ends and self.segment % self.group:
+            raise ValueError(f"segment must be a multiple of {self.group}, a group, where rows end, not {self.segment}")
         if self.dsps < 1 or self.dsps % self.segment:
             raise ValueError(f"dsps must be a positive multiple of segment = {self.segment}, not {self.dsps}")
         if self.latency_cycles + 4 > self.fifo_depth:
@@ -121,6 +126,28 @@ class ChainArch:
         """Bits of a segment's packed sum: the lower lane, and the upper lane's sum with its sign."""
         low, high = self.product_range
         return LANE_BITS + max((self.segment * high).bit_length(), (-self.segment * low - 1).bit_length()) + 1
+
+    @property
+    def group(self) -> int:
+        """DSPs of a group: where a row may end."""
+        return 2
+
+    @property
+    def segment_groups(self) -> int:
+        """Groups of a segment."""
+        return self.segment // self.group
+
+    @property
+    def head_bits(self) -> int:
+        """Bits of the packed sum below a row that starts inside a segment: all groups but one."""
+        low, high = self.product_range
+        dsps = self.segment - self.group
+        return LANE_BITS + max((dsps * high).bit_length(), (-dsps * low - 1).bit_length()) + 1
+
+    @property
+    def parts(self) -> int:
+        """Parts of rows in one beat: a start in each segment makes one more."""
+        return self.segments + 1 if self.ends else 1
 
     @property
     def weight_rows(self) -> int:
@@ -239,6 +266,8 @@ class ArrayArch:
     def __post_init__(self) -> None:
         if self.chains < 1:
             raise ValueError(f"chains must be at least 1, not {self.chains}")
+        if self.chain.ends:
+            raise ValueError("ends must be False, not True: the accumulators take one sum of a chain a beat")
 
     @property
     def dsps(self) -> int:

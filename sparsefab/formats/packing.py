@@ -15,6 +15,7 @@ from sparsefab.formats.layout import (
     BlockRows,
     Chain,
     ChainMemory,
+    ChainRows,
     Layout,
     Nibbles16,
     RowMajor,
@@ -36,6 +37,7 @@ from sparsefab.formats.packing_parts import (
     unpack_groups,
     unpack_multipliers,
 )
+from sparsefab.formats.packing_rows import read_chain_rows, write_chain_rows
 from sparsefab.formats.packing_storage import (
     read_block_rows,
     read_row_major,
@@ -119,6 +121,7 @@ _WRITERS: dict[type, Callable[[QuantTensor, Any], Sections]] = {
     VnniNM: write_vnni_nm,
     Nibbles16: write_nibbles16,
     Chain: write_chain,
+    ChainRows: write_chain_rows,
     ChainMemory: write_chain_memory,
 }
 _READERS: dict[type, Callable[[PackedTensor, Any, NDArray[np.int16] | None], Parts]] = {
@@ -130,5 +133,6 @@ _READERS: dict[type, Callable[[PackedTensor, Any, NDArray[np.int16] | None], Par
     VnniNM: read_vnni_nm,
     Nibbles16: read_nibbles16,
     Chain: read_chain,
+    ChainRows: read_chain_rows,
     ChainMemory: read_chain_memory,
 }

@@ -35,6 +35,43 @@ def test_random_beats_with_every_stall(simulator: SimulatorName, dsps: int, beat
     assert report.utilisation >= 0.99
 
 
+@pytest.mark.parametrize(
+    ("simulator", "dsps", "matrix_vector", "beats"),
+    [
+        ("verilator", 24, True, 300),
+        ("icarus", 8, False, 150),
+        pytest.param("icarus", 40, True, 150, marks=pytest.mark.slow),
+        pytest.param("verilator", 64, True, 2000, marks=pytest.mark.slow),
+    ],
+)
+def test_rows_that_end_in_beats(simulator: SimulatorName, dsps: int, matrix_vector: bool, beats: int) -> None:
+    _need(simulator)
+    arch = ChainArch(dsps=dsps, matrix_vector=matrix_vector, ends=True)
+    report = verify_chain(arch, build_dir=BUILD, simulator=simulator, seeds=(1,), beats=beats)
+    assert report.mismatches == 0, [run for run in report.runs if run.mismatches]
+    assert not report.missing
+    assert report.utilisation is not None
+    assert report.utilisation >= 0.99
+
+
+@pytest.mark.parametrize(
+    ("module", "right", "wrong"),
+    [
+        # the DSP that starts anew, what the first one adds to a sum that is cut, and the carry into the adders
+        ("sparsefab_chain_restart", "s0_goes_on <= \\$1", "s0_goes_on <= 1'h1"),
+        ("sparsefab_chain_first", "s1_split <= s0_split", "s1_split <= 1'h0"),
+        pytest.param("sparsefab_dsp48e2", f"48'h{LANE_OFFSET:012x}", "48'h000000000000", marks=pytest.mark.slow),
+    ],
+)
+def test_a_planted_bug_where_rows_end_is_caught(module: str, right: str, wrong: str) -> None:
+    _need("icarus")
+    arch = ChainArch(dsps=8, ends=True)
+    modules = chain_verilog(arch, primitives="behavioural")
+    assert right in modules[module]
+    modules[module] = modules[module].replace(right, wrong)
+    assert verify_chain(arch, build_dir=BUILD, simulator="icarus", beats=40, modules=modules).mismatches > 0
+
+
 def test_packed_weights() -> None:
     _need("icarus")
     random = np.random.default_rng(0)
@@ -66,7 +103,7 @@ def test_packed_weights() -> None:
         # the constant that keeps the lower lane from borrowing
         ("sparsefab_dsp48e2", f"48'h{LANE_OFFSET:012x}", "48'h000000000000"),
         # what makes up for a negative weight below another
-        ("sparsefab_chain_segment", "s3_counts <= s2_negative", "s3_counts <= 1'h0"),
+        ("sparsefab_chain_next", "s1_counts <= s0_counts", "s1_counts <= 1'h0"),
         # the multiplexer of the second operand: the upper of its two bits picks the wrong way round
         pytest.param("sparsefab_lut6_2", "64'hff00f0f0ccccaaaa", "64'hf0f0ff00ccccaaaa", marks=pytest.mark.slow),
         # the delay of a late DSP's weights

@@ -19,6 +19,7 @@ from sparsefab.formats import (
     BlockRows,
     Chain,
     ChainMemory,
+    ChainRows,
     Dense,
     IntFormat,
     Nibbles16,
@@ -135,6 +136,7 @@ def layouts_of(tensor: QuantTensor) -> list:
         layouts.append(BlockRows())
     centred = tensor.centred()
     if centred.min() >= -128 and centred.max() <= 127:
+        layouts += [ChainRows(dsps=16), ChainRows(dsps=32, blocks=2)]
         layouts += [Chain(dsps=32), Chain(dsps=40), Chain(dsps=40, pairs=True)]
         if isinstance(tensor.pattern, NM) and tensor.pattern.m == 16 and tensor.pattern.rows == 2:
             layouts.append(Chain(dsps=40, slots=tensor.pattern.n, pairs=True))
@@ -171,7 +173,7 @@ def check_round_trip(tensor: QuantTensor) -> None:
         np.testing.assert_array_equal(back.integers(), tensor.integers(), err_msg=layout.name)
         np.testing.assert_array_equal(back.dequantize(), tensor.dequantize())
         np.testing.assert_array_equal(back.shifts, tensor.shifts)
-        if not isinstance(layout, Vnni4x1):
+        if not isinstance(layout, Vnni4x1 | ChainRows):
             sizes = {name: part.nbytes for name, part in packed.sections.items()}
             assert sizes == layout.section_bytes(tensor.spec), layout.name
         assert packed.nbytes == sum(part.nbytes for part in packed.sections.values())

@@ -7,6 +7,7 @@ import pytest
 
 from sparsefab.arch import LANE_BITS, LANE_OFFSET, AcceleratorArch, AccumulatorArch, ArrayArch, ChainArch
 from sparsefab.config import dumps, loads
+from sparsefab.hw.chain_axis import chain_axis_wrapper
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ from sparsefab.config import dumps, loads
         ({"dsps": 200, "segment": 100}, "segment must be 1 to 96, the DSPs of a column inside one SLR"),
         ({"dsps": 64, "accumulator_bits": 21}, "accumulator_bits must be 22 to 48"),
         ({"dsps": 64, "weight_bits": 9}, "weight_bits must be 2 to 8, not 9"),
+        ({"dsps": 9, "segment": 3, "ends": True}, "segment must be a multiple of 2, a group, where rows end, not 3"),
         ({"dsps": 64, "block": 8}, "block must be 16"),
     ],
 )
@@ -83,6 +85,10 @@ def test_accumulators_and_arrays() -> None:
         AccumulatorArch(multiplier_bits=18)
     with pytest.raises(ValueError, match="chains must be at least 1"):
         ArrayArch(chains=0, chain=chain)
+    with pytest.raises(ValueError, match="ends must be False"):
+        ArrayArch(chains=1, chain=ChainArch(dsps=64, ends=True))
+    with pytest.raises(ValueError, match="ends must be False for AXI4-Stream"):
+        chain_axis_wrapper(ChainArch(dsps=64, ends=True))
 
 
 @pytest.mark.parametrize(

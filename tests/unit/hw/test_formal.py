@@ -1,13 +1,16 @@
 """The SAT helper on claims whose truth is known; the claims about blocks: proved, and refuted by injected faults."""
 
 import pytest
-from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from sparsefab.errors import VerificationError
+from sparsefab.hw.claim import Claim, verify_claim
 from sparsefab.hw.formal import prove
-from sparsefab.hw.proofs import CLAIMS, Claim, verify_claim
+from sparsefab.hw.packing_proofs import FirstMiter, LanesMiter, NextMiter, NibbleLanesMiter, NibbleStepMiter
+from sparsefab.hw.pairing import ActivationPacker
+from sparsefab.hw.proofs import CLAIMS
 
 pytest.importorskip("pyosys")
 
@@ -61,12 +64,26 @@ def test_a_miter_needs_ok() -> None:
         prove(wiring.Component({"x": In(1)}))
 
 
+def test_cases_are_decided_one_by_one() -> None:
+    assert prove(_Square(), cases={"x": range(8)}).proved
+    assert prove(_Square(wrong=37), cases={"x[5:3]": (0, 1, 2, 3)}).proved
+    assert prove(_Square(wrong=37), cases={"x[5:3]": range(8)}).counterexample == {"x": 37}
+
+
 # wide tables: seconds each on an idle core
 SLOW = ("multiply e4m3", "multiply e5m2", "round to e4m3", "round to e5m2", "round to int8", "cut to")
 
 
 @pytest.mark.parametrize(
     "claim",
+    [
+        pytest.param(
+            claim,
+            id=f"{claim.block}: {claim.name}",
+            marks=[pytest.mark.slow] if claim.block in ("chain", "pack4") else [],
+        )
+        for claim in CLAIMS
+    ],
     [pytest.param(c, marks=pytest.mark.slow) if c.name.startswith(SLOW) else c for c in CLAIMS],
     ids=lambda claim: f"{claim.block}: {claim.name}",
 )
@@ -74,3 +91,44 @@ def test_claims_and_injected_faults(claim: Claim) -> None:
     outcome = verify_claim(claim)
     assert outcome.proof.proved, outcome.proof
     assert outcome.caught > outcome.injected // 2
+
+
+def test_one_product_more_overflows_a_lane() -> None:
+    """The limits are tight: the computed number is proved, one more refuted."""
+    assert prove(LanesMiter(products=8)).proved
+    assert prove(LanesMiter(products=9)).counterexample
+    assert prove(NibbleLanesMiter(products=16)).proved
+    assert prove(NibbleLanesMiter(products=17)).counterexample
+
+
+def test_a_wrong_offset_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = {"shared": (0x80, 0x35)}
+    assert prove(FirstMiter(mode="vector, w0 < 0"), cases=cases).proved
+    monkeypatch.setattr("sparsefab.hw.step.LANE_OFFSET", 1 << 17)
+    assert prove(FirstMiter(mode="vector, w0 < 0"), cases=cases).counterexample
+    assert prove(NextMiter(mode="matrix")).counterexample
+
+
+def test_a_dropped_borrow_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Activation pairs without the 1 that a negative lower one borrows; a negative w0 without its correction."""
+    cases = {"shared": (3,)}
+    assert prove(FirstMiter(mode="matrix"), cases=cases).proved
+    assert prove(FirstMiter(mode="vector, w0 < 0"), cases=cases).proved
+    monkeypatch.setattr("sparsefab.hw.step.later", lambda m, value, name, cycles: Const(0, len(value)))
+    assert prove(FirstMiter(mode="vector, w0 < 0"), cases=cases).counterexample
+    monkeypatch.setattr(ActivationPacker, "elaborate", _pack_without_borrow)
+    assert prove(FirstMiter(mode="matrix"), cases=cases).counterexample
+
+
+def _pack_without_borrow(packer: ActivationPacker, platform: object) -> Elaboratable:
+    m = Module()
+    pair = Value.cast(packer.pairs[0])
+    m.d.comb += packer.words[0].eq(Cat(pair, pair[-1]))
+    return m
+
+
+def test_a_dropped_borrow_of_int4_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = {"a0": (5, 9)}
+    assert prove(NibbleStepMiter(first=True), cases=cases).proved
+    monkeypatch.setattr("sparsefab.hw.pack4.LANE_OFFSETS", 0)
+    assert prove(NibbleStepMiter(first=True), cases=cases).counterexample

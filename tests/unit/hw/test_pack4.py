@@ -1,15 +1,13 @@
-"""Four int4 products in a DSP: all operands, the limit of a lane's sum, and the cascade in Amaranth's simulator."""
+"""Four int4 products in a DSP: all operands, the limit of a lane's sum, resources."""
 
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
 
-from sparsefab.hw.modules import Library, to_verilog
-from sparsefab.hw.pack4 import LANE_BITS, SUM_LIMIT, NibbleSegment
+from sparsefab.hw.pack4 import LANE_BITS, SUM_LIMIT, NibbleArch, nibble_verilog
 from sparsefab.hw.synthesize import synthesize
+from sparsefab.sim.pack4 import nibble_stimuli
 
 _OFFSET = (1 << LANE_BITS - 1) - 1
 _S4 = np.arange(-8, 8)
@@ -47,50 +45,21 @@ def test_sum_limit_is_tight() -> None:
     assert not exact(SUM_LIMIT + 1)
 
 
-@pytest.mark.parametrize("dsps", [1, 3, SUM_LIMIT])
-def test_cascade(dsps: int) -> None:
-    segment = NibbleSegment(dsps=dsps)
-    random = np.random.default_rng(dsps)
-    beats = 40
-    weights, activations = (random.integers(-8, 8, (beats, dsps, 2)) for _ in range(2))
-    weights[0], activations[0] = -8, -8
-    weights[1], activations[1] = -8, 7
-    want = np.einsum("bdi,bdj->bij", weights, activations).reshape(beats, 4)
-    latency = dsps - 1 + 5
-    got: list[list[int]] = []
-
-    async def bench(context: Any) -> None:
-        for cycle in range(beats + latency + 1):
-            for d in range(dsps):
-                beat = cycle - d
-                if 0 <= beat < beats:
-                    for name, values in (("weights", weights), ("activations", activations)):
-                        lower, upper = values[beat, d].tolist()
-                        context.set(getattr(segment, f"{name}{d}"), lower & 15 | (upper & 15) << 4)
-            if cycle >= latency:
-                bits = context.get(segment.sums)
-                half = 1 << segment.sum_bits - 1
-                words = [bits >> lane * segment.sum_bits & 2 * half - 1 for lane in range(4)]
-                got.append([(word ^ half) - half for word in words])
-            await context.tick()
-
-    simulator = Simulator(segment)
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(bench)
-    simulator.run()
-    assert got[:beats] == want.tolist()
+def test_stimuli_fill_every_lane() -> None:
+    arch = NibbleArch()
+    _, words = nibble_stimuli(arch, beats=3, seed=0)
+    lanes = [[word >> arch.sum_bits * lane & (1 << arch.sum_bits) - 1 for lane in range(4)] for word in words[:2]]
+    assert lanes == [[16 * 64] * 4, [(1 << arch.sum_bits) - 16 * 56] * 4]
 
 
 def test_resources() -> None:
     pytest.importorskip("pyosys")
-    library = Library()
-    top = to_verilog(NibbleSegment(dsps=8, body="vendor", placer=library), "top")
-    resources = synthesize({"top": top} | library.verilog())
-    assert resources.dsp == 8
-    assert resources.lut_per_dsp <= 5
+    resources = synthesize(nibble_verilog(NibbleArch()))
+    assert resources.dsp == 16
+    assert resources.lut_per_dsp <= 15  # skew and output FIFO included
     assert resources.depth.fast, resources.depth
 
 
 def test_refuses_more_than_a_lane_holds() -> None:
     with pytest.raises(ValueError, match="dsps must be 1 to 16, the products that 11 bits sum exactly, not 17"):
-        NibbleSegment(dsps=17)
+        NibbleArch(dsps=17)

@@ -19,6 +19,13 @@ def test_small_chain_stays_below_thirty_luts_a_dsp() -> None:
 
 
 @pytest.mark.slow
+def test_rows_that_end_in_beats_cost_less_than_twenty_luts_a_dsp() -> None:
+    plain, ends = (synthesize(chain_verilog(ChainArch(dsps=64, ends=ends))) for ends in (False, True))
+    assert ends.lut_per_dsp - plain.lut_per_dsp <= 20
+    assert ends.depth.fast, ends.depth
+
+
+@pytest.mark.slow
 def test_chain_of_64() -> None:
     resources = synthesize(chain_verilog(ChainArch(dsps=64)))
     assert resources.dsp == 64

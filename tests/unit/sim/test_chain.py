@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsefab.arch import ChainArch
-from sparsefab.formats import NM, Chain, Dense, IntFormat, QuantTensor, pack
-from sparsefab.sim.reference.chain import accumulate_tiles, beat_sums, fill_banks
+from sparsefab.formats import NM, Chain, ChainRows, Dense, IntFormat, QuantTensor, Unstructured, pack
+from sparsefab.sim.reference.chain import accumulate_parts, accumulate_tiles, beat_sums, fill_banks
 from sparsefab.sim.stimuli import chain_kinds, packed_stimuli, random_stimuli, steady_stimuli
 
 
@@ -43,6 +43,42 @@ def test_beat_sums_in_python_integers() -> None:
     assert stimuli.expected().tolist() == want
 
 
+def _joined_by(segments: int, left: int, right: int) -> int:
+    """The first segment of the right half of the join that brings two segments together, pairwise level by level."""
+    spans = [range(s, s + 1) for s in range(segments)]
+    while True:
+        pairs = [spans[k : k + 2] for k in range(0, len(spans), 2)]
+        for pair in pairs:
+            if len(pair) == 2 and left in pair[0] and right in pair[1]:
+                return pair[1].start
+        spans = [range(pair[0].start, pair[-1].stop) for pair in pairs]
+
+
+@pytest.mark.parametrize("segments", [1, 2, 3, 5, 8, 12])
+def test_parts_of_beats_in_python_integers(segments: int) -> None:
+    arch = ChainArch(dsps=8 * segments, ends=True)
+    stimuli = random_stimuli(arch, beats=60, slots=(0, 1, 16), seed=segments)
+    sums, used = stimuli.expected_parts(arch.segment)
+    assert stimuli.starts is not None
+    for beat, tile in enumerate(stimuli.tile_of_beat):
+        words = [stimuli.banks[tile, d, i].tolist() for d, i in enumerate(stimuli.indices[beat])]
+        first, second = stimuli.weights[beat].tolist(), stimuli.seconds[beat].tolist()
+        cuts = [2 * int(g) for g in np.flatnonzero(stimuli.starts[beat])]
+        assert len({d // 8 for d in cuts}) == len(cuts)
+        want = np.zeros((segments + 1, 2), np.int64)
+        for k, (low, high) in enumerate(zip([0, *cuts], [*cuts, arch.dsps], strict=True)):
+            part = segments if k == len(cuts) else 0 if k == 0 else _joined_by(segments, low // 8, high // 8)
+            want[part, 0] = sum(first[d] * words[d][0] for d in range(low, high))
+            operands = [
+                (second[d], words[d][0]) if stimuli.vector[tile] else (first[d], words[d][1]) for d in range(low, high)
+            ]
+            want[part, 1] = sum(w * a for w, a in operands)
+            assert used[beat, part]
+        assert sums[beat].tolist() == want.tolist()
+        assert used[beat].sum() == len(cuts) + 1
+        assert np.flatnonzero(used[beat]).tolist() == sorted(np.flatnonzero(used[beat]))
+
+
 @settings(max_examples=20, deadline=None)
 @given(slots=st.sampled_from([1, 2, 3, 4, 8, 16]), blocks=st.integers(1, 9), seed=st.integers(0, 1000))
 def test_packed_beats_give_the_matrix_product(slots: int, blocks: int, seed: int) -> None:
@@ -55,6 +91,45 @@ def test_packed_beats_give_the_matrix_product(slots: int, blocks: int, seed: int
     got = np.concatenate([accumulate_tiles(np.ascontiguousarray(sums), 5) for sums in passes])
     np.testing.assert_array_equal(got[:3], codes @ tensor.centred().astype(np.int64).T)
     np.testing.assert_array_equal(got[3], 0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(density=st.sampled_from([0.0, 0.1, 0.3, 0.7, 1.0]), blocks=st.sampled_from([1, 2, 4]), seed=st.integers(0, 1000))
+def test_rows_of_any_length_give_the_matrix_product(density: float, blocks: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    mask = random.random((9, 70)) < density
+    tensor = replace(
+        _tensor(9, 80, 16, random),
+        codes=(random.integers(-128, 128, mask.shape) * mask).astype(np.int16),
+        group_size=70,
+        mask=mask,
+        pattern=Unstructured(),
+    )
+    codes = random.integers(-128, 128, (3, 70))
+    packed = pack(tensor, ChainRows(dsps=16, blocks=blocks))
+    stimuli = packed_stimuli(ChainArch(dsps=16, ends=True), packed, codes)
+    sums, used = stimuli.expected_parts(8)
+    half = stimuli.beats // 2  # two passes
+    got = [
+        accumulate_parts(sums[part], used[part], stimuli.tile_of_beat[part], 9)
+        for part in (slice(half), slice(half, None))
+    ]
+    np.testing.assert_array_equal(np.concatenate(got)[:3], codes @ tensor.centred().astype(np.int64).T)
+    with pytest.raises(ValueError, match="ends must be true and segment 8"):
+        packed_stimuli(ChainArch(dsps=16), packed, codes)
+
+
+def test_rows_back_to_back_take_fewer_beats() -> None:
+    """At 30 % unstructured density less than half the beats of rows that must be ready for 16 of 16."""
+    random = np.random.default_rng(0)
+    mask = random.random((64, 512)) < 0.3
+    tensor = replace(_tensor(64, 512, 16, random), mask=mask, pattern=Unstructured())
+    tensor = replace(tensor, codes=(tensor.codes * mask).astype(np.int16))
+    whole, rows = (
+        len(pack(tensor, layout).sections["beats"]) // layout.beat_bytes
+        for layout in (Chain(dsps=64), ChainRows(dsps=64, blocks=2))
+    )
+    assert rows < 0.5 * whole
 
 
 @settings(max_examples=20, deadline=None)

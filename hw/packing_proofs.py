@@ -1,0 +1,254 @@
+"""Proofs that two int8, or four int4, products in a DSP are exact, for every operand and every length allowed.
+
+By induction down a cascade:
+
+    first     the first DSP gives offset + (upper product << 18) + lower product, for all operands
+    next      any other DSP adds what the first one would have: cascade + first - offset, for all operands and every
+              48-bit cascade value; in two steps where the correction C is a term of its own
+    restart   a DSP where a row may start adds to the cascade as any other, or starts as the first one
+    lanes     (upper sum << 18) + lower sum + offset comes apart into both sums, for all sums that `segment` products
+              can have; one product more refutes it
+
+so after n DSPs the cascade holds the sums of n products in each lane, and the tree gives them back. Nothing is assumed
+about the multiplier: `first` multiplies 8 by 8 bits with the DSP's 27 x 18 on one side and apart on the other, the
+shared operand fixed case by case. In `next` both sides have the same multiplier, which is merged. In vector
+mode the sign of the first weight, which steers OPMODE, is fixed, too, a claim for each.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Final, Literal
+
+from amaranth.hdl import C, Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from sparsefab.arch import LANE_BITS, LANE_OFFSET, ChainArch
+from sparsefab.hw.claim import Claim
+from sparsefab.hw.modules import Inline
+from sparsefab.hw.pack4 import LANE_BITS as NIBBLE_LANE_BITS
+from sparsefab.hw.pack4 import LANE_OFFSETS, SUM_LIMIT, NibbleArch, NibbleLanes, NibbleStep
+from sparsefab.hw.pairing import ActivationPacker
+from sparsefab.hw.reduce import ReduceTree
+from sparsefab.hw.step import ChainStep, StepKind
+
+__all__ = ["PACKING_CLAIMS", "FirstMiter", "LanesMiter", "NibbleLanesMiter", "NibbleStepMiter"]
+
+StepMode = Literal["tokens only", "matrix", "vector, w0 >= 0", "vector, w0 < 0"]
+_KINDS: Final[tuple[StepKind, ...]] = ("first", "next")
+_MODES: Final[tuple[StepMode, ...]] = ("tokens only", "matrix", "vector, w0 >= 0", "vector, w0 < 0")
+
+
+class _OperandMiter(wiring.Component):
+    """Inputs: the operand that both products share, the pair that it meets, and what comes down the cascade."""
+
+    def __init__(self, *, mode: StepMode) -> None:
+        self.mode = mode
+        super().__init__(
+            {"shared": In(signed(8)), "lower": In(signed(8)), "upper": In(signed(8)), "cascade": In(48), "ok": Out(1)}
+        )
+
+    @property
+    def first_of_pair(self) -> Value:
+        """The lower operand; its sign, where it steers OPMODE, is the mode's."""
+        if not self.mode.startswith("vector"):
+            return self.lower
+        return Cat(self.lower[:-1], C(self.mode == "vector, w0 < 0", 1)).as_signed()
+
+    def path(self, m: Module, name: str, kind: StepKind, *, corrected: bool = True, start: bool = False) -> Value:
+        """Place a DSP with what leads to it; return its sum."""
+        path = _StepPath(kind=kind, mode=self.mode, corrected=corrected, start=start)
+        m.submodules[name] = path
+        pair = Cat(self.first_of_pair, self.upper)
+        m.d.comb += [path.shared.eq(self.shared), path.pair.eq(pair), path.cascade.eq(self.cascade)]
+        return path.total
+
+
+class FirstMiter(_OperandMiter):
+    """The first DSP gives offset + (upper product << 18) + lower product."""
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        products = (self.shared * self.upper << LANE_BITS) + self.shared * self.first_of_pair
+        m.d.comb += self.ok.eq(self.path(m, "dut", "first") == (products + LANE_OFFSET)[:48])
+        return m
+
+
+class NextMiter(_OperandMiter):
+    """Another DSP adds to the cascade what the first one adds to the offset; both without the correction C."""
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        total = self.path(m, "dut", "next", corrected=False)
+        first = self.path(m, "first", "first", corrected=False)
+        m.d.comb += self.ok.eq((total + LANE_OFFSET)[:48] == (self.cascade + first)[:48])
+        return m
+
+
+class CorrectionMiter(_OperandMiter):
+    """Where w0 is negative, C = -a << 18 is added."""
+
+    def __init__(self, *, kind: StepKind) -> None:
+        super().__init__(mode="vector, w0 < 0")
+        self.kind = kind
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        total, plain = (self.path(m, name, self.kind, corrected=name == "dut") for name in ("dut", "plain"))
+        m.d.comb += self.ok.eq(total == (plain - (self.shared << LANE_BITS))[:48])
+        return m
+
+
+class RestartMiter(_OperandMiter):
+    """Where a row starts the DSP starts as the first one, elsewhere it goes on; one that is split adds 1."""
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        equations = (
+            (self.path(m, "dut", "restart", start=True), self.path(m, "first", "first")),
+            (self.path(m, "goes_on", "restart"), self.path(m, "next", "next")),
+            (self.path(m, "split", "first", start=True), self.path(m, "whole", "first") + 1),
+        )
+        m.d.comb += self.ok.eq(Cat(total == expected[:48] for total, expected in equations).all())
+        return m
+
+
+class _StepPath(wiring.Component):
+    """From activations and weights as the streams have them to the DSP's sum; the bank is a wire.
+
+    Not `corrected`: what the bank holds for C, in vector mode, is replaced by 0. `start`: a row starts here, or in a
+    first DSP's segment.
+    """
+
+    def __init__(self, *, kind: StepKind, mode: StepMode, corrected: bool, start: bool) -> None:
+        self.kind, self.mode, self.corrected, self.start = kind, mode, corrected, start
+        super().__init__({"shared": In(8), "pair": In(16), "cascade": In(48), "total": Out(48)})
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        arch = ChainArch(dsps=2, segment=2, matrix_vector=self.mode != "tokens only", ends=True)
+        vector = self.mode.startswith("vector")
+        step = ChainStep(arch=arch, kind=self.kind, body="behavioural", placer=Inline())
+        m.submodules.step = step
+        pair, weight = (Cat(self.shared, C(0, 8)), self.pair) if vector else (self.pair, self.shared)
+        m.d.comb += [step.weight.eq(weight), self.total.eq(step.total)]
+        if arch.matrix_vector:
+            m.submodules.packer = packer = ActivationPacker(arch=arch)
+            word = Value.cast(packer.words[0])
+            m.d.comb += [
+                packer.vector.eq(vector),
+                Value.cast(packer.pairs[0]).eq(pair),
+                step.matrix.eq(not vector),
+                step.word.eq(Cat(word[:8], Mux(self.corrected or not vector, word[8:], 0))),
+            ]
+        else:
+            m.d.comb += step.word.eq(pair)
+        if self.kind != "first":
+            m.d.comb += step.cascade_in.eq(self.cascade)
+        if self.kind != "next":
+            m.d.comb += (step.split if self.kind == "first" else step.start).eq(self.start)
+        return m
+
+
+class LanesMiter(wiring.Component):
+    """Sums of so many products a lane come out of two segments' packed totals as they went in."""
+
+    def __init__(self, *, products: int) -> None:
+        self.products = products
+        super().__init__(
+            {f"{lane}{s}": In(signed(19)) for lane in ("lower", "upper") for s in range(2)} | {"ok": Out(1)}
+        )
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        arch = ChainArch(dsps=16)
+        m.submodules.dut = dut = ReduceTree(arch=arch)
+        low, high = (self.products * limit for limit in arch.product_range)
+        lower, upper = ([getattr(self, f"{lane}{s}") for s in range(2)] for lane in ("lower", "upper"))
+        possible = Cat((value >= low) & (value <= high) for value in (*lower, *upper)).all()
+        for s in range(2):
+            m.d.comb += dut.totals[s].eq((upper[s] << LANE_BITS) + lower[s] + LANE_OFFSET)
+        same = (dut.sums[0].as_signed() == lower[0] + lower[1]) & (dut.sums[1].as_signed() == upper[0] + upper[1])
+        m.d.comb += self.ok.eq(same | ~possible)
+        return m
+
+
+class NibbleStepMiter(wiring.Component):
+    """total = sum of w_i a_j << 11 (2 i + j), added to the offsets or to the cascade."""
+
+    def __init__(self, *, first: bool) -> None:
+        self.first = first
+        operands = dict.fromkeys(("w0", "w1", "a0", "a1"), In(signed(4)))
+        super().__init__(operands | {"cascade": In(48), "ok": Out(1)})
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        m.submodules.dut = dut = NibbleStep(first=self.first, body="behavioural", placer=Inline())
+        weights, activations = Cat(self.w0, self.w1), Cat(self.a0, self.a1)
+        m.d.comb += [dut.weights.eq(weights), dut.activations.eq(activations)]
+        expected = Signal(48)
+        if self.first:
+            products = [w * a for w in (self.w0, self.w1) for a in (self.a0, self.a1)]
+            shifted = [product << lane * NIBBLE_LANE_BITS for lane, product in enumerate(products)]
+            m.d.comb += expected.eq(sum(shifted, start=Const(LANE_OFFSETS, 48)))
+        else:
+            m.submodules.start = start = NibbleStep(first=True, body="behavioural", placer=Inline())
+            m.d.comb += [
+                dut.cascade_in.eq(self.cascade),
+                start.weights.eq(weights),
+                start.activations.eq(activations),
+                expected.eq(self.cascade + (start.total - LANE_OFFSETS)),
+            ]
+        m.d.comb += self.ok.eq(dut.total[:48] == expected)
+        return m
+
+
+class NibbleLanesMiter(wiring.Component):
+    """Four sums of so many products come out of the packed total as they went in."""
+
+    def __init__(self, *, products: int) -> None:
+        self.products = products
+        super().__init__({f"sum{lane}": In(signed(12)) for lane in range(4)} | {"ok": Out(1)})
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        m.submodules.dut = dut = NibbleLanes(arch=NibbleArch(dsps=SUM_LIMIT))
+        sums = [getattr(self, f"sum{lane}") for lane in range(4)]
+        low, high = -8 * 7 * self.products, 8 * 8 * self.products
+        packed = [value << lane * NIBBLE_LANE_BITS for lane, value in enumerate(sums)]
+        m.d.comb += dut.total.eq(sum(packed, start=Const(LANE_OFFSETS, 48)))
+        possible = Cat((value >= low) & (value <= high) for value in sums).all()
+        same = Cat(dut.sums[lane] == value for lane, value in enumerate(sums)).all()
+        m.d.comb += self.ok.eq(same | ~possible)
+        return m
+
+
+# a product by a constant is a sum of shifted operands, which the solver can compare
+_SHARED_CASES: Final[Mapping[str, range]] = {"shared": range(256)}
+_NIBBLE_CASES: Final[Mapping[str, range]] = {"a0": range(16)}
+
+PACKING_CLAIMS: Final = (
+    *(
+        Claim(
+            block="chain",
+            name=f"first DSP, {mode}",
+            miter=partial(FirstMiter, mode=mode),
+            cases=_SHARED_CASES,
+        )
+        for mode in _MODES
+    ),
+    *(Claim(block="chain", name=f"next DSP, {mode}", miter=partial(NextMiter, mode=mode)) for mode in _MODES),
+    *(
+        Claim(block="chain", name=f"correction of the {kind} DSP", miter=partial(CorrectionMiter, kind=kind))
+        for kind in _KINDS
+    ),
+    *(Claim(block="chain", name=f"restart, {mode}", miter=partial(RestartMiter, mode=mode)) for mode in _MODES),
+    Claim(block="chain", name="lanes of 8 products", miter=partial(LanesMiter, products=8)),
+    Claim(block="pack4", name="first DSP", miter=partial(NibbleStepMiter, first=True), cases=_NIBBLE_CASES),
+    Claim(block="pack4", name="next DSP", miter=partial(NibbleStepMiter, first=False)),
+    Claim(
+        block="pack4",
+        name=f"lanes of {SUM_LIMIT} products",
+        miter=partial(NibbleLanesMiter, products=SUM_LIMIT),
+    ),
+)
