@@ -9,10 +9,12 @@ By induction down a cascade:
     lanes     (upper sum << 18) + lower sum + offset comes apart into both sums, for all sums that `segment` products
               can have; one product more refutes it
 
-so after n DSPs the cascade holds the sums of n products in each lane, and the tree gives them back. Nothing is assumed
-about the multiplier: `first` multiplies 8 by 8 bits with the DSP's 27 x 18 on one side and apart on the other, the
-shared operand fixed case by case. In `next` both sides have the same multiplier, which is merged. In vector
-mode the sign of the first weight, which steers OPMODE, is fixed, too, a claim for each.
+so after n DSPs the cascade holds the sums of n products in each lane, and the tree gives them back. Of two rows
+`first` multiplies 8 by 8 bits with the DSP's 27 x 18 on one side and apart on the other, the shared operand fixed case
+by case. Of two tokens the solver cannot do that in reasonable time: it proves that the operand is (a1 << 18) + a0 and
+that P is offset + operand * weight, the multiplier being the same cell on both sides; that multiplication distributes
+is left to algebra. In `next` and `restart` both sides share the multiplier, too. In vector mode the sign of the first
+weight, which steers OPMODE, is fixed, a claim for each.
 """
 
 from collections.abc import Mapping
@@ -32,7 +34,15 @@ from sparsefab.hw.pairing import ActivationPacker
 from sparsefab.hw.reduce import ReduceTree
 from sparsefab.hw.step import ChainStep, StepKind
 
-__all__ = ["PACKING_CLAIMS", "FirstMiter", "LanesMiter", "NibbleLanesMiter", "NibbleStepMiter"]
+__all__ = [
+    "PACKING_CLAIMS",
+    "FirstMiter",
+    "LanesMiter",
+    "NibbleLanesMiter",
+    "NibbleStepMiter",
+    "PackerMiter",
+    "PairMiter",
+]
 
 StepMode = Literal["tokens only", "matrix", "vector, w0 >= 0", "vector, w0 < 0"]
 _KINDS: Final[tuple[StepKind, ...]] = ("first", "next")
@@ -70,7 +80,60 @@ class FirstMiter(_OperandMiter):
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         products = (self.shared * self.upper << LANE_BITS) + self.shared * self.first_of_pair
-        m.d.comb += self.ok.eq(self.path(m, "dut", "first") == (products + LANE_OFFSET)[:48])
+        expected = Signal(48)
+        m.d.comb += [expected.eq(products + LANE_OFFSET), self.ok.eq(self.path(m, "dut", "first") == expected)]
+        return m
+
+
+class PairMiter(wiring.Component):
+    """The first DSP gives offset + pair * weight where two tokens share it; the product is the same cell on both sides.
+
+    Inputs: the weight, and the bank's word: 8 bits of the lower activation, then what stands 18 bits above it.
+    """
+
+    def __init__(self, *, mode: StepMode) -> None:
+        self.mode = mode
+        self.arch = ChainArch(dsps=2, segment=2, matrix_vector=mode == "matrix", ends=True)
+        super().__init__({"weight": In(signed(8)), "word": In(self.arch.word_bits), "ok": Out(1)})
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        m.submodules.dut = dut = ChainStep(arch=self.arch, kind="first", body="behavioural", placer=Inline())
+        m.d.comb += [dut.weight.eq(self.weight), dut.word.eq(self.word)]
+        if self.arch.matrix_vector:
+            m.d.comb += dut.matrix.eq(1)
+        lower, upper = self.word[:8].as_signed(), self.word[8:].as_signed()
+        # written as the pre-adder has it: two operands of 27 bits, one of them 0 where the bank holds packed pairs
+        one, other, pair = Signal(27), Signal(27), Signal(signed(27))
+        factor, product, expected = Signal(signed(18)), Signal(signed(45)), Signal(48)
+        packed = self.mode == "matrix"
+        m.d.comb += [
+            one.eq(Cat(lower, lower[-1].replicate(10), upper) if packed else lower),
+            other.eq(0 if packed else Cat(C(0, LANE_BITS), upper).as_signed()),
+            pair.eq(one + other),
+            factor.eq(self.weight),
+            product.eq(pair * factor),
+            expected.eq(product + LANE_OFFSET),
+            self.ok.eq(dut.total == expected),
+        ]
+        return m
+
+
+class PackerMiter(wiring.Component):
+    """Two tokens: the bank's word is (a1 << 18) + a0; one token: a0, and -a0 above it."""
+
+    def __init__(self) -> None:
+        super().__init__({"a0": In(signed(8)), "a1": In(signed(8)), "vector": In(1), "ok": Out(1)})
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        m.submodules.dut = dut = ActivationPacker(arch=ChainArch(dsps=1, segment=1))
+        m.d.comb += [dut.vector.eq(self.vector), Value.cast(dut.pairs).eq(Cat(self.a0, self.a1))]
+        word = Value.cast(dut.words)
+        lower, upper = word[:8].as_signed(), word[8:].as_signed()
+        pair = (upper << LANE_BITS) + Cat(lower, lower[-1].replicate(10))
+        tokens = pair == (self.a1 << LANE_BITS) + self.a0
+        m.d.comb += self.ok.eq(Mux(self.vector, (lower == self.a0) & (upper == -self.a0), tokens))
         return m
 
 
@@ -235,8 +298,10 @@ PACKING_CLAIMS: Final = (
             miter=partial(FirstMiter, mode=mode),
             cases=_SHARED_CASES,
         )
-        for mode in _MODES
+        for mode in _MODES[2:]
     ),
+    *(Claim(block="chain", name=f"first DSP, {mode}", miter=partial(PairMiter, mode=mode)) for mode in _MODES[:2]),
+    Claim(block="chain", name="packed activations", miter=PackerMiter),
     *(Claim(block="chain", name=f"next DSP, {mode}", miter=partial(NextMiter, mode=mode)) for mode in _MODES),
     *(
         Claim(block="chain", name=f"correction of the {kind} DSP", miter=partial(CorrectionMiter, kind=kind))

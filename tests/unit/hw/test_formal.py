@@ -8,7 +8,14 @@ from amaranth.lib.wiring import In, Out
 from sparsefab.errors import VerificationError
 from sparsefab.hw.claim import Claim, verify_claim
 from sparsefab.hw.formal import prove
-from sparsefab.hw.packing_proofs import FirstMiter, LanesMiter, NextMiter, NibbleLanesMiter, NibbleStepMiter
+from sparsefab.hw.packing_proofs import (
+    FirstMiter,
+    LanesMiter,
+    NibbleLanesMiter,
+    NibbleStepMiter,
+    PackerMiter,
+    PairMiter,
+)
 from sparsefab.hw.pairing import ActivationPacker
 from sparsefab.hw.proofs import CLAIMS
 
@@ -80,7 +87,7 @@ SLOW = ("multiply e4m3", "multiply e5m2", "round to e4m3", "round to e5m2", "rou
         pytest.param(
             claim,
             id=f"{claim.block}: {claim.name}",
-            marks=[pytest.mark.slow] if claim.block in ("chain", "pack4") else [],
+            marks=[pytest.mark.slow] if claim.cases or claim.block == "chain" else [],
         )
         for claim in CLAIMS
     ],
@@ -106,18 +113,18 @@ def test_a_wrong_offset_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert prove(FirstMiter(mode="vector, w0 < 0"), cases=cases).proved
     monkeypatch.setattr("sparsefab.hw.step.LANE_OFFSET", 1 << 17)
     assert prove(FirstMiter(mode="vector, w0 < 0"), cases=cases).counterexample
-    assert prove(NextMiter(mode="matrix")).counterexample
+    assert prove(PairMiter(mode="matrix")).counterexample
 
 
 def test_a_dropped_borrow_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Activation pairs without the 1 that a negative lower one borrows; a negative w0 without its correction."""
     cases = {"shared": (3,)}
-    assert prove(FirstMiter(mode="matrix"), cases=cases).proved
+    assert prove(PackerMiter()).proved
     assert prove(FirstMiter(mode="vector, w0 < 0"), cases=cases).proved
     monkeypatch.setattr("sparsefab.hw.step.later", lambda m, value, name, cycles: Const(0, len(value)))
     assert prove(FirstMiter(mode="vector, w0 < 0"), cases=cases).counterexample
     monkeypatch.setattr(ActivationPacker, "elaborate", _pack_without_borrow)
-    assert prove(FirstMiter(mode="matrix"), cases=cases).counterexample
+    assert prove(PackerMiter()).counterexample
 
 
 def _pack_without_borrow(packer: ActivationPacker, platform: object) -> Elaboratable:
