@@ -84,14 +84,9 @@ SLOW = ("multiply e4m3", "multiply e5m2", "round to e4m3", "round to e5m2", "rou
 @pytest.mark.parametrize(
     "claim",
     [
-        pytest.param(
-            claim,
-            id=f"{claim.block}: {claim.name}",
-            marks=[pytest.mark.slow] if claim.cases or claim.block == "chain" else [],
-        )
-        for claim in CLAIMS
+        pytest.param(c, marks=pytest.mark.slow) if c.cases or c.block == "chain" or c.name.startswith(SLOW) else c
+        for c in CLAIMS
     ],
-    [pytest.param(c, marks=pytest.mark.slow) if c.name.startswith(SLOW) else c for c in CLAIMS],
     ids=lambda claim: f"{claim.block}: {claim.name}",
 )
 def test_claims_and_injected_faults(claim: Claim) -> None:
