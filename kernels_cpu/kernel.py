@@ -60,8 +60,11 @@ def _locked(path: Path) -> Iterator[None]:
 def kernel(function: Callable[..., Any], *, parallel: bool = False) -> Any:
     """Compile `function` as an entry point: no GIL, no bounds checks, no fast-math, cached on disk.
 
-    A kernel made by a factory function is told apart from its siblings by the names of what it closes over.
+    A kernel made by a factory function is told apart from its siblings by the names of what it closes over, in the
+    cache and in the linker's eyes. Numba tells functions of one name and type apart by their number in a process, and
+    one out of the cache keeps the number that it had in another: a kernel could run in its sibling's place.
     """
+    function.__qualname__ += "_" + hashlib.sha256(_identity(function).encode()).hexdigest()[:16]
     dispatcher = njit(parallel=parallel, **_FLAGS)(function)
     with contextlib.suppress(RuntimeError):  # no place that can be written: compile in every process
         dispatcher._cache = _SourceCache(function)

@@ -40,6 +40,58 @@ def test_kernels_are_cached_apart_and_by_the_sources(tmp_path):
     assert hits(tmp_path, "another edit") == "00"
 
 
+SIBLINGS = """
+import itertools, sys
+import numpy as np
+from numba.core.bytecode import FunctionIdentity
+from sparsefab.kernels_cpu.kernel import kernel
+
+def scaler(number):
+    def scale(x, depth):
+        for i in range(x.size):
+            x[i] = x[i] * number + i if i % 3 else x[i] - depth
+        for i in range(x.size - 1, 0, -1):
+            x[i] = (x[i] + x[i - 1] * number) % 1000003 if x[i] % 2 else x[i] // 2 + depth
+        for i in range(x.size):
+            for j in range(i):
+                x[i] = (x[i] ^ (x[j] * number)) % 1000003
+    return kernel(scale)
+
+def caller(number):
+    inner = scaler(number)
+    def call(x):
+        for depth in range(x.size):
+            inner(x[depth:], depth)
+    return inner, kernel(call)
+
+inner, outer = caller(3)
+if len(sys.argv) > 1:  # Numba's numbers of functions begin with 1: the caller's; its callee has 2
+    FunctionIdentity._unique_ids = itertools.count(2)
+    caller(5)[0](np.arange(8), 0)
+x = np.arange(8)
+outer(x)
+print(x.tolist(), sum(outer.stats.cache_hits.values()))
+"""
+
+
+def test_a_kernel_out_of_the_cache_is_not_taken_for_a_sibling(tmp_path):
+    """A cached kernel calls another; the next process compiles that one's sibling first, with its number in Numba."""
+    (tmp_path / "siblings.py").write_text(SIBLINGS)
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).resolve().parents[3]),
+        "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    command = [sys.executable, str(tmp_path / "siblings.py")]
+    first, second = (
+        subprocess.run(
+            command + more, env=environment, capture_output=True, text=True, check=True, timeout=120
+        ).stdout.split("]")
+        for more in ([], ["sibling first"])
+    )
+    assert (first[1].strip(), second[1].strip()) == ("0", "1")
+    assert first[0] == second[0]
+
+
 def test_processes_write_the_cache_one_after_the_other(tmp_path):
     """Numba picks a file's number, then writes it: two at once once gave one kernel the other's code."""
     fcntl = pytest.importorskip("fcntl")
