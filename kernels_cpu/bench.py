@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.formats.requantize import Requantizer
+from sparsefab.kernels_cpu.drawn import check_pattern, drawn_mask, drawn_weights
 from sparsefab.kernels_cpu.panels import interleaved, panels_of
 from sparsefab.kernels_cpu.peers import Peer, Problem, peers_of
 from sparsefab.kernels_cpu.probe import MachinePeaks, dot_chain, dot_peak, measure
-from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product
+from sparsefab.kernels_cpu.spmm import Codes, MaskedWeights, Product
 from sparsefab.kernels_cpu.threads import check_threads
 
 __all__ = ["BENCH_DENSITIES", "BENCH_SHAPES", "BenchRow", "BenchTable", "PeerTime", "bench", "geometric_mean"]
@@ -28,7 +29,12 @@ __all__ = ["BENCH_DENSITIES", "BENCH_SHAPES", "BenchRow", "BenchTable", "PeerTim
 # The layers of BERT-base and BERT-large: (rows, columns).
 BENCH_SHAPES = ((768, 768), (3072, 768), (768, 3072), (1024, 1024), (4096, 1024), (1024, 4096))
 BENCH_DENSITIES = (0.3, 0.2, 0.1)
-PATTERNS = ("4x1", "4x4", "dense")
+# The share of the dot products' peak that a kernel's instructions allow, by gathered inputs or not and width: 16 dot
+# products and 8 shuffles; 8 and 6; 4 and 5; of aligned ones, 4 dot products with 5 loads where there are 16 tokens.
+_ALLOWED = {
+    (False, 64): 16 / 24, (False, 32): 8 / 14, (False, 16): 4 / 9,
+    (True, 64): 1.0, (True, 16): 4 / 5,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +56,8 @@ class BenchRow:
     density : float              Of the stored blocks, as drawn.
     macs_per_s : float           Products with stored weights, those that fill up quads not counted.
     fraction_of_peak : float | None           Of the dot products that as many threads make; see `probe.dot_chain`.
+    fraction_of_bound : float | None          The same, of what the kernel's instructions allow of that peak; N:M makes
+                                 dense products, of which the stored ones are a part. None for single tokens.
     bytes_per_call : int         Weights, activations and results, each once.
     repack_s : float             Time to bring [tokens, columns] into panels, not part of `median_s`.
     """
@@ -63,6 +71,7 @@ class BenchRow:
     median_s: float
     macs_per_s: float
     fraction_of_peak: float | None
+    fraction_of_bound: float | None
     repack_s: float
     bytes_per_call: int
     peers: tuple[PeerTime, ...]
@@ -100,9 +109,9 @@ def bench(
     Parameters
     ----------
     shapes : sequence of (rows, columns)      Weight matrices.
-    densities : sequence of float             In (0, 1]; the pattern 'dense' takes only 1.
+    densities : sequence of float             In (0, 1]; dense and N:M have their own.
     tokens : sequence of int                  Columns of activations at once.
-    patterns : sequence of str                '4x1', '4x4' (aligned blocks) or 'dense'.
+    patterns : sequence of str                '4x1', '4x4' (aligned blocks), 'dense', or N:M as '2:4'.
     threads : int                             For every engine.
     peers : sequence of str                   Names in `peers.PEERS`.
     rounds : int                              Turns of each engine.
@@ -116,8 +125,7 @@ def bench(
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, not {rounds}")
     for pattern in patterns:
-        if pattern not in PATTERNS:
-            raise ValueError(f"pattern must be one of {', '.join(PATTERNS)}, not {pattern!r}")
+        check_pattern(pattern)
     for density in densities:
         if not 0 < density <= 1:
             raise ValueError(f"density must be above 0 and at most 1, not {density}")
@@ -129,7 +137,7 @@ def bench(
         for pattern in patterns
         for rows, columns in shapes
         for count in tokens
-        for density in ([1.0] if pattern == "dense" else densities)
+        for density in (densities if pattern in ("4x1", "4x4") else [1.0])
     ]
     result: list[BenchRow] = []
     absent: dict[str, str] = {}
@@ -154,10 +162,7 @@ class _Row:
         self, pattern: str, rows: int, columns: int, tokens: int, density: float, threads: int,
         random: np.random.Generator,
     ) -> None:  # fmt: skip
-        height = {"4x1": (4, 1), "4x4": (4, 4), "dense": (1, 1)}[pattern]
-        grid = (-(-rows // height[0]), -(-columns // height[1]))
-        kept = random.random(grid) < density if density < 1 else np.ones(grid, np.bool_)
-        mask = np.repeat(np.repeat(kept, height[0], axis=0), height[1], axis=1)[:rows, :columns]
+        mask = drawn_mask(pattern, rows, columns, density, random)
         # Normal weights whose greatest in a row is 127, as quantized layers have: without VNNI, pairs of great ones
         # take more quads.
         reals = random.normal(size=(rows, columns))
@@ -168,7 +173,7 @@ class _Row:
         self.pattern, self.threads = pattern, threads
         self.macs = int(mask.sum()) * tokens
         self.density = float(mask.mean())
-        weights = BlockWeights.from_columns(self.matrix) if pattern == "4x1" else BlockWeights.from_matrix(self.matrix)
+        weights = drawn_weights(pattern, self.matrix, mask)
         ratio = np.full(rows, 1 / (16 * max(1.0, float(np.abs(self.matrix).sum(axis=1, dtype=np.int64).max()))))
         epilogue = Codes(requantizer=Requantizer.of(ratio, 128, 0, 255), interleaved=pattern != "4x1")
         self.product = Product(weights, epilogue)
@@ -213,6 +218,9 @@ class _Row:
         fraction = None
         if chain is not None:
             fraction = float(np.median(self.macs / table[:, 0] * table[:, -1] / chain[1])) / self.threads
+        allowed = _ALLOWED.get((self.pattern != "4x1", self.width))
+        if isinstance(self.product.weights, MaskedWeights) and allowed is not None:
+            allowed *= self.density
         begin = time.thread_time_ns()
         self._packed()
         repack = (time.thread_time_ns() - begin) * 1e-9
@@ -227,6 +235,7 @@ class _Row:
             median_s=ours,
             macs_per_s=self.macs / ours,
             fraction_of_peak=fraction,
+            fraction_of_bound=None if fraction is None or allowed is None else fraction / allowed,
             repack_s=repack,
             bytes_per_call=weights.nbytes + self.panels.nbytes + self.call.out.nbytes,
             peers=tuple(

@@ -1,7 +1,7 @@
 """The linear layers of a decoder: layers that read the same codes in one product, for one token or a bucket of them.
 
-Weights with one scale a row run on the block kernels, with group scales on the 4-bit product; both take s8 codes with a
-scale a token and give float32.
+Weights with one scale a row run on the block kernels, with group scales on the product of 3, 4 or 8 bits; both take s8
+codes with a scale a token and give float32.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError, ModelError
-from sparsefab.formats import BlockFormat, IntFormat, Nibbles16, QuantTensor, pack
-from sparsefab.kernels_cpu.gemv import MatrixVector, NibbleWeights
+from sparsefab.formats import BlockFormat, IntFormat, Lanes16, QuantTensor, pack
+from sparsefab.kernels_cpu.gemv import LaneWeights, MatrixVector
 from sparsefab.kernels_cpu.panels import interleaved, panels_of, rows_of
 from sparsefab.kernels_cpu.runner import block_weights
 from sparsefab.kernels_cpu.spmm import Call, Product, Reals
@@ -52,17 +52,17 @@ class Linears:
         self.rows, self.columns = tensor.shape
         self._threads = threads
         self._blocks: Product | None = None
-        self._nibbles: MatrixVector | None = None
+        self._lanes: MatrixVector | None = None
         if tensor.group_multipliers is None:
             weights = block_weights(tensor)
             self._blocks = Product(weights, Reals(row_scales=tensor.accumulator_scale), zero_point=128)
             self.name = f"{'aligned 4x4' if weights.aligned else '4x1'} blocks, {self._blocks.level.value}"
             self.nbytes = weights.values.nbytes + weights.offsets.nbytes + weights.ptr.nbytes
         else:
-            nibbles = NibbleWeights.from_packed(pack(tensor, Nibbles16()))
-            self._nibbles = MatrixVector(nibbles, row_scales=tensor.accumulator_scale)
-            self.name = f"4-bit groups, {self._nibbles.level.value}"
-            self.nbytes = nibbles.nbytes
+            lanes = LaneWeights.from_packed(pack(tensor, Lanes16.of(tensor.spec)))
+            self._lanes = MatrixVector(lanes, row_scales=tensor.accumulator_scale)
+            self.name = f"{lanes.bits}-bit groups, {self._lanes.level.value}"
+            self.nbytes = lanes.nbytes
         self._one: tuple[NDArray[np.uint8], Call] | None = None
 
     @property
@@ -82,8 +82,8 @@ class Linears:
         -------
         float32[tokens, rows]                May be a buffer that the next call writes to.
         """
-        if self._nibbles is not None:
-            result: Floats = self._nibbles.run(codes.view(np.int8), scales, threads=self._threads)
+        if self._lanes is not None:
+            result: Floats = self._lanes.run(codes.view(np.int8), scales, threads=self._threads)
         elif self._blocks is not None:
             result = self._by_blocks(self._blocks, codes, scales)
         return result if self._bias is None else result + self._bias

@@ -1,31 +1,34 @@
 """Weight-only quantized products of few tokens: the decode side, bound by the bytes of the weights.
 
-weights = NibbleWeights.from_packed(pack(tensor, Nibbles16()))   # integers of up to 4 bits, group scales, zero points
+weights = LaneWeights.from_packed(pack(tensor, Lanes16.of(tensor.spec)))   # up to 8 bits, group scales, zero points
 product = MatrixVector(weights, row_scales=tensor.accumulator_scale)
 results = product.run(codes, token_scales)                      # codes int8[tokens, in] -> float32[tokens, out]
 
 sum[token, row] = sum over groups g of s_g * sum over i in g of (q_i - z_g) * x_i            exact integers
+                + sum over the row's outliers o of o * x_i                                   if there are any
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
-from sparsefab.kernels_cpu import gemv_avx2, gemv_portable, gemv_vnni
+from sparsefab.kernels_cpu import gemv_lanes, gemv_portable
 from sparsefab.kernels_cpu.features import Level, chosen_level, runs
 from sparsefab.kernels_cpu.kernel import kernel
+from sparsefab.kernels_cpu.lane_weights import LaneWeights, OutlierWeights
+from sparsefab.kernels_cpu.outliers import with_outliers
 from sparsefab.kernels_cpu.panels import aligned_empty, aligned_zeros
 from sparsefab.kernels_cpu.threads import check_threads, run_blocks
-from sparsefab.kernels_cpu.weights import NibbleWeights
 
-__all__ = ["MatrixVector", "NibbleWeights"]
+__all__ = ["LaneWeights", "MatrixVector", "OutlierWeights", "VectorCall"]
 
 _ROWS = 16  # a block: one row in each dword of a register
-_PART = 32  # inputs in a block's 256 bytes
+_PART = 32  # inputs of a part
 _S32_MAX = (1 << 31) - 1
-_MODULES: dict[Level, Any] = {Level.AVX512_VNNI: gemv_vnni, Level.AVX2: gemv_avx2, Level.PORTABLE: gemv_portable}
+_LEVELS = (Level.AVX512_VNNI, Level.AVX2, Level.PORTABLE)
 
 
 class MatrixVector:
@@ -33,7 +36,8 @@ class MatrixVector:
 
     Parameters
     ----------
-    weights : NibbleWeights      The matrix.
+    weights : LaneWeights        The matrix.
+    outliers : OutlierWeights | None          Weights of more bits, added to it, in units of the same row scales.
     row_scales : float32[rows] | None         Results are float32(sum) * row_scale, then * token_scale; None gives sums.
     level : Level | None         AVX512_VNNI, AVX2 or PORTABLE; None takes the best that runs here and holds every sum.
     emulate : bool               Emulate the level's instructions that the processor lacks: for tests, slow.
@@ -41,26 +45,38 @@ class MatrixVector:
     Raises
     ------
     ValueError                   If the scales do not fit, or `level` cannot run here.
-    LayoutError                  If a sum needs more than 32 bits and `level` or the results have no more.
+    LayoutError                  If a sum needs more than 32 bits and `level` or the results have no more, or outliers
+                                 belong to a matrix of another shape.
     """
 
     def __init__(
         self,
-        weights: NibbleWeights,
+        weights: LaneWeights,
         *,
+        outliers: OutlierWeights | None = None,
         row_scales: NDArray[np.float32] | None = None,
         level: Level | None = None,
         emulate: bool = False,
     ) -> None:
-        fits = weights.reach <= _S32_MAX
+        reach = weights.reach
+        if outliers is not None:
+            if (outliers.rows, outliers.columns) != (weights.rows, weights.columns):
+                raise LayoutError(
+                    f"outliers of {outliers.rows} x {outliers.columns} do not fit {weights.rows} x {weights.columns}"
+                )
+            if outliers.reach > _S32_MAX:
+                raise LayoutError(f"a sum of outliers can reach {outliers.reach}, beyond 32 bits")
+            reach += outliers.reach
+        fits = reach <= _S32_MAX
         if level is None:
-            level = next(each for each in _MODULES if runs(each) and (fits or each is Level.PORTABLE))
-        if level not in _MODULES:
+            level = next(each for each in _LEVELS if runs(each) and (fits or each is Level.PORTABLE))
+        if level not in _LEVELS:
             raise ValueError(f"level {level.value} has no such kernel")
         level = chosen_level(level, emulate=emulate)
         if not fits and (level is not Level.PORTABLE or row_scales is None):
-            raise LayoutError(f"a sum can reach {weights.reach}, beyond 32 bits")
+            raise LayoutError(f"a sum can reach {reach}, beyond 32 bits")
         self.weights = weights
+        self.outliers = outliers
         self.level = level
         self._scales = aligned_zeros((weights.values.shape[0] * _ROWS,), np.float32)
         if row_scales is not None:
@@ -70,9 +86,9 @@ class MatrixVector:
                 raise ValueError("row_scales must be finite")
             self._scales[: weights.rows] = row_scales
         self._dtype: Any = np.int32 if row_scales is None else np.float32
-        self._kernel = _MODULES[level].gemv(
-            asymmetric=weights.zeros.size > 1, output="s32" if row_scales is None else "f32"
-        )
+        self._kernel = _kernel(weights, level, "s32" if row_scales is None else "f32")
+        if outliers is not None:
+            self._kernel = with_outliers(self._kernel)
 
     def run(
         self, codes: NDArray[np.int8], token_scales: NDArray[np.float32] | None = None, *, threads: int = 1
@@ -89,6 +105,14 @@ class MatrixVector:
         -------
         float32 or int32[tokens, rows]           A view of a buffer of whole blocks.
         """
+        call = self.bind(codes, token_scales, threads=threads)
+        call()
+        return call.out
+
+    def bind(
+        self, codes: NDArray[np.int8], token_scales: NDArray[np.float32] | None = None, *, threads: int = 1
+    ) -> "VectorCall":
+        """Check arguments as `run` does and return the call, which reads codes and scales anew each time it is made."""
         weights = self.weights
         if codes.dtype != np.int8 or codes.ndim != 2 or codes.shape[1] != weights.columns:
             raise ValueError(f"codes must be int8[tokens, {weights.columns}], not {codes.dtype} of {codes.shape}")
@@ -97,27 +121,75 @@ class MatrixVector:
         if scales.dtype != np.float32 or scales.shape != (tokens,) or not np.isfinite(scales).all():
             raise ValueError(f"token_scales must be finite float32 of shape {(tokens,)}")
         check_threads(threads)
+        codes, scales = np.ascontiguousarray(codes), np.ascontiguousarray(scales)
         blocks, groups, parts, _ = weights.values.shape
         grouped = aligned_empty((tokens, groups, _PART * parts), np.int8)
         shifts = np.empty((tokens, groups), np.int32)
-        factor = -int(weights.zeros[0, 0, 0]) if weights.zeros.size == 1 else 1
-        if _arrange(codes, weights.group_size, factor, grouped, shifts):
-            raise ValueError("codes must be -127 to 127")
         out = aligned_empty((tokens, blocks * _ROWS), self._dtype)
-        arguments = (
-            weights.values, weights.multipliers, weights.zeros, grouped, shifts, self._scales,
-            np.ascontiguousarray(scales), out,
+        start = aligned_zeros(out.shape, np.int32)
+        arguments: tuple[Any, ...] = (
+            weights.values, weights.multipliers, weights.zeros, self._scales,
+            grouped, shifts, start, scales, out,
         )  # fmt: skip
-        if threads == 1:
-            self._kernel(*arguments, 0, blocks)
+        if self.outliers is not None:
+            arguments = (self.outliers.pointers, self.outliers.inputs, self.outliers.values, codes, *arguments)
+        factor = -int(weights.zeros[0, 0, 0]) if weights.zeros.size == 1 else -1
+        return VectorCall(
+            kernel=self._kernel,
+            arguments=arguments,
+            arranged=(codes, weights.group_size, factor, grouped, shifts),
+            blocks=blocks,
+            threads=threads,
+            out=out[:, : weights.rows],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VectorCall:
+    """A product with its buffers, checked. Made by `MatrixVector.bind`.
+
+    Attributes
+    ----------
+    kernel : compiled function   See `gemv_lanes.gemv` and `outliers.with_outliers`.
+    arguments : tuple            Its arguments, but for the blocks.
+    arranged : tuple             Arguments of `_arrange`.
+    out : float32 or int32[tokens, rows]
+    """
+
+    kernel: Any
+    arguments: tuple[Any, ...]
+    arranged: tuple[Any, ...]
+    blocks: int
+    threads: int
+    out: NDArray[Any]
+
+    def __call__(self) -> None:
+        """Multiply what is in the buffers now; raises ValueError for a code of -128."""
+        if _arrange(*self.arranged):
+            raise ValueError("codes must be -127 to 127")
+        if self.threads == 1:
+            self.kernel(*self.arguments, 0, self.blocks)
         else:
-            run_blocks(self._kernel, threads, blocks, arguments)
-        return out[:, : weights.rows]
+            run_blocks(self.kernel, self.threads, self.blocks, self.arguments)
+
+
+def _kernel(weights: LaneWeights, level: Level, output: str) -> Any:
+    """Return a kernel, not compiled yet."""
+    asymmetric = weights.zeros.size > 1
+    if level is Level.PORTABLE:
+        return gemv_portable.gemv(bits=weights.bits, asymmetric=asymmetric, output=output)
+    return gemv_lanes.gemv(
+        bits=weights.bits,
+        wide=level is Level.AVX512_VNNI,
+        asymmetric=asymmetric,
+        narrow=weights.narrow,
+        output=output,
+    )
 
 
 @kernel
 def _arrange(codes, group_size, factor, grouped, shifts):  # type: ignore[no-untyped-def]
-    """Fill groups up with zeros, and sum each; say whether a code is -128."""
+    """Fill groups up with zeros, and sum each, times a factor; say whether a code is -128."""
     least = 0
     for token in range(codes.shape[0]):
         for group in range(grouped.shape[1]):

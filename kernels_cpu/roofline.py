@@ -53,7 +53,7 @@ def draw_roofline(table: BenchTable, path: Path) -> None:
                     if row.pattern == pattern and (row.rows, row.columns) == shape
                 ]
                 if chosen:
-                    mark, colour = _MARKS[pattern], _COLOURS[i % len(_COLOURS)]
+                    mark, colour = _MARKS.get(pattern, "^"), _COLOURS[i % len(_COLOURS)]
                     xs, ys = zip(*chosen, strict=True)
                     axes.scatter(xs, ys, s=26, marker=mark, color=colour, label=f"{pattern} {shape[0]}x{shape[1]}")
         axes.set(xscale="log", yscale="log", xlabel="products a byte", ylabel="GMAC/s",

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
-from sparsefab.formats import BlockFormat, IntFormat, Nibbles16, QuantTensor, Requantizer, Vnni4x1, Vnni4x4, pack
-from sparsefab.kernels_cpu.gemv import MatrixVector, NibbleWeights
+from sparsefab.formats import BlockFormat, IntFormat, Lanes16, QuantTensor, Requantizer, Vnni4x1, Vnni4x4, pack
+from sparsefab.kernels_cpu.gemv import LaneWeights, MatrixVector
 from sparsefab.kernels_cpu.panels import interleaved as interleave
 from sparsefab.kernels_cpu.panels import panels_of, rows_of
 from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product, Reals
@@ -74,7 +74,7 @@ class KernelRunner:
         self._threads = threads
         codes = output_codes(compressed)
         nodes = compressed.model.graph.layer_nodes()
-        self._plans: dict[str, _BlockPlan | _NibblePlan] = {}
+        self._plans: dict[str, _BlockPlan | _LanePlan] = {}
         self._kernels: dict[str, str] = {}
         for name, layer in compressed.layers.items():
             try:
@@ -135,7 +135,7 @@ class _BlockPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _NibblePlan:
+class _LanePlan:
     """A layer with group scales on the matrix-vector kernel."""
 
     layer: CompressedLayer
@@ -144,7 +144,7 @@ class _NibblePlan:
 
     @property
     def name(self) -> str:
-        return f"4-bit groups, {self.product.level.value}"
+        return f"{self.product.weights.bits}-bit groups, {self.product.level.value}"
 
     def run(self, x: Floats, threads: int) -> Floats:
         codes = quantize_input(self.layer, x)
@@ -152,7 +152,7 @@ class _NibblePlan:
         return rows if self.bias is None else rows + self.bias
 
 
-def _plan(layer: CompressedLayer, bias: Floats | None, codes_out: OutputCodes | None) -> _BlockPlan | _NibblePlan:
+def _plan(layer: CompressedLayer, bias: Floats | None, codes_out: OutputCodes | None) -> _BlockPlan | _LanePlan:
     tensor, activations = layer.tensor, layer.activations
     if not isinstance(activations, IntFormat) or activations.bits > 8:
         raise LayoutError(f"activations in {activations.name} are no 8-bit integers")
@@ -162,8 +162,8 @@ def _plan(layer: CompressedLayer, bias: Floats | None, codes_out: OutputCodes | 
     if tensor.group_multipliers is not None:
         if not (layer.dynamic and activations.signed):
             raise LayoutError("group scales need signed activations with a scale a token")
-        weights = NibbleWeights.from_packed(pack(tensor, Nibbles16()))
-        return _NibblePlan(layer=layer, product=MatrixVector(weights, row_scales=scale), bias=bias)
+        weights = LaneWeights.from_packed(pack(tensor, Lanes16.of(tensor.spec)))
+        return _LanePlan(layer=layer, product=MatrixVector(weights, row_scales=scale), bias=bias)
     offset = 128 if activations.signed else 0
     zero_point = offset + (0 if layer.static is None else layer.static.zero_point)
     if layer.static is None or codes_out is None:

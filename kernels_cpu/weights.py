@@ -11,7 +11,6 @@ from sparsefab.formats import (
     Block,
     Dense,
     IntFormat,
-    Nibbles16,
     PackedTensor,
     Pattern,
     QuantTensor,
@@ -20,11 +19,9 @@ from sparsefab.formats import (
     Vnni4x4,
     pack,
     safe_pairs,
-    unpack,
 )
-from sparsefab.kernels_cpu.panels import aligned_empty
 
-__all__ = ["BlockWeights", "NibbleWeights", "viewed"]
+__all__ = ["BlockWeights", "viewed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -146,66 +143,6 @@ class BlockWeights:
     def _reduced(self, quads: NDArray[np.int64]) -> NDArray[np.int64]:
         totals = np.vstack([np.zeros((1, 4), np.int64), np.cumsum(quads, axis=0)])
         return (totals[self.ptr[1:]] - totals[self.ptr[:-1]]).reshape(-1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class NibbleWeights:
-    """Weights of up to 4 bits with a multiplier a group, 16 rows side by side: the layout Nibbles16.
-
-    Attributes
-    ----------
-    rows, columns : int          Shape of the matrix.
-    group_size : int             Inputs that share a multiplier; each group is filled up to a multiple of 32.
-    values : uint8[blocks, groups, parts, 256]    A part is 32 inputs, a line of 64 bytes is 8: dword r of a line is row
-                                 r, its low nibbles are inputs 0-3, its high nibbles 4-7. Base on a 64-byte boundary.
-    multipliers : uint8[blocks, groups, 16]   Rows that fill up a block have 0.
-    zeros : uint8[blocks, groups, 16]         Nibble that means 0; uint8[1, 1, 1] where it is one for all.
-    reach : int                  The greatest magnitude of a sum over all s8 activations from -127 to 127.
-    """
-
-    rows: int
-    columns: int
-    group_size: int
-    values: NDArray[np.uint8]
-    multipliers: NDArray[np.uint8]
-    zeros: NDArray[np.uint8]
-    reach: int
-
-    @classmethod
-    def from_packed(cls, packed: PackedTensor) -> "NibbleWeights":
-        """Read a PackedTensor of the layout Nibbles16; sections are viewed, not copied, where they lie right.
-
-        Raises
-        ------
-        LayoutError              If the layout is another one, or a section is absent or cut short.
-        """
-        layout, spec = packed.layout, packed.spec
-        if not isinstance(layout, Nibbles16):
-            raise LayoutError(f"this kernel reads the layout nibbles-16, not {layout.name}")
-        blocks, groups, parts = layout.grid(spec)
-        integers = unpack(packed).integers()  # checks the sections' sizes
-        values = packed.sections["values"].reshape(blocks, groups, parts, 256)
-        if values.ctypes.data % 64 or not values.flags.c_contiguous:
-            values = aligned_empty(values.shape, np.uint8)
-            values[:] = packed.sections["values"].reshape(values.shape)
-        if spec.asymmetric:
-            zeros = np.ascontiguousarray(packed.sections["zero_points"]).reshape(blocks, groups, 16)
-        else:
-            zeros = np.full((1, 1, 1), layout.zero_nibble(spec), np.uint8)
-        return cls(
-            rows=spec.rows,
-            columns=spec.columns,
-            group_size=min(spec.group_size, spec.columns),
-            values=values,
-            multipliers=np.ascontiguousarray(packed.sections["multipliers"]).reshape(blocks, groups, 16),
-            zeros=zeros,
-            reach=127 * int(np.abs(integers).sum(axis=1).max()),
-        )
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that one product reads."""
-        return self.values.nbytes + self.multipliers.nbytes + self.zeros.nbytes
 
 
 def _int8(matrix: NDArray[np.int8], pattern: Pattern, mask: NDArray[np.bool_] | None) -> QuantTensor:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from sparsefab.kernels_cpu.gemv import MatrixVector, NibbleWeights
+from sparsefab.kernels_cpu.gemv import LaneWeights, MatrixVector
 from sparsefab.kernels_cpu.panels import aligned_empty, interleaved, panels_of
 from sparsefab.kernels_cpu.probe import MachinePeaks, measure
 from sparsefab.kernels_cpu.spmm import BlockWeights, Product, Reals
@@ -157,8 +157,10 @@ def _calls(
         values[:] = random.integers(0, 256, values.shape)
         multipliers = random.integers(1, 64, (blocks, groups, 16)).astype(np.uint8)
         reach = 127 * 8 * 64 * columns
-        weights = NibbleWeights(rows=rows, columns=columns, group_size=_GROUP, values=values, multipliers=multipliers,
-                                zeros=np.array([[[8]]], np.uint8), reach=reach)  # fmt: skip
+        weights = LaneWeights(
+            rows=rows, columns=columns, group_size=_GROUP, bits=4, values=values, multipliers=multipliers,
+            zeros=np.array([[[8]]], np.uint8), reach=reach, narrow=True,
+        )  # fmt: skip
         vector = MatrixVector(weights, row_scales=scales)
         codes = random.integers(-127, 128, (max(_FEW_TOKENS), columns)).astype(np.int8)
         return {tokens: partial(vector.run, codes[:tokens]) for tokens in _drawn(_FEW_TOKENS, random, every)}, 1.0

@@ -21,7 +21,12 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--shape", action="append", type=_shape, metavar="OUTxIN", help="repeat for more")
     parser.add_argument("--density", action="append", type=float, metavar="D", help="stored share; repeat for more")
     parser.add_argument("--tokens", action="append", type=positive, metavar="N", help="repeat for more (default: 128)")
-    parser.add_argument("--pattern", action="append", metavar="P", help="4x1, 4x4, dense; repeat for more")
+    parser.add_argument(
+        "--pattern",
+        action="append",
+        metavar="P",
+        help="4x1, 4x4, dense, 2:4; int4g32, uint3g64, int3g64+outliers; repeat for more",
+    )
     parser.add_argument("--threads", type=positive, default=1, metavar="T", help="default: 1")
     parser.add_argument(
         "--peers", default="", metavar="A,B", help="to time beside ours: onnxruntime, torch, scipy, deepsparse, intel"
@@ -155,22 +160,33 @@ def _table(options: argparse.Namespace) -> int:
     from sparsefab.cli.output import bar, print_json, print_table, si
     from sparsefab.kernels_cpu.bench import BENCH_DENSITIES, BENCH_SHAPES, bench, geometric_mean
     from sparsefab.kernels_cpu.bench_pairs import bench_pairs
+    from sparsefab.kernels_cpu.bench_stream import STREAM_TOKENS, bench_stream, is_weight_only
     from sparsefab.kernels_cpu.peer_processes import PROCESS_PEERS
     from sparsefab.kernels_cpu.roofline import draw_roofline
 
+    patterns, tokens = options.pattern or ("4x1",), options.tokens or (128,)
+    few = [count for count in tokens if count <= STREAM_TOKENS]
+    for pattern in patterns:
+        if is_weight_only(pattern) and len(few) < len(tokens):
+            raise ValueError(f"--tokens must be at most {STREAM_TOKENS} with --pattern {pattern}")
+    products = [pattern for pattern in patterns if not is_weight_only(pattern)]
     names = [name for name in options.peers.split(",") if name]
     apart = [name for name in names if name in PROCESS_PEERS]
     with bar("timing, compiling on first use") as report:
         table = bench(
             shapes=options.shape or BENCH_SHAPES, densities=options.density or BENCH_DENSITIES,
-            tokens=options.tokens or (128,), patterns=options.pattern or ("4x1",), threads=options.threads,
+            tokens=tokens, patterns=products, threads=options.threads,
             peers=[name for name in names if name not in apart], rounds=options.rounds, seed=options.seed,
             progress=report,
         )  # fmt: skip
         pairs, missing = bench_pairs(
             shapes=options.shape or BENCH_SHAPES, densities=options.density or BENCH_DENSITIES,
-            tokens=options.tokens or (128,), peers=apart, cache=options.cache_dir, threads=options.threads,
+            tokens=tokens, peers=apart, cache=options.cache_dir, threads=options.threads,
             rounds=options.rounds, seed=options.seed, progress=report,
+        )  # fmt: skip
+        streams = bench_stream(
+            shapes=options.shape or BENCH_SHAPES, densities=options.density or BENCH_DENSITIES, tokens=few,
+            patterns=patterns, threads=options.threads, rounds=options.rounds, seed=options.seed, progress=report,
         )  # fmt: skip
     absent = table.absent | missing
     if options.output is not None:
@@ -179,6 +195,8 @@ def _table(options: argparse.Namespace) -> int:
     if options.json:
         print_json({
             **asdict(table), "absent": absent, "pairs": [asdict(pair) for pair in pairs],
+            "streams": [asdict(row) | {"bound": row.bound, "fraction_of_bound": row.fraction_of_bound}
+                        for row in streams],
             "geometric_mean_of_peak": geometric_mean(fractions) if fractions else None,
             "geometric_mean_of_pairs": geometric_mean([pair.ratio for pair in pairs]) if pairs else None,
             "geometric_means_of_pairs": {
@@ -194,11 +212,21 @@ def _table(options: argparse.Namespace) -> int:
     for row in table.rows:
         ratios = {peer.name: f"{peer.ratio:.2f}x" for peer in row.peers}
         part = "-" if row.fraction_of_peak is None else f"{row.fraction_of_peak:.3f}"
+        bound = "-" if row.fraction_of_bound is None else f"{row.fraction_of_bound:.3f}"
         rows.append([row.pattern, f"{row.rows}x{row.columns}", row.tokens, f"{row.density:.2f}", si(row.median_s, "s"),
-                     f"{si(row.macs_per_s)}MAC/s", part, *(ratios.get(name, "-") for name in columns)])  # fmt: skip
-    print_table(f"int8 products, {options.threads} thread(s); a peer's column is its time over ours",
-                ["pattern", "shape", "tokens", "density", "median", "rate", "of peak", *columns], rows,
-                right=["tokens", "density", "median", "rate", "of peak", *columns])  # fmt: skip
+                     f"{si(row.macs_per_s)}MAC/s", part, bound,
+                     *(ratios.get(name, "-") for name in columns)])  # fmt: skip
+    if rows:
+        print_table(f"int8 products, {options.threads} thread(s); a peer's column is its time over ours",
+                    ["pattern", "shape", "tokens", "density", "median", "rate", "of peak", "of bound", *columns], rows,
+                    right=["tokens", "density", "median", "rate", "of peak", "of bound", *columns])  # fmt: skip
+    if streams:
+        print_table(f"weights out of memory, {options.threads} thread(s); the bound is what takes longer at best",
+                    ["pattern", "shape", "tokens", "median", "read", "rate", "bound", "of bound"],
+                    [[row.pattern, f"{row.rows}x{row.columns}", row.tokens, si(row.median_s, "s"),
+                      f"{si(row.bytes_per_s)}B/s", f"{si(row.macs_per_s)}MAC/s", row.bound,
+                      f"{row.fraction_of_bound:.3f}"] for row in streams],
+                    right=["tokens", "median", "read", "rate", "of bound"])  # fmt: skip
     if fractions:
         print(f"geometric mean of the fraction of peak: {geometric_mean(fractions):.3f}")
     if pairs:

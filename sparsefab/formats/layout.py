@@ -3,7 +3,7 @@
 Every layout ends with the same scale sections: `multipliers` (if grouped), `zero_points` (if asymmetric), `row_scales`.
 Block formats have `block_scales`, a byte each, then `row_exponents` (MX: a row's largest block scale, an E8M0 byte, so
 that a reader knows it before the first block), or `row_scales`, or a float32 `tensor_scale`.
-Nibbles16 keeps the first two in its own order, u8[16-row blocks][groups][16 rows], multipliers also where all are 1.
+Lanes16 keeps the first two in its own order, u8[16-row blocks][groups][16 rows], multipliers also where all are 1.
 
     RowMajor            codes     rows of codes, each row starting a byte
     Sparse(index)       codes     N slots a block of M       indices   log2(M) bits a slot, a row or pair of rows
@@ -15,7 +15,8 @@ Nibbles16 keeps the first two in its own order, u8[16-row blocks][groups][16 row
     Vnni4x1             values    s8[quads][4 rows][4 k]     offsets   int32[quads][4]  pointers  int64 a row group
     Vnni4x4             values    s8[blocks][4 rows][4 k]    offsets   int32[blocks]    pointers  int64 a row group
     VnniNM              values    s8, of each 4 rows x 16 inputs what is stored    masks  64 bits of these each
-    Nibbles16           values    per 16 rows, group and 32 inputs: 4 lines of 16 rows x 4 bytes, two inputs a byte
+    Lanes16             values    per 16 rows, group and 32 inputs: a line of 16 rows x 4 bytes for each bit of a code
+    SparseRows          codes     int16 a stored weight      inputs    uint16 a weight  pointers  uint32 a row
     Chain               beats     per tile of inputs, per row: L weights s8, then L 4-bit indices
     Chain, pairs        beats     per tile of inputs, per pair of rows: L pairs of weights s8, then L 4-bit indices
     ChainRows           beats     per tile of inputs, rows back to back: L weights s8, L 4-bit indices, L / 2 start bits
@@ -28,7 +29,7 @@ from typing import Literal
 from sparsefab.errors import LayoutError
 from sparsefab.formats.bits import packed_bytes
 from sparsefab.formats.layout_chain import Chain, ChainMemory, ChainRows
-from sparsefab.formats.layout_lanes import Nibbles16
+from sparsefab.formats.layout_lanes import Lanes16, SparseRows
 from sparsefab.formats.layout_scales import scale_sections
 from sparsefab.formats.layout_vnni import Vnni4x1, Vnni4x4, VnniNM
 from sparsefab.formats.sparsity import BLOCK_N_SIDE, NM, Block, BlockN, Dense, Unstructured
@@ -39,10 +40,11 @@ __all__ = [
     "Chain",
     "ChainMemory",
     "ChainRows",
+    "Lanes16",
     "Layout",
-    "Nibbles16",
     "RowMajor",
     "Sparse",
+    "SparseRows",
     "Vnni4x1",
     "Vnni4x4",
     "VnniNM",
@@ -123,7 +125,9 @@ class BlockRows:
         }
 
 
-Layout = RowMajor | Sparse | BlockRows | Vnni4x1 | Vnni4x4 | VnniNM | Nibbles16 | Chain | ChainRows | ChainMemory
+Layout = (
+    RowMajor | Sparse | SparseRows | BlockRows | Vnni4x1 | Vnni4x4 | VnniNM | Lanes16 | Chain | ChainRows | ChainMemory
+)
 
 
 def storage_layout(spec: TensorSpec) -> Layout:

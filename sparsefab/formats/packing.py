@@ -16,18 +16,25 @@ from sparsefab.formats.layout import (
     Chain,
     ChainMemory,
     ChainRows,
+    Lanes16,
     Layout,
-    Nibbles16,
     RowMajor,
     Sparse,
+    SparseRows,
     Vnni4x1,
     Vnni4x4,
     VnniNM,
 )
 from sparsefab.formats.mx import BlockFormat
 from sparsefab.formats.packing_chain import read_chain, write_chain
+from sparsefab.formats.packing_lanes import (
+    read_lanes16,
+    read_lanes16_groups,
+    read_sparse_rows,
+    write_lanes16,
+    write_sparse_rows,
+)
 from sparsefab.formats.packing_memory import read_chain_memory, read_chain_memory_zero_points, write_chain_memory
-from sparsefab.formats.packing_nibbles import read_nibbles16, read_nibbles16_groups, write_nibbles16
 from sparsefab.formats.packing_parts import (
     Parts,
     Sections,
@@ -68,7 +75,7 @@ def pack(tensor: QuantTensor, layout: Layout) -> PackedTensor:
     LayoutError                     If the layout cannot hold the tensor's format, pattern, scales or range.
     """
     writer: Callable[[QuantTensor, Any], Sections] = _WRITERS[type(layout)]
-    sections = writer(tensor, layout) | pack_scales(tensor, grouped=not isinstance(layout, Nibbles16))
+    sections = writer(tensor, layout) | pack_scales(tensor, grouped=not isinstance(layout, Lanes16))
     if isinstance(layout, ChainMemory):
         sections.pop("zero_points", None)  # they are in the pieces
     return PackedTensor(spec=tensor.spec, layout=layout, sections=sections)
@@ -82,8 +89,8 @@ def unpack(packed: PackedTensor) -> QuantTensor:
     LayoutError                     If a section's length does not match the header.
     """
     spec, layout = packed.spec, packed.layout
-    if isinstance(layout, Nibbles16):  # these in an order of its own
-        multipliers, zero_points = read_nibbles16_groups(packed, layout)
+    if isinstance(layout, Lanes16):  # these in an order of its own
+        multipliers, zero_points = read_lanes16_groups(packed, layout)
     elif isinstance(layout, ChainMemory):
         multipliers, zero_points = unpack_multipliers(packed), read_chain_memory_zero_points(packed, layout)
     else:
@@ -119,7 +126,8 @@ _WRITERS: dict[type, Callable[[QuantTensor, Any], Sections]] = {
     Vnni4x1: write_vnni4x1,
     Vnni4x4: write_vnni4x4,
     VnniNM: write_vnni_nm,
-    Nibbles16: write_nibbles16,
+    Lanes16: write_lanes16,
+    SparseRows: write_sparse_rows,
     Chain: write_chain,
     ChainRows: write_chain_rows,
     ChainMemory: write_chain_memory,
@@ -131,7 +139,8 @@ _READERS: dict[type, Callable[[PackedTensor, Any, NDArray[np.int16] | None], Par
     Vnni4x1: read_vnni4x1,
     Vnni4x4: read_vnni4x4,
     VnniNM: read_vnni_nm,
-    Nibbles16: read_nibbles16,
+    Lanes16: read_lanes16,
+    SparseRows: read_sparse_rows,
     Chain: read_chain,
     ChainRows: read_chain_rows,
     ChainMemory: read_chain_memory,

@@ -3,7 +3,7 @@
 import pytest
 
 from sparsefab.kernels_cpu.bench import bench, geometric_mean
-from sparsefab.kernels_cpu.bench_gemv import bench_gemv
+from sparsefab.kernels_cpu.bench_stream import bench_stream
 from sparsefab.kernels_cpu.features import Level, runs
 
 pytestmark = [
@@ -34,5 +34,5 @@ def test_block_sparse_products_beat_the_best_dense_library(density, least):
 
 
 def test_decode_products_run_at_the_speed_of_memory():
-    for row in bench_gemv():
+    for row in bench_stream():
         assert row.fraction_of_read >= 0.75

@@ -22,11 +22,12 @@ from sparsefab.formats import (
     ChainRows,
     Dense,
     IntFormat,
-    Nibbles16,
+    Lanes16,
     Pattern,
     QuantTensor,
     RowMajor,
     Sparse,
+    SparseRows,
     TensorSpec,
     Unstructured,
     Vnni4x1,
@@ -146,8 +147,10 @@ def layouts_of(tensor: QuantTensor) -> list:
             layouts += [Vnni4x1(), Vnni4x4()]
             if isinstance(tensor.pattern, NM):
                 layouts.append(VnniNM())
-    if isinstance(tensor.format, IntFormat) and tensor.format.bits <= 4:
-        layouts.append(Nibbles16())
+    if isinstance(tensor.format, IntFormat) and tensor.format.bits <= 8:
+        layouts += [Lanes16(bits) for bits in (3, 4, 8) if bits >= tensor.format.bits]
+        if isinstance(tensor.pattern, Unstructured):
+            layouts.append(SparseRows())
     return layouts
 
 
@@ -388,23 +391,40 @@ def test_masked_tiles_are_as_documented() -> None:
         pack(random_tensor("int8"), VnniNM())
 
 
-def test_nibbles_are_as_documented() -> None:
-    """Every nibble, multiplier and zero point by its own address, in plain loops."""
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_lanes_are_as_documented(bits: int) -> None:
+    """Every code, multiplier and zero point by its own address, in plain loops."""
     tensor = random_tensor("int3", rows=18, columns=70, group_size=34, asymmetric=True)
-    sections = pack(tensor, Nibbles16()).sections
+    sections = pack(tensor, Lanes16(bits)).sections
     assert list(sections) == ["values", "multipliers", "zero_points", "row_scales"]
-    values = sections["values"].reshape(2, 3, 2, 4, 16, 4)  # block, group, part, line, row, byte
+    values = sections["values"].reshape(2, 3, 2, bits, 16, 4)  # block, group, part, line, row, byte
     for row in range(18):
         for column in range(70):
             group, i = divmod(column, 34)
-            byte = int(values[row // 16, group, i // 32, i % 32 // 8, row % 16, i % 4])
-            assert byte >> (4 if i % 8 >= 4 else 0) & 15 == tensor.codes[row, column] + 4
+            four, k = i % 32 // 4, i % 4
+            lines = [int(byte) for byte in values[row // 16, group, i // 32, :, row % 16, k]]
+            if bits == 8:
+                code = lines[four]
+            elif bits == 4:
+                code = lines[four // 2] >> 4 * (four % 2) & 15
+            else:
+                code = lines[four // 4] >> 2 * (four % 4) & 3 | (lines[2] >> four & 1) << 2
+            assert code == tensor.codes[row, column] + 4
     assert tensor.group_multipliers is not None
     assert tensor.zero_points is not None
     for name, groups in (("multipliers", tensor.group_multipliers), ("zero_points", tensor.zero_points + 4)):
         lanes = sections[name].reshape(2, 3, 16)
         np.testing.assert_array_equal(np.concatenate([lanes[0].T, lanes[1].T[:2]]), groups)
         assert not lanes[1, :, 2:].any()
+
+
+def test_sparse_rows_are_as_documented() -> None:
+    tensor = random_tensor("int15", Unstructured(), rows=3, columns=9)
+    sections = pack(tensor, SparseRows()).sections
+    mask = tensor.stored_mask
+    assert sections["pointers"].view(np.uint32).tolist() == [0, *(int(mask[: r + 1].sum()) for r in range(3))]
+    assert sections["inputs"].view(np.uint16).tolist() == [c for r in range(3) for c in range(9) if mask[r, c]]
+    assert sections["codes"].view(np.int16).tolist() == tensor.codes[mask].tolist()
 
 
 def test_index_form_costs_what_the_catalogue_says() -> None:
@@ -460,12 +480,12 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(LayoutError, match="one scale a row"):
         pack(random_tensor("int4", group_size=16), Vnni4x4())
     with pytest.raises(LayoutError, match="up to 4 bits"):
-        pack(random_tensor("int5", group_size=16), Nibbles16())
+        pack(random_tensor("int5", group_size=16), Lanes16())
     wide = random_tensor("int4", group_size=16)
     assert wide.group_multipliers is not None
     wide.group_multipliers[0, 0] = 256
     with pytest.raises(LayoutError, match="must fit 8 bits, not reach 256"):
-        pack(wide, Nibbles16())
+        pack(wide, Lanes16())
     with pytest.raises(LayoutError, match="do not make pairs"):
         TensorSpec.of(7, 48, get_format("int4"), NM(2, 16, 2))
     with pytest.raises(LayoutError, match="do not tile"):

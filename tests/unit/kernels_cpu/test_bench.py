@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparsefab.kernels_cpu.bench import bench, geometric_mean
-from sparsefab.kernels_cpu.bench_gemv import bench_gemv
+from sparsefab.kernels_cpu.bench_stream import bench_stream
 from sparsefab.kernels_cpu.peers import PEERS, Problem, peers_of
 from sparsefab.kernels_cpu.roofline import draw_roofline
 
@@ -40,19 +40,20 @@ def test_rows_of_the_table(tmp_path):
         shapes=[(64, 32)],
         densities=[0.5, 1],
         tokens=[8, 70],
-        patterns=["4x1", "4x4", "dense"],
+        patterns=["4x1", "4x4", "dense", "2:4"],
         rounds=2,
         progress=lambda done, total: seen.append((done, total)),
     )
     assert [(row.pattern, row.tokens) for row in table.rows] == [("4x1", 8)] * 2 + [("4x1", 70)] * 2 + [
         ("4x4", 8)
-    ] * 2 + [("4x4", 70)] * 2 + [("dense", 8), ("dense", 70)]
-    assert seen[-1] == (10, 10)
+    ] * 2 + [("4x4", 70)] * 2 + [("dense", 8), ("dense", 70), ("2:4", 8), ("2:4", 70)]
+    assert seen[-1] == (12, 12)
     for row in table.rows:
         assert row.macs_per_s * row.median_s == pytest.approx(row.density * 64 * 32 * row.tokens)
         assert row.fraction_of_peak is None or 0 < row.fraction_of_peak < 1.5
+        assert row.fraction_of_bound is None or row.fraction_of_bound >= row.fraction_of_peak
         assert row.best_dense() is None
-    assert table.rows[-1].density == 1
+    assert [row.density for row in table.rows[-3:]] == [1, 0.5, 0.5]
     draw_roofline(table, tmp_path / "roofline.svg")
     picture = (tmp_path / "roofline.svg").read_text()
     assert picture.count("<use") > len(table.rows)
@@ -86,20 +87,30 @@ def test_wrong_arguments_are_named(arguments, message):
         bench(**arguments)
 
 
-def test_rows_of_the_decode_table(monkeypatch):
-    monkeypatch.setattr("sparsefab.kernels_cpu.bench_gemv.COLD_BYTES", 1 << 16)
+def test_rows_of_the_stream_table(monkeypatch):
+    monkeypatch.setattr("sparsefab.kernels_cpu.bench_stream.COLD_BYTES", 1 << 16)
     seen = []
-    table = bench_gemv(
-        shapes=[(32, 64)], group_sizes=[32, 64], tokens=[1, 3], rounds=3, progress=lambda *done: seen.append(done)
+    patterns = ["int4g32", "uint3g64", "int8g32+outliers", "2:4", "dense"]
+    table = bench_stream(
+        patterns=patterns, shapes=[(32, 64)], tokens=[1, 3], rounds=3, progress=lambda *done: seen.append(done)
     )
-    assert [(row.group_size, row.tokens) for row in table] == [(32, 1), (32, 3), (64, 1), (64, 3)]
-    assert seen[-1] == (4, 4)
+    assert [(row.pattern, row.tokens) for row in table] == [(name, count) for name in patterns for count in (1, 3)]
+    assert seen[-1] == (10, 10)
+    nbytes = {row.pattern: row.bytes_per_call for row in table}
+    assert nbytes["int4g32"] == 32 * 64 // 2 + 32 * 64 // 32 + 1
+    assert nbytes["uint3g64"] == 32 * 64 * 3 // 8 + 2 * 32
+    assert nbytes["int8g32+outliers"] > 32 * 64 + 64 + 1
+    assert nbytes["2:4"] == 32 * 64 * 5 // 8 + 8
     for row in table:
-        assert row.bytes_per_call == 32 * 64 // 2 + 32 * 64 // row.group_size + 1
         assert row.bytes_per_s == pytest.approx(row.bytes_per_call / row.median_s)
-        assert row.fraction_of_read > 0
+        assert row.bound in ("memory", "dot products")
+        assert row.fraction_of_bound == max(row.fraction_of_read, row.fraction_of_dots or 0) > 0
     with pytest.raises(ValueError, match="at least 1"):
-        bench_gemv(shapes=[(8, 8)], rounds=0)
+        bench_stream(shapes=[(8, 8)], rounds=0)
+    with pytest.raises(ValueError, match="tokens 1 to 16"):
+        bench_stream(shapes=[(8, 8)], tokens=[17])
+    with pytest.raises(ValueError, match="as int4g32, not 'int9g4'"):
+        bench_stream(patterns=["int9g4"])
 
 
 def test_geometric_mean():

@@ -8,15 +8,20 @@ import pytest
 from numba import njit
 
 from sparsefab.errors import LayoutError
-from sparsefab.formats import Dense, Nibbles16, QuantTensor, RowMajor, Unstructured, get_format, pack
+from sparsefab.formats import Dense, Lanes16, QuantTensor, RowMajor, SparseRows, Unstructured, get_format, pack
 from sparsefab.kernels_cpu.features import Level, runs
-from sparsefab.kernels_cpu.gemv import MatrixVector, NibbleWeights
+from sparsefab.kernels_cpu.gemv import LaneWeights, MatrixVector, OutlierWeights
 from sparsefab.kernels_cpu.threads import available_threads
+from tests.unit.kernels_cpu.test_assembly import innermost_loops
 
 LEVELS = [
     pytest.param(level, marks=[] if runs(level) else [pytest.mark.slow])
     for level in (Level.AVX512_VNNI, Level.AVX2, Level.PORTABLE)
 ]
+
+
+def slow(name):
+    return pytest.param(name, marks=pytest.mark.slow)
 
 
 def tensor_of(name, rows, columns, group_size, seed=0, density=1.0):
@@ -36,8 +41,8 @@ def tensor_of(name, rows, columns, group_size, seed=0, density=1.0):
     )
 
 
-def nibbles(tensor):
-    return NibbleWeights.from_packed(pack(tensor, Nibbles16()))
+def lanes(tensor):
+    return LaneWeights.from_packed(pack(tensor, Lanes16.of(tensor.spec)))
 
 
 def codes_of(tokens, columns):
@@ -45,32 +50,41 @@ def codes_of(tokens, columns):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("name", ["int4", "int3", "int2", "uint4", "uint3"])
+@pytest.mark.parametrize(("rows", "columns", "group_size"), [(33, 100, 32), (50, 129, 16), (7, 30, 30), (17, 600, 300)])
 @pytest.mark.parametrize(
-    ("rows", "columns", "group_size"), [(33, 100, 32), (16, 64, 64), (50, 129, 16), (7, 30, 30), (5, 100, 12)]
+    "name",
+    # one of each stored width and kind of zero point; the others are other numbers in the same kernels
+    [
+        "int4",
+        "uint3",
+        "int8",
+        *map(slow, ("int2", "int3", "uint4", "uint8")),
+    ],
 )
 def test_sums_and_reals_equal_numpy(level, name, rows, columns, group_size):
     tensor = tensor_of(name, rows, columns, group_size)
-    codes = codes_of(3, columns)
-    weights = nibbles(tensor)
+    codes = codes_of(6, columns)  # four at once, and two
+    weights = lanes(tensor)
     sums = codes.astype(np.int64) @ tensor.integers().T
     np.testing.assert_array_equal(MatrixVector(weights, level=level, emulate=True).run(codes), sums)
-    scales = np.array([0.25, 1.7, 3e-5], np.float32)
+    if name != "int4" or group_size != 32:
+        return  # how results are stored does not depend on the weights
+    scales = np.array([0.25, 1.7, 3e-5, 1, 7e9, 0.1], np.float32)
     reals = MatrixVector(weights, row_scales=tensor.row_scales, level=level, emulate=True).run(codes, scales)
     np.testing.assert_array_equal(reals, sums.astype(np.float32) * tensor.row_scales * scales[:, None])
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("name", ["int4", "uint4"])
+@pytest.mark.parametrize("name", ["int4", "uint3"])
 def test_absent_weights_contribute_nothing(level, name):
     tensor = tensor_of(name, 20, 70, 32, density=0.4)
     codes = codes_of(2, 70)
-    result = MatrixVector(nibbles(tensor), level=level, emulate=True).run(codes)
+    result = MatrixVector(lanes(tensor), level=level, emulate=True).run(codes)
     np.testing.assert_array_equal(result, codes.astype(np.int64) @ tensor.integers().T)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("name", ["int4", "uint4"])
+@pytest.mark.parametrize("name", ["int4", "int8", *map(slow, ("int3", "uint4", "uint8"))])
 def test_extremes_saturate_nothing(level, name):
     fmt = get_format(name)
     tensor = QuantTensor(
@@ -81,19 +95,72 @@ def test_extremes_saturate_nothing(level, name):
         group_multipliers=np.full((20, 2), 255, np.uint16),
         zero_points=None
         if fmt.signed
-        else np.where(np.arange(20)[:, None] % 3, 0, 15).repeat(2, axis=1).astype(np.int16),
+        else np.where(np.arange(20)[:, None] % 3, 0, fmt.code_max).repeat(2, axis=1).astype(np.int16),
     )
     codes = np.stack([np.full(64, -127), np.full(64, 127), np.tile([127, -127], 32)]).astype(np.int8)
-    result = MatrixVector(nibbles(tensor), level=level, emulate=True).run(codes)
+    result = MatrixVector(lanes(tensor), level=level, emulate=True).run(codes)
     np.testing.assert_array_equal(result, codes.astype(np.int64) @ tensor.integers().T)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_outliers_are_added(level):
+    """3-bit groups and a few weights of 15 bits a row, none in some rows: as one matrix."""
+    tensor, random = tensor_of("uint3", 40, 100, 32), np.random.default_rng(2)
+    mask = random.random((40, 100)) < 0.03
+    mask[::7] = False
+    mask[1] = True
+    extra = QuantTensor(
+        codes=random.integers(-16383, 16384, (40, 100)).astype(np.int16),
+        format=get_format("int15"),
+        row_scales=tensor.row_scales,
+        group_size=100,
+        pattern=Unstructured(),
+        mask=mask,
+    )
+    outliers = OutlierWeights.from_packed(pack(extra, SparseRows()))
+    codes = codes_of(5, 100)
+    sums = codes.astype(np.int64) @ (tensor.integers() + extra.integers()).T
+    product = MatrixVector(lanes(tensor), outliers=outliers, level=level, emulate=True)
+    for threads in (1, min(2, available_threads())):
+        np.testing.assert_array_equal(product.run(codes, threads=threads), sums)
+    product = MatrixVector(lanes(tensor), outliers=outliers, row_scales=tensor.row_scales, level=level, emulate=True)
+    np.testing.assert_array_equal(product.run(codes), sums.astype(np.float32) * tensor.row_scales)
+
+
+def test_outliers_that_do_not_fit_are_refused():
+    tensor = tensor_of("int3", 4, 32, 16)
+    pointers, inputs, values = np.array([0, 1, 1, 1, 2], np.uint32), np.array([3, 31], np.uint16), np.ones(2, np.int16)
+    outliers = OutlierWeights(rows=4, columns=32, pointers=pointers, inputs=inputs, values=values)
+    with pytest.raises(LayoutError, match="must be below 32, not 40"):
+        replace(outliers, inputs=np.array([3, 40], np.uint16))
+    with pytest.raises(LayoutError, match="must rise from 0 to 2"):
+        replace(outliers, pointers=pointers[::-1].copy())
+    with pytest.raises(LayoutError, match="do not fit 5 pointers"):
+        replace(outliers, rows=5)
+    with pytest.raises(LayoutError, match="outliers of 4 x 33 do not fit 4 x 32"):
+        MatrixVector(lanes(tensor), outliers=replace(outliers, columns=33))
+    with pytest.raises(LayoutError, match="from the layout sparse-rows, not lanes-16x3"):
+        OutlierWeights.from_packed(pack(tensor, Lanes16.of(tensor.spec)))
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_threads_share_the_blocks(level):
     tensor = tensor_of("int4", 100, 64, 32)
     codes = codes_of(2, 64)
-    result = MatrixVector(nibbles(tensor), level=level, emulate=True).run(codes, threads=min(2, available_threads()))
+    result = MatrixVector(lanes(tensor), level=level, emulate=True).run(codes, threads=min(2, available_threads()))
     np.testing.assert_array_equal(result, codes.astype(np.int64) @ tensor.integers().T)
+
+
+def test_a_bound_call_reads_its_buffers_anew():
+    tensor, codes = tensor_of("int4", 20, 64, 32), codes_of(2, 64)
+    call = MatrixVector(lanes(tensor)).bind(codes)
+    for _ in range(2):
+        call()
+        np.testing.assert_array_equal(call.out, codes.astype(np.int64) @ tensor.integers().T)
+        codes[:] = codes[:, ::-1].copy()
+    codes[0, 0] = -128
+    with pytest.raises(ValueError, match="-127 to 127"):
+        call()
 
 
 def test_sums_beyond_32_bits_take_the_wide_path():
@@ -105,7 +172,7 @@ def test_sums_beyond_32_bits_take_the_wide_path():
         group_size=32,
         group_multipliers=np.full((1, columns // 32), 255, np.uint16),
     )
-    weights = nibbles(tensor)
+    weights = lanes(tensor)
     codes = np.full((1, columns), -127, np.int8)
     product = MatrixVector(weights, row_scales=tensor.row_scales)
     assert product.level is Level.PORTABLE
@@ -116,29 +183,29 @@ def test_sums_beyond_32_bits_take_the_wide_path():
 
 def test_packed_bytes_that_do_not_fit_are_refused():
     tensor = tensor_of("int4", 4, 64, 32)
-    with pytest.raises(LayoutError, match="reads the layout nibbles-16, not row-major"):
-        NibbleWeights.from_packed(pack(tensor, RowMajor()))
-    packed = pack(tensor, Nibbles16())
+    with pytest.raises(LayoutError, match="reads the layout lanes-16, not row-major"):
+        LaneWeights.from_packed(pack(tensor, RowMajor()))
+    packed = pack(tensor, Lanes16())
     for name in ("values", "multipliers"):
         cut = dict(packed.sections) | {name: packed.sections[name][:-1]}
         with pytest.raises(LayoutError, match=name):
-            NibbleWeights.from_packed(replace(packed, sections=cut))
+            LaneWeights.from_packed(replace(packed, sections=cut))
 
 
 def test_values_are_brought_to_a_line_where_they_are_not():
     tensor = tensor_of("uint4", 20, 70, 32)
-    packed = pack(tensor, Nibbles16())
+    packed = pack(tensor, Lanes16())
     raw = np.empty(packed.sections["values"].size + 65, np.uint8)
     moved = raw[-raw.ctypes.data % 64 + 1 :][: packed.sections["values"].size]
     moved[:] = packed.sections["values"]
-    weights = NibbleWeights.from_packed(replace(packed, sections=packed.sections | {"values": moved}))
+    weights = LaneWeights.from_packed(replace(packed, sections=packed.sections | {"values": moved}))
     assert weights.values.ctypes.data % 64 == 0
     codes = codes_of(2, 70)
     np.testing.assert_array_equal(MatrixVector(weights).run(codes), codes.astype(np.int64) @ tensor.integers().T)
 
 
 def test_wrong_arguments_are_named():
-    product = MatrixVector(nibbles(tensor_of("int4", 4, 32, 16)))
+    product = MatrixVector(lanes(tensor_of("int4", 4, 32, 16)))
     with pytest.raises(ValueError, match="codes must be int8"):
         product.run(np.zeros((1, 32), np.uint8))
     with pytest.raises(ValueError, match="codes must be int8"):
@@ -152,13 +219,22 @@ def test_wrong_arguments_are_named():
 
 
 @pytest.mark.skipif(not runs(Level.AVX512_VNNI), reason="needs AVX512-VNNI")
-def test_the_loop_is_two_dot_products_a_line():
-    product = MatrixVector(nibbles(tensor_of("int4", 16, 64, 32)))
-    options = {name: value for name, value in product._kernel.targetoptions.items() if name != "nopython"}
+@pytest.mark.parametrize(("name", "ands"), [("int8", 0), ("int4", 8), ("int3", 16)])
+def test_the_loops_are_eight_dot_products_a_token(name, ands):
+    product = MatrixVector(lanes(tensor_of(name, 16, 64, 32)))
+    options = {key: value for key, value in product._kernel.targetoptions.items() if key != "nopython"}
     product._kernel = njit(**options)(product._kernel.py_func)
-    product.run(codes_of(1, 64))
+    product.run(codes_of(5, 64))
     text = max(product._kernel.inspect_asm().values(), key=len)
-    assert len(re.findall(r"vpdpbusd\s.*\(.*\){1to16}.*zmm", text)) == 8  # the broadcast rides on the dot product
-    assert len(re.findall(r"vpand[dq]?\s.*zmm", text)) == 8
-    assert re.search(r"vpmulld\s.*zmm", text)
-    assert re.search(r"prefetcht0", text)
+    loops = innermost_loops(text, "vpdpbusd")
+    assert len(loops) == 2  # four tokens, and one
+    for loop, tokens in zip(sorted(loops, key=len), (1, 4), strict=True):
+        dots = [line for line in loop if re.match(r"vpdpbusd\s.*zmm", line)]
+        assert len(dots) == 8 * tokens
+        assert all("{1to16}" in line for line in dots)  # the broadcast rides on the dot product
+        assert not [line for line in loop if "rsp" in line and "zmm" in line]
+        assert [line for line in loop if line.startswith("prefetcht0")]
+        masks = [line for line in loop if re.match(r"vp(and|ternlog)[dq]?\s.*zmm", line)]
+        assert len(masks) <= ands + 8
+    if name != "int8":
+        assert re.search(r"vpdpwssd\s.*zmm", text)  # a group's multiplier, in one operation

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsefab.formats import NM, Nibbles16, QuantTensor, VnniNM, get_format, pack
+from sparsefab.formats import NM, Lanes16, QuantTensor, VnniNM, get_format, pack
 from sparsefab.formats.halves import pack_half
 from sparsefab.formats.requantize import Requantizer, requantize
 from sparsefab.kernels_cpu.features import Level, best_level, runs
-from sparsefab.kernels_cpu.gemv import MatrixVector, NibbleWeights
+from sparsefab.kernels_cpu.gemv import LaneWeights, MatrixVector, OutlierWeights
 from sparsefab.kernels_cpu.half import HalfProduct, half_panels, native_halves
 from sparsefab.kernels_cpu.panels import interleaved, panels_of, rows_of
 from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, MaskedWeights, Product, Reals, Sums
@@ -159,18 +159,20 @@ def test_random_binary16_products_stay_inside_their_buffers(native, at_end):
 def test_random_group_quantized_products_stay_inside_their_buffers(level, at_end):
     random = np.random.default_rng([list(Level).index(level), at_end, 7])
     for turn in range(12):
-        rows, columns, tokens = (int(random.integers(1, most)) for most in (50, 200, 5))
+        rows, columns, tokens = (int(random.integers(1, most)) for most in (50, 200, 7))
+        bits = int(random.choice([2, 3, 4, 8]))
+        top = (1 << bits) - 1
         group_size = int(random.choice([8, 32, 40, 64]))
         grid = (rows, -(-columns // group_size))
         tensor = QuantTensor(
-            codes=random.integers(0, 16, (rows, columns)).astype(np.int16),
-            format=get_format("uint4"),
+            codes=random.integers(0, top + 1, (rows, columns)).astype(np.int16),
+            format=get_format(f"uint{bits}"),
             row_scales=np.ones(rows, np.float32),
             group_size=min(group_size, columns),
             group_multipliers=random.integers(1, 256, grid).astype(np.uint16) if group_size < columns else None,
-            zero_points=random.integers(0, 16, grid).astype(np.int16) if turn % 2 else None,
+            zero_points=random.integers(0, top + 1, grid).astype(np.int16) if turn % 2 else None,
         )
-        weights = NibbleWeights.from_packed(pack(tensor, Nibbles16()))
+        weights = LaneWeights.from_packed(pack(tensor, Lanes16.of(tensor.spec)))
         weights = replace(
             weights,
             values=guarded(weights.values, at_end, 64),
@@ -178,5 +180,17 @@ def test_random_group_quantized_products_stay_inside_their_buffers(level, at_end
             zeros=guarded(weights.zeros, at_end),
         )
         codes = random.integers(-127, 128, (tokens, columns)).astype(np.int8)
-        result = MatrixVector(weights, level=level).run(codes)
-        np.testing.assert_array_equal(result, codes.astype(np.int64) @ tensor.integers().T)
+        integers, outliers = tensor.integers(), None
+        if turn % 3 == 0:
+            mask = random.random((rows, columns)) < 0.1
+            extra = np.where(mask, random.integers(-999, 1000, mask.shape), 0)
+            integers = integers + extra
+            outliers = OutlierWeights(
+                rows=rows,
+                columns=columns,
+                pointers=guarded(np.concatenate([[0], mask.sum(axis=1).cumsum()]).astype(np.uint32), at_end),
+                inputs=guarded(np.nonzero(mask)[1].astype(np.uint16), at_end),
+                values=guarded(extra[mask].astype(np.int16), at_end),
+            )
+        result = MatrixVector(weights, outliers=outliers, level=level).run(guarded(codes, at_end))
+        np.testing.assert_array_equal(result, codes.astype(np.int64) @ integers.T)

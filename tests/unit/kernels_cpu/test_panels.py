@@ -54,3 +54,8 @@ def test_wrong_arguments_are_named():
         panels_of(np.zeros((4, 4), np.uint8), out=aligned_empty((1, 5, 64), np.uint8))
     with pytest.raises(ValueError, match="do not hold"):
         rows_of(aligned_zeros((1, 4, 64), np.uint8), tokens=65)
+
+
+def test_large_arrays_start_on_a_huge_page():
+    assert aligned_empty((5 << 20,), np.uint8).ctypes.data % (2 << 20) == 0
+    assert aligned_empty((100,), np.uint8).ctypes.data % 64 == 0
