@@ -17,7 +17,7 @@ def check_pattern(pattern: str) -> None:
     """Raise a ValueError unless a pattern is one of int8 weights."""
     if pattern not in PATTERNS and not re.fullmatch(r"\d+:(4|8|16)", pattern):
         raise ValueError(
-            f"pattern must be {', '.join(PATTERNS)}, N:M as 2:4, or, for few tokens, as int4g32, not {pattern!r}"
+            f"pattern must be one of {', '.join(PATTERNS)}, N:M as 2:4, or, for few tokens, as int4g32, not {pattern!r}"
         )
 
 

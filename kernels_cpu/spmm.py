@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
 from sparsefab.kernels_cpu.call import Call, check_array, padded_scales
-from sparsefab.kernels_cpu.dispatch import TABLES, WIDE, fastest_width, kernel_of, masked_kernel_of
+from sparsefab.kernels_cpu.dispatch import TABLES, WIDE, fastest_width, kernel_of, masked_kernel_of, masked_width
 from sparsefab.kernels_cpu.features import Level, chosen_level, effective_features
 from sparsefab.kernels_cpu.layer import filled
 from sparsefab.kernels_cpu.masked import MaskedWeights
@@ -99,6 +99,8 @@ class Product:
 
     def width(self, tokens: int) -> int:
         """Return the width of panels, 64, 32, 16 or 1, that is fastest for so many tokens."""
+        if isinstance(self.weights, MaskedWeights):
+            return masked_width(tokens, self.level)
         return fastest_width(tokens, self.level, aligned=self.weights.aligned, interleaved=self._interleaved)
 
     def prepared(self, width: int) -> tuple[Any, NDArray[np.void], dict[str, NDArray[Any]]]:

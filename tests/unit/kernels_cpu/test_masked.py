@@ -8,6 +8,7 @@ import pytest
 from sparsefab.errors import LayoutError
 from sparsefab.formats import NM, QuantTensor, Vnni4x4, VnniNM, get_format, pack, parse_pattern
 from sparsefab.formats.requantize import Requantizer, requantize
+from sparsefab.kernels_cpu.expand import native_expansion
 from sparsefab.kernels_cpu.features import Level, best_level, runs
 from sparsefab.kernels_cpu.panels import aligned_empty, interleaved, panels_of, rows_of
 from sparsefab.kernels_cpu.spmm import Codes, MaskedWeights, Product, Reals, Sums
@@ -93,6 +94,13 @@ def test_threads_expand_in_rooms_of_their_own(width):
     result = product.run(interleaved(panels_of(codes, width=width)), threads=min(2, available_threads()))
     expected = codes.astype(np.int64) @ tensor.integers().T
     np.testing.assert_array_equal(rows_of(result, tokens=TOKENS, outputs=400), expected)
+
+
+@pytest.mark.skipif(not native_expansion(best_level()), reason="needs AVX512-VNNI and VBMI2")
+def test_few_tokens_take_narrow_panels():
+    product = Product(weights_of(tensor_of(NM(2, 4), 8, 16)), Sums())
+    assert [product.width(tokens) for tokens in (1, 5, 6, 32, 33, 200)] == [1, 1, 16, 16, 64, 64]
+    assert Product(product.weights, Sums(), level=Level.PORTABLE).width(1) == 64
 
 
 def test_half_of_the_weights_take_five_eighths_of_the_bytes():
