@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from amaranth.lib import wiring
 
@@ -26,7 +26,7 @@ from sparsefab.hw.chain_axis import chain_axis_wrapper
 from sparsefab.hw.dequantize.arch import DequantizeArch
 from sparsefab.hw.dequantize.dequantizer import Dequantizer
 from sparsefab.hw.engine import ArrayEngine, EngineArch
-from sparsefab.hw.modules import Library, to_verilog
+from sparsefab.hw.modules import TOP, Library, library_verilog, to_verilog
 from sparsefab.hw.primitives.dsp48e2 import BODIES
 from sparsefab.hw.requantize import RequantizeUnit
 from sparsefab.hw.vivado import vivado_files
@@ -44,8 +44,6 @@ __all__ = [
     "group_verilog",
     "requantize_verilog",
 ]
-
-TOP: Final = "top"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,48 +127,44 @@ def chain_verilog(arch: ChainArch, *, primitives: str = "vendor", axis: bool = F
     """
     if primitives not in BODIES:
         raise ValueError(f"primitives must be one of {BODIES}, not {primitives!r}")
-    library = Library()
-    top = to_verilog(SparseChain(arch=arch, body=primitives, placer=library), TOP)
     wrapper = {AXIS_TOP: chain_axis_wrapper(arch)} if axis else {}
-    return wrapper | {TOP: top} | library.verilog()
+    return wrapper | library_verilog(lambda library: SparseChain(arch=arch, body=primitives, placer=library))
 
 
 def requantize_verilog(*, accumulator_bits: int, lanes: int = 2, primitives: str = "vendor") -> dict[str, str]:
     """Convert a requantizer to Verilog; arguments as for `RequantizeUnit` and `chain_verilog`."""
-    library = Library()
-    unit = RequantizeUnit(accumulator_bits=accumulator_bits, lanes=lanes, body=primitives, placer=library)
-    return {TOP: to_verilog(unit, TOP)} | library.verilog()
+    return library_verilog(
+        lambda library: RequantizeUnit(accumulator_bits=accumulator_bits, lanes=lanes, body=primitives, placer=library)
+    )
 
 
 def dequantize_verilog(arch: DequantizeArch, *, primitives: str = "vendor") -> dict[str, str]:
     """Convert a dequantizer to Verilog; primitives as for `chain_verilog`."""
-    library = Library()
-    return {TOP: to_verilog(Dequantizer(arch=arch, body=primitives, placer=library), TOP)} | library.verilog()
+    return library_verilog(lambda library: Dequantizer(arch=arch, body=primitives, placer=library))
 
 
 def array_verilog(arch: ArrayArch, *, primitives: str = "vendor") -> dict[str, str]:
     """Convert an array of chains to Verilog; primitives as for `chain_verilog`."""
-    library = Library()
-    return {TOP: to_verilog(ChainArray(arch=arch, body=primitives, placer=library), TOP)} | library.verilog()
+    return library_verilog(lambda library: ChainArray(arch=arch, body=primitives, placer=library))
 
 
 def group_verilog(arch: ArrayArch, *, primitives: str = "vendor") -> dict[str, str]:
     """Convert the chains of an array to Verilog, without accumulators."""
-    library = Library()
-    return {TOP: to_verilog(ChainGroup(arch=arch, body=primitives, placer=library), TOP)} | library.verilog()
+    return library_verilog(lambda library: ChainGroup(arch=arch, body=primitives, placer=library))
 
 
 def engine_verilog(arch: EngineArch, *, primitives: str = "vendor") -> dict[str, str]:
     """Convert an engine to Verilog; primitives as for `chain_verilog`."""
-    library = Library()
-    return {TOP: to_verilog(ArrayEngine(arch=arch, body=primitives, placer=library), TOP)} | library.verilog()
+    return library_verilog(lambda library: ArrayEngine(arch=arch, body=primitives, placer=library))
 
 
 def accumulate_verilog(arch: ArrayArch, *, primitives: str = "vendor") -> dict[str, str]:
     """Convert the accumulators of an array to Verilog, without its chains."""
-    library = Library()
-    unit = AccumulateUnit(chain=arch.chain, arch=arch.accumulators, chains=arch.chains, body=primitives, placer=library)
-    return {TOP: to_verilog(unit, TOP)} | library.verilog()
+    return library_verilog(
+        lambda library: AccumulateUnit(
+            chain=arch.chain, arch=arch.accumulators, chains=arch.chains, body=primitives, placer=library
+        )
+    )
 
 
 def emit(

@@ -16,9 +16,7 @@ from typing import Final
 
 from sparsefab.errors import StorageError
 from sparsefab.formats import CATALOG, FloatFormat, IntFormat
-from sparsefab.hw.emit import TOP
-from sparsefab.hw.minifloat.mac import MacArch, MacCore
-from sparsefab.hw.modules import Library, to_verilog
+from sparsefab.hw.minifloat.mac import MacArch, mac_verilog
 from sparsefab.hw.synthesize import Resources, synthesize
 from sparsefab.storage import write_atomic
 
@@ -117,7 +115,7 @@ def make_table(
     # elaboration stays in this thread, Yosys runs in processes of its own
     with ThreadPoolExecutor(jobs) as pool:
         for arch in archs:
-            modules = _verilog(arch)
+            modules = mac_verilog(arch, core=True)
             netlist = hashlib.sha256("\n".join(modules.values()).encode()).hexdigest()[:12]
             found = old.get(_key(arch))
             if found is not None and found.netlist == netlist:
@@ -147,11 +145,6 @@ def read_table(path: Path) -> tuple[MacRow, ...]:
 
 def _key(arch: MacArch) -> tuple[str, str, bool]:
     return arch.a, arch.multiplier, bool(arch.result)
-
-
-def _verilog(arch: MacArch) -> dict[str, str]:
-    library = Library()
-    return {TOP: to_verilog(MacCore(arch=arch, body="vendor", placer=library), TOP)} | library.verilog()
 
 
 def _row(arch: MacArch, netlist: str, found: Resources) -> MacRow:

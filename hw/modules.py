@@ -17,7 +17,9 @@ from amaranth.lib import wiring
 
 from sparsefab.errors import MissingToolError
 
-__all__ = ["Inline", "Library", "Placer", "to_verilog"]
+__all__ = ["TOP", "Inline", "Library", "Placer", "library_verilog", "to_verilog"]
+
+TOP: Final = "top"
 
 _ATTRIBUTE: Final = re.compile(r"\s*\(\* (?!ram_style)")
 
@@ -74,6 +76,13 @@ class Library:
             for module in missing:
                 texts[module] = to_verilog(self._prototypes[module], module)
         return texts
+
+
+def library_verilog(make: Callable[[Library], wiring.Component]) -> dict[str, str]:
+    """Convert the component that `make` builds with a library, as `top`, and what it places; {module: text}."""
+    library = Library()
+    top = to_verilog(make(library), TOP)
+    return {TOP: top} | library.verilog()
 
 
 def to_verilog(component: wiring.Component, name: str) -> str:

@@ -15,13 +15,12 @@ from amaranth.lib.data import ArrayLayout, StructLayout
 from amaranth.lib.wiring import In, Out
 
 from sparsefab.formats import BlockFormat, get_format
-from sparsefab.hw.emit import TOP
 from sparsefab.hw.fifo import CreditFifo
 from sparsefab.hw.minifloat.accumulate import CHAIN_BITS
 from sparsefab.hw.minifloat.align import align, align_latency
 from sparsefab.hw.minifloat.decode import field
 from sparsefab.hw.minifloat.multiply import Multiplier, Product
-from sparsefab.hw.modules import Inline, Library, Placer, to_verilog
+from sparsefab.hw.modules import Inline, Placer, library_verilog
 from sparsefab.hw.stages import later
 
 __all__ = ["BlockDot", "DotArch", "dot_layout", "dot_result", "dot_verilog"]
@@ -273,5 +272,4 @@ def _sum(m: Module, values: list[Value]) -> Value:
 
 def dot_verilog(arch: DotArch, *, primitives: str = "vendor") -> dict[str, str]:
     """Convert a block dot product to Verilog; `primitives` as for `chain_verilog`."""
-    library = Library()
-    return {TOP: to_verilog(BlockDot(arch=arch, body=primitives, placer=library), TOP)} | library.verilog()
+    return library_verilog(lambda library: BlockDot(arch=arch, body=primitives, placer=library))

@@ -15,7 +15,7 @@ from sparsefab.hw.minifloat.convert import ROUNDINGS, Converter, RoundingName, c
 from sparsefab.hw.minifloat.decode import Number
 from sparsefab.hw.minifloat.dsp_mac import DspMac, fits_dsp
 from sparsefab.hw.minifloat.multiply import VARIANTS, Multiplier, Product
-from sparsefab.hw.modules import Inline, Library, Placer, to_verilog
+from sparsefab.hw.modules import Inline, Placer, library_verilog
 from sparsefab.hw.stages import later
 
 __all__ = ["Mac", "MacArch", "MacCore", "mac_latency", "mac_layout", "mac_verilog"]
@@ -210,9 +210,8 @@ class Mac(wiring.Component):
 
 def mac_verilog(arch: MacArch, *, primitives: str = "vendor", core: bool = False) -> dict[str, str]:
     """Convert a MAC on streams, or its core alone, to Verilog: {module: text}, the block is `top`."""
-    library = Library()
-    block = (MacCore if core else Mac)(arch=arch, body=primitives, placer=library)
-    return {"top": to_verilog(block, "top")} | library.verilog()
+    block = MacCore if core else Mac
+    return library_verilog(lambda library: block(arch=arch, body=primitives, placer=library))
 
 
 def mac_latency(arch: MacArch) -> int:
