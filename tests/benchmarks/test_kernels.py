@@ -3,8 +3,10 @@
 import pytest
 
 from sparsefab.kernels_cpu.bench import bench, geometric_mean
+from sparsefab.kernels_cpu.bench_encoder import bench_encoder, random_encoder, sparse_encoder
 from sparsefab.kernels_cpu.bench_stream import bench_stream
 from sparsefab.kernels_cpu.features import Level, runs
+from sparsefab.storage import default_cache_dir
 
 pytestmark = [
     pytest.mark.benchmark,
@@ -36,3 +38,16 @@ def test_block_sparse_products_beat_the_best_dense_library(density, least):
 def test_decode_products_run_at_the_speed_of_memory():
     for row in bench_stream():
         assert row.fraction_of_read >= 0.75
+
+
+def test_whole_encoders_beat_other_runtimes():
+    pytest.importorskip("onnxruntime")
+    table = bench_encoder(
+        sparse_encoder(random_encoder("minilm-l6"), 0.2), label="minilm-l6", density=0.2,
+        peers=("onnxruntime", "deepsparse"), cache=default_cache_dir(),
+    )  # fmt: skip
+    for precision, mean, least in (("int8", 4, 2.5), ("fp32", 7, 5), ("sparse int8", 2.5, 1.5)):
+        ratios = table.best(precision)
+        print(precision, ratios, table.absent)
+        assert geometric_mean(ratios) >= mean
+        assert min(ratios) >= least
