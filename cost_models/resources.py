@@ -6,26 +6,52 @@ from pathlib import Path
 from typing import Literal
 
 from sparsefab import config
-from sparsefab.arch import AcceleratorArch, ChainArch
+from sparsefab.arch import AcceleratorArch, ArrayArch, ChainArch
 from sparsefab.cost_models.result import Figure
 from sparsefab.errors import TargetError
 from sparsefab.targets import Device, Quantity, check_sources
 
-__all__ = ["KINDS", "chain_resources", "check_fit", "largest_arch", "resources", "usable"]
+__all__ = [
+    "KINDS",
+    "PARTS",
+    "array_resources",
+    "chain_resources",
+    "check_fit",
+    "largest_arch",
+    "resources",
+    "usable",
+]
 
 KINDS = ("lut", "ff", "dsp", "bram36", "uram")
+#: Synthesized parts of an engine, in the order in which they are added to it.
+PARTS = ("chain", "accumulators", "requantizer")
 _BLOCKS = Path(__file__).resolve().parent / "data" / "fpga_blocks.toml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Block:
+    """A block: what one costs, how many there are (`per`), and in which designs.
+
+    group_scales : bool | None  Only with them, or only without; None: either way.
+    """
+
     name: str
+    part: Literal["chain", "accumulators", "requantizer", "rest"] = "rest"
     per: Literal["dsp", "chain", "core", "channel", "board"]
+    group_scales: bool | None = None
     lut: Quantity | None = None
     ff: Quantity | None = None
     dsp: int = 0
     bram36: Quantity | None = None
     uram: Quantity | None = None
+
+    def count(self, array: ArrayArch, cores: int, channels: int) -> int:
+        """How many of them `cores` arrays have."""
+        if self.group_scales not in (None, array.accumulators.multiplier_bits > 0):
+            return 0
+        chains = cores * array.chains
+        counts = {"dsp": chains * array.chain.dsps, "chain": chains, "core": cores, "channel": channels, "board": 1}
+        return counts[self.per]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,26 +70,35 @@ def _blocks() -> tuple[_Block, ...]:
 
 def resources(arch: AcceleratorArch) -> dict[str, Figure]:
     """Return lut, ff, dsp, bram36 and uram of the accelerator without the board's shell."""
-    chains = arch.cores * arch.chains_per_core
-    counts = {"dsp": arch.dsps, "chain": chains, "core": arch.cores, "channel": arch.hbm_channels, "board": 1}
-    return _sum(_blocks(), counts)
+    return _sum(_blocks(), arch.core, arch.cores, arch.hbm_channels)
+
+
+def array_resources(array: ArrayArch, part: str = "accumulators") -> dict[str, Figure]:
+    """Return the resources of one array of chains with everything up to `part`, one of PARTS, as it is synthesized."""
+    if part not in PARTS:
+        raise ValueError(f"part must be one of {', '.join(PARTS)}, not {part!r}")
+    own = PARTS[: PARTS.index(part) + 1]
+    return _sum(tuple(block for block in _blocks() if block.part in own), array, 1, 0)
 
 
 def chain_resources(chain: ChainArch) -> dict[str, Figure]:
     """Return the resources of one chain alone, as it is emitted and synthesized."""
-    own = tuple(block for block in _blocks() if block.name.startswith("chain"))
-    return _sum(own, {"dsp": chain.dsps, "chain": 1})
+    return array_resources(ArrayArch(chains=1, chain=chain), "chain")
 
 
-def _sum(blocks: tuple[_Block, ...], counts: dict[str, int]) -> dict[str, Figure]:
+def _sum(blocks: tuple[_Block, ...], array: ArrayArch, cores: int, channels: int) -> dict[str, Figure]:
     totals = {kind: Figure.exact(0.0) for kind in KINDS}
     for block in blocks:
+        count = block.count(array, cores, channels)
         for kind in KINDS:
             entry = block.dsp if kind == "dsp" else getattr(block, kind)
             if isinstance(entry, Quantity):
-                totals[kind] = totals[kind].plus(Figure.of(entry.value, *entry.bounds).times(counts[block.per]))
+                totals[kind] = totals[kind].plus(Figure.of(entry.value, *entry.bounds).times(count))
             elif entry:
-                totals[kind] = totals[kind].plus(Figure.exact(float(entry)).times(counts[block.per]))
+                totals[kind] = totals[kind].plus(Figure.exact(float(entry)).times(count))
+    if any(block.part == "accumulators" for block in blocks):
+        memories = cores * array.chains * array.accumulators.bram36(array.chain)
+        totals["bram36"] = totals["bram36"].plus(Figure.exact(memories))
     return totals
 
 
@@ -92,9 +127,9 @@ def check_fit(device: Device, arch: AcceleratorArch) -> None:
     if arch.cores > len(regions):
         raise TargetError(f"{device.name}: {arch.cores} cores need as many regions, the board has {len(regions)}")
     smallest = min(region.dsp for region in regions[: arch.cores])
-    if arch.dsps_per_core > smallest * limit:
+    if arch.core.dsps > smallest * limit:
         raise TargetError(
-            f"{device.name}: a core of {arch.dsps_per_core} DSPs does not fit one region: "
+            f"{device.name}: a core of {arch.core.dsps} DSPs does not fit one region: "
             f"{smallest} DSPs, {limit:.0%} usable"
         )
     have, need = usable(device), resources(arch)

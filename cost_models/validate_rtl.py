@@ -9,6 +9,7 @@ import numpy as np
 
 from sparsefab.arch import AccumulatorArch, ArrayArch, ChainArch
 from sparsefab.cost_models.array import array_cycles, chain_cycles
+from sparsefab.cost_models.block_fit import composition_errors
 from sparsefab.cost_models.gemm import Floats
 from sparsefab.cost_models.published import rtl_counts
 from sparsefab.cost_models.resources import chain_resources
@@ -62,7 +63,7 @@ def array_counts() -> tuple[ArrayCount, ...]:
 
 def validate_rtl() -> list[Row]:
     """Compare cycles with the simulated Verilog, resources with its synthesis."""
-    return [*_chains(), *_arrays()]
+    return [*_chains(), *_arrays(), *_compositions()]
 
 
 def _chains() -> list[Row]:
@@ -84,6 +85,15 @@ def _arrays() -> list[Row]:
     """The whole table, though nothing of it is fitted but the latency behind the last sum."""
     errors = [abs(count.predicted / count.cycles - 1.0) for count in array_counts()]
     return [_row("array cycles, RTL, both modes", errors, 0.02)]
+
+
+def _compositions() -> list[Row]:
+    """Designs that no block was fitted to: LUT and FF near, DSP and block RAM as they are."""
+    errors = [found for _, found in composition_errors("test")]
+    return [
+        _row(f"{kind} of composed designs, synthesis", [found[kind] for found in errors], goal)
+        for kind, goal in (("lut", 0.10), ("ff", 0.10), ("dsp", 0.0), ("bram36", 0.0))
+    ]
 
 
 def _row(name: str, errors: list[float], goal: float) -> Row:
