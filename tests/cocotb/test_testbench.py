@@ -14,6 +14,7 @@ from sparsefab.hw.dequantize.arch import DequantizeArch
 from sparsefab.hw.emit import EmitManifest
 from sparsefab.hw.minifloat.dot import DotArch
 from sparsefab.hw.minifloat.mac import MacArch
+from sparsefab.hw.pack4 import NibbleArch
 from sparsefab.hw.requantize import RequantizeArch
 from sparsefab.session import Session
 from sparsefab.sim.blocks import VECTORS
@@ -34,6 +35,7 @@ OFFSET = (f"48'h{LANE_OFFSET:012x}", "48'h000000000000")
 # block -> parameters, and a fault: what of the Verilog becomes what
 SMALL: dict[str, tuple[Any, tuple[str, str]]] = {
     "chain": (ChainArch(dsps=8), OFFSET),
+    "pack4": (NibbleArch(dsps=3), (" - ", " + ")),
     "array": (ARRAY, OFFSET),
     "accumulate": (ARRAY, (".RSTC(s1_first)", ".RSTC(1'h0)")),
     "requantize": (RequantizeArch(lanes=1), ("x & ", "x | ")),
