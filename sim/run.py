@@ -17,6 +17,7 @@ from sparsefab.sim.products import Product
 from sparsefab.sim.report import MODES, RunReport, VerifyReport
 from sparsefab.sim.simulator import GSR_CYCLES, SimulatorName, build, run_bench, simulators
 from sparsefab.sim.stimuli import (
+    OTHER_SLOTS,
     SLOTS,
     ChainStimuli,
     chain_kinds,
@@ -59,7 +60,7 @@ def verify_chain(
     arch : ChainArch
     build_dir : Path                 Simulator builds are kept here, keyed by content.
     simulator : 'verilator' | 'icarus'
-    seeds : ints                     One set of random stimuli each; N of N:16 is drawn from 0, 1, 2, 4, 8, 16.
+    seeds : ints                     One set of random stimuli each; N of N:16 is each of 0, 1, 2, 4, 8, 16, then any.
     beats : int                      Weight beats of a random set (and seed).
     packed, activations              Real weights in the Chain layout and int codes [tokens, in]; they take the place of
                                      the random stimuli.
@@ -89,7 +90,10 @@ def verify_chain(
         sets += [("packed", seed, packed_stimuli(arch, packed, activations, max_beats=max_beats)) for seed in seeds]
     else:
         required = chain_kinds(arch, SLOTS)
-        sets += [("random", seed, random_stimuli(arch, beats=beats, slots=SLOTS, seed=seed)) for seed in seeds]
+        sets += [
+            ("random", seed, random_stimuli(arch, beats=beats, slots=SLOTS, others=OTHER_SLOTS, seed=seed))
+            for seed in seeds
+        ]
     steady = steady_stimuli(arch, tiles=4, seed=seeds[0])
     built = build(texts, build_dir, simulator, top=AXIS_TOP if axis else TOP, unisim=unisim)
     plan, arrays = _plan(arch, sets, steady)

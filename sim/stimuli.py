@@ -13,6 +13,7 @@ from sparsefab.formats.bits import unpack_bits
 from sparsefab.sim.reference.chain import beat_parts, beat_sums, fill_banks
 
 __all__ = [
+    "OTHER_SLOTS",
     "SLOTS",
     "ChainStimuli",
     "chain_kinds",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 SLOTS: Final = (0, 1, 2, 4, 8, 16)  # N of N:16 that random stimuli take
+OTHER_SLOTS: Final = (3, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15)  # and sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -103,11 +105,14 @@ def _kind(n: int, vector: int) -> str:
     return f"{'vector' if vector else 'matrix'} {n}:16"
 
 
-def random_stimuli(arch: ChainArch, *, beats: int, slots: tuple[int, ...], seed: int) -> ChainStimuli:
+def random_stimuli(
+    arch: ChainArch, *, beats: int, slots: tuple[int, ...], seed: int, others: tuple[int, ...] = ()
+) -> ChainStimuli:
     """Tiles of random length whose blocks store at most N weights, N drawn from `slots`; one weight in four is extreme.
 
     The first tile, and with arch.matrix_vector the second, is the corner that fills both lanes: all -128 times all
-    -128, then times 127. Every N in every mode comes once, in short tiles, before any comes twice.
+    -128, then times 127. Every N in every mode comes once, in short tiles, before any comes twice; of the tiles after
+    these one in two has an N of `others`.
     """
     random = np.random.default_rng(seed)
     low_w, low_a = -(1 << (arch.weight_bits - 1)), -(1 << (arch.activation_bits - 1))
@@ -125,6 +130,8 @@ def random_stimuli(arch: ChainArch, *, beats: int, slots: tuple[int, ...], seed:
         longest = min(2 * arch.fill_beats(), max(beats // len(order), 1) if first else beats)
         rows = min(int(random.integers(longest)) + 1, beats - count)
         n, vector = order[len(banks)] if first else kinds[random.integers(len(kinds))]
+        if not first and others and random.random() < 0.5:
+            n = others[random.integers(len(others))]
         both = random.integers(low_w, -low_w, (2, rows, arch.dsps))
         extreme = random.random(both.shape) < 0.25
         both = np.where(extreme, random.choice([low_w, -low_w - 1], both.shape), both)

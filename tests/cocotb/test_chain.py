@@ -8,10 +8,11 @@ import pytest
 
 from sparsefab.arch import LANE_OFFSET, ChainArch
 from sparsefab.errors import MissingToolError
-from sparsefab.formats import NM, Chain, IntFormat, QuantTensor, pack
+from sparsefab.formats import NM, BlockN, Chain, ChainRows, IntFormat, QuantTensor, pack
 from sparsefab.hw.emit import chain_verilog
 from sparsefab.hw.primitives import PRIMITIVES
 from sparsefab.sim.run import SimulatorName, simulators, verify_chain
+from sparsefab.sim.stimuli import OTHER_SLOTS
 
 pytestmark = pytest.mark.cocotb
 
@@ -23,13 +24,24 @@ def _need(simulator: SimulatorName) -> None:
         pytest.skip(reason)
 
 
+def test_tokens_alone() -> None:
+    """Every N in the chain that has no vector mode."""
+    _need("icarus")
+    arch = ChainArch(dsps=8, matrix_vector=False)
+    report = verify_chain(arch, build_dir=BUILD, simulator="icarus", seeds=(2,), beats=150)
+    assert report.mismatches == 0, [run for run in report.runs if run.mismatches]
+    assert not report.missing
+    assert len(report.required) == 6
+
+
 @pytest.mark.parametrize(("simulator", "dsps", "beats"), [("verilator", 16, 400), ("icarus", 8, 250)])
 def test_random_beats_with_every_stall(simulator: SimulatorName, dsps: int, beats: int) -> None:
     _need(simulator)
     report = verify_chain(ChainArch(dsps=dsps), build_dir=BUILD, simulator=simulator, seeds=(1,), beats=beats)
     assert report.mismatches == 0, [run for run in report.runs if run.mismatches]
     assert not report.missing
-    assert len(report.coverage) == 12
+    assert len(report.required) == 12
+    assert any(kind.endswith(f"{n}:16") for kind in report.coverage for n in OTHER_SLOTS)
     assert len(report.runs) == 5
     assert report.utilisation is not None
     assert report.utilisation >= 0.99
@@ -70,6 +82,35 @@ def test_a_planted_bug_where_rows_end_is_caught(module: str, right: str, wrong: 
     assert right in modules[module]
     modules[module] = modules[module].replace(right, wrong)
     assert verify_chain(arch, build_dir=BUILD, simulator="icarus", beats=40, modules=modules).mismatches > 0
+
+
+@pytest.mark.parametrize(
+    "layout", [Chain(dsps=16), pytest.param(ChainRows(dsps=16, blocks=2), marks=pytest.mark.slow)], ids=lambda x: x.name
+)
+def test_blocks_of_their_own_n(layout: Chain | ChainRows) -> None:
+    """Per-block N, in beats that are ready for 16 of 16 and in rows back to back."""
+    _need("icarus")
+    random = np.random.default_rng(3)
+    n = random.choice([0, 2, 4, 8, 16], (2, 3)).repeat(16, axis=0).repeat(16, axis=1)
+    mask = random.permuted(np.tile(np.arange(16), (32 * 3, 1)), axis=1).reshape(32, 48) < n
+    tensor = QuantTensor(
+        codes=(random.integers(-127, 128, mask.shape) * mask).astype(np.int16),
+        format=IntFormat(bits=8),
+        row_scales=np.ones(32, np.float32),
+        group_size=48,
+        pattern=BlockN(),
+        mask=mask,
+        group_multipliers=None,
+        zero_points=None,
+    )
+    report = verify_chain(
+        ChainArch(dsps=16, ends=isinstance(layout, ChainRows)),
+        build_dir=BUILD,
+        simulator="icarus",
+        packed=pack(tensor, layout),
+        activations=random.integers(-128, 128, (2, 48)),
+    )
+    assert report.mismatches == 0, [run for run in report.runs if run.mismatches]
 
 
 def test_packed_weights() -> None:

@@ -141,7 +141,7 @@ def layouts_of(tensor: QuantTensor) -> list:
         layouts += [Chain(dsps=32), Chain(dsps=40), Chain(dsps=40, pairs=True)]
         if isinstance(tensor.pattern, NM) and tensor.pattern.m == 16 and tensor.pattern.rows == 2:
             layouts.append(Chain(dsps=40, slots=tensor.pattern.n, pairs=True))
-        if tensor.block_scales is None and (tensor.zero_points is None or tensor.group_size in (16, tensor.shape[1])):
+        if tensor.zero_points is None or tensor.group_size in (16, tensor.shape[1]):
             layouts += chain_memories(tensor)
         if tensor.group_size == tensor.shape[1] and tensor.block_scales is None:
             layouts += [Vnni4x1(), Vnni4x4()]
