@@ -70,8 +70,8 @@ def test_rows_that_end_in_beats(simulator: SimulatorName, dsps: int, matrix_vect
     ("module", "right", "wrong"),
     [
         # the DSP that starts anew, what the first one adds to a sum that is cut, and the carry into the adders
-        ("sparsefab_chain_restart", "s0_goes_on <= \\$1", "s0_goes_on <= 1'h1"),
-        ("sparsefab_chain_first", "s1_split <= s0_split", "s1_split <= 1'h0"),
+        ("sparsefab_chain_restart", "s1_goes_on <= s0_goes_on", "s1_goes_on <= 1'h1"),
+        ("sparsefab_chain_first", "dsp__CARRYIN <= s0_split", "dsp__CARRYIN <= 1'h0"),
         pytest.param("sparsefab_dsp48e2", f"48'h{LANE_OFFSET:012x}", "48'h000000000000", marks=pytest.mark.slow),
     ],
 )
