@@ -153,7 +153,7 @@ def random_stimuli(
         modes.append((n, vector))
         count += rows
     first, second = np.concatenate(weights, axis=1)
-    lengths = random.integers(1, 2 * arch.dsps // arch.group, count * arch.segments) if arch.ends else None
+    lengths = random.integers(1, 2 * arch.dsps // arch.group, count * arch.segments + len(banks)) if arch.ends else None
     tile_of_beat = np.concatenate(tiles)
     return ChainStimuli(
         weights=first,
