@@ -37,7 +37,7 @@ def roofline_figure(view: View, setting: Setting) -> Figure | None:
         figure, grid = _panels(len(shown), 2.6)
         for axes, target in zip(grid, shown, strict=True):
             _draw_roofline(axes, view, target, members[target])
-        grid[0].set_ylabel("operations a second, counted dense")
+        grid[0].set_ylabel("dense operations a second")
     return figure
 
 
@@ -107,7 +107,7 @@ def breakdown_figure(view: View, setting: Setting) -> Figure | None:
         known = dict(zip(labels, handles, strict=True))
         for axes in grid[1:]:
             known |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=6, frameon=False)
+        figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=7, frameon=False)
     return figure
 
 

@@ -1,7 +1,7 @@
 // One panel: the points of one phase at one batch, context and cache. Two canvases lie on one another: the points, drawn once
 // for each change of filters, and what is under the pointer or selected, drawn at every move.
 
-const MARGIN = { left: 62, right: 14, top: 30, bottom: 44 };
+const MARGIN = { left: 72, right: 14, top: 30, bottom: 44 };
 const MARK_SIZE = { front: 5, rest: 3.4 };
 const MOST_BARS = 40; // of a target; a denser front shows the bounds of every second point, every third, ...
 const REACH = 14; // pixels within which a point is under the pointer

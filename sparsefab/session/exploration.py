@@ -165,7 +165,7 @@ def explore(
             progress=progress,
         )
         model = source.name
-        settings = {"screen": str(evaluator.screen), "full": str(evaluator.full)}
+        settings = {"screen": _words(evaluator.screen), "full": _words(evaluator.full)}
     settings |= {
         name: ", ".join(map(str, getattr(given, name))) for name in ("batch", "context", "kv") if getattr(given, name)
     }
@@ -212,6 +212,12 @@ def _default_slices(source: Source) -> tuple[Slice, Slice]:
     if evaluation == "char-text":
         return Slice(windows=64, context=256), Slice(windows=256, context=256)
     return Slice(), Slice()
+
+
+def _words(part: Slice) -> str:
+    """A slice of the data as the report says it."""
+    counts = ((part.windows, "windows"), (part.context, "tokens a window"), (part.samples, "samples"))
+    return ", ".join(f"{count} {what}" for count, what in counts if count is not None) or "all of the data"
 
 
 def _run_info(
