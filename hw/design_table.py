@@ -83,7 +83,13 @@ DESIGNS: Final = (
     _design("fit", "accumulators", 1, 16, 2, 8),
     _design("fit", "accumulators", 4, 16, 2, 8),
     _design("fit", "requantizer", 2, 16, 2, 8),
+    _design("test", "chain", 1, 32, 2, 0),
     _design("test", "accumulators", 2, 64, 2, 8),
+    _design("test", "accumulators", 8, 16, 2, 8),
+    _design("test", "accumulators", 4, 32, 2, 8),
+    _design("test", "accumulators", 2, 32, 2, 0),
+    _design("test", "requantizer", 4, 16, 2, 8),
+    _design("test", "requantizer", 2, 64, 2, 8),
 )
 
 
