@@ -112,12 +112,12 @@ def prove(
             "hierarchy -top top",
             "proc -norom",
             f"techmap -map {registers}",
+            "setattr -unset init w:*",  # a net that was a register
             "opt_clean",
             # bits that nothing reads are no place for a fault
             *([] if fault is None else ["wreduce", "opt_expr", "opt_clean -purge"]),
             *([] if fault is None else [_MUTATE.format(seed=fault, file=mutation), f"script {mutation}"]),
             "flatten",
-            "setattr -unset init w:*",  # a net that was a register
             "memory_map",
             "opt -full",
             "opt_clean -purge",  # what only names keep alive
