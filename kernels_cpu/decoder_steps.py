@@ -22,15 +22,14 @@ from sparsefab.kernels_cpu.intrinsics import (
     load_unaligned,
     maximum,
     minimum,
-    read_f32,
     select_negative,
     splat,
     store,
     view,
-    write_f32,
 )
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.lanes import ROUND, ROUND_BITS, rounded, store_low_bytes
+from sparsefab.kernels_cpu.scalars import read_f32, write_f32
 from sparsefab.kernels_cpu.vector import f32x16, i32x16
 
 __all__ = ["attend", "gate", "normalize", "quantize"]

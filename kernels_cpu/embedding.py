@@ -4,8 +4,9 @@
 
 import numpy as np
 
-from sparsefab.kernels_cpu.intrinsics import load, read_f32, splat, store
+from sparsefab.kernels_cpu.intrinsics import load, splat, store
 from sparsefab.kernels_cpu.kernel import piece
+from sparsefab.kernels_cpu.scalars import read_f32
 from sparsefab.kernels_cpu.vector import f32x16
 
 __all__ = ["embed", "pool"]

@@ -16,20 +16,11 @@ from numba import types
 from numba.extending import intrinsic
 
 from sparsefab.kernels_cpu.features import Level, effective_features
-from sparsefab.kernels_cpu.intrinsics import (
-    element,
-    read_i8,
-    read_i64,
-    read_u8,
-    splat,
-    store_unaligned,
-    view,
-    write_i8,
-    write_i64,
-)
+from sparsefab.kernels_cpu.intrinsics import element, splat, store_unaligned, view
 from sparsefab.kernels_cpu.kernel import piece
 from sparsefab.kernels_cpu.lowering import invoke, referenced_type
 from sparsefab.kernels_cpu.panels import aligned_empty
+from sparsefab.kernels_cpu.scalars import read_i8, read_i64, read_u8, write_i8, write_i64
 from sparsefab.kernels_cpu.shuffles import look_up_bytes
 from sparsefab.kernels_cpu.vector import i8x16, i8x64, i64x2
 

@@ -25,7 +25,6 @@ from sparsefab.kernels_cpu.intrinsics import (
     load_bytes,
     multiply_add_words,
     prefetch,
-    read_f32,
     splat,
     store,
     to_float,
@@ -33,6 +32,7 @@ from sparsefab.kernels_cpu.intrinsics import (
 )
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.products import dot_of
+from sparsefab.kernels_cpu.scalars import read_f32
 from sparsefab.kernels_cpu.vector import VectorType, i32x8, i32x16
 
 __all__ = ["gemv"]

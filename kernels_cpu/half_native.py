@@ -16,8 +16,9 @@ runs' ends add some 60 to 512.
 import functools
 from typing import Any
 
-from sparsefab.kernels_cpu.intrinsics import broadcast, fma, load, read_f32, read_i32, splat, store, view
+from sparsefab.kernels_cpu.intrinsics import broadcast, fma, load, splat, store, view
 from sparsefab.kernels_cpu.kernel import kernel, piece
+from sparsefab.kernels_cpu.scalars import read_f32, read_i32
 from sparsefab.kernels_cpu.shuffles import widen_half
 from sparsefab.kernels_cpu.vector import f16x32, f32x16, i16x32
 from sparsefab.sim.reference.half import HALF_RUN

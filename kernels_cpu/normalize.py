@@ -12,9 +12,10 @@ Tokens are lanes, so that no sum crosses a register, and the order of every floa
 
 import numpy as np
 
-from sparsefab.kernels_cpu.intrinsics import load, maximum, minimum, read_f32, splat, store
+from sparsefab.kernels_cpu.intrinsics import load, maximum, minimum, splat, store
 from sparsefab.kernels_cpu.kernel import piece
 from sparsefab.kernels_cpu.lanes import rounded, square_root, store_low_bytes
+from sparsefab.kernels_cpu.scalars import read_f32
 from sparsefab.kernels_cpu.vector import f32x16, i32x16
 
 __all__ = ["NORM", "normalize"]

@@ -26,16 +26,7 @@ import numba
 import numpy as np
 
 from sparsefab.kernels_cpu.features import Level, best_level, effective_features, runs
-from sparsefab.kernels_cpu.intrinsics import (
-    dot,
-    fma,
-    load,
-    multiply_add_bytes,
-    multiply_add_words,
-    splat,
-    store,
-    view,
-)
+from sparsefab.kernels_cpu.intrinsics import dot, fma, load, multiply_add_bytes, multiply_add_words, splat, store, view
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.panels import aligned_zeros
 from sparsefab.kernels_cpu.vector import f32x8, f32x16, i8x32, i8x64, i16x16, i32x8, i32x16

@@ -15,8 +15,9 @@ level gives the same bits.
 import functools
 from typing import Any
 
-from sparsefab.kernels_cpu.intrinsics import load, read_f32, splat, store, to_float
+from sparsefab.kernels_cpu.intrinsics import load, splat, store, to_float
 from sparsefab.kernels_cpu.kernel import piece
+from sparsefab.kernels_cpu.scalars import read_f32
 from sparsefab.kernels_cpu.vector import VectorType
 
 __all__ = ["added_up_of", "real_of"]

@@ -14,13 +14,13 @@ from sparsefab.kernels_cpu.intrinsics import (
     minimum_unsigned,
     multiply_round,
     pack_i16,
-    read_i32,
     saturating_add,
     select_negative,
     splat,
     view,
 )
 from sparsefab.kernels_cpu.kernel import piece
+from sparsefab.kernels_cpu.scalars import read_i32
 from sparsefab.kernels_cpu.shuffles import load_lanes, look_up_128, look_up_bytes
 from sparsefab.kernels_cpu.vector import VectorType, vector
 

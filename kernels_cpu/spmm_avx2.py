@@ -16,21 +16,13 @@ Between runs of quads the sums wait in the layer's scratch; most groups have one
 import functools
 from typing import Any
 
-from sparsefab.kernels_cpu.intrinsics import (
-    broadcast,
-    load,
-    pack_i8,
-    pack_u8,
-    read_i32,
-    read_i64,
-    splat,
-    store,
-)
+from sparsefab.kernels_cpu.intrinsics import broadcast, load, pack_i8, pack_u8, splat, store
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.products import dot_of
 from sparsefab.kernels_cpu.reals import added_up_of, real_of
 from sparsefab.kernels_cpu.requantizing import finished_of, row_of, rows_of
+from sparsefab.kernels_cpu.scalars import read_i32, read_i64
 from sparsefab.kernels_cpu.shuffles import (
     high_halves,
     low_halves,

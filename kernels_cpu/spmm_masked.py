@@ -18,8 +18,8 @@ from typing import Any
 
 from sparsefab.kernels_cpu.expand import expand_of
 from sparsefab.kernels_cpu.features import Level
-from sparsefab.kernels_cpu.intrinsics import read_i64
 from sparsefab.kernels_cpu.kernel import kernel
+from sparsefab.kernels_cpu.scalars import read_i64
 
 __all__ = ["spmm"]
 

@@ -15,9 +15,10 @@ import functools
 from typing import Any
 
 from sparsefab.kernels_cpu.expand import expand_bytes
-from sparsefab.kernels_cpu.intrinsics import dot, load, prefetch, read_i32, read_i64, splat, store
+from sparsefab.kernels_cpu.intrinsics import dot, load, prefetch, splat, store
 from sparsefab.kernels_cpu.kernel import kernel
 from sparsefab.kernels_cpu.layer import Output
+from sparsefab.kernels_cpu.scalars import read_i32, read_i64
 from sparsefab.kernels_cpu.shuffles import lane_sum
 from sparsefab.kernels_cpu.spmm_vnni1 import epilogue_of
 from sparsefab.kernels_cpu.vector import i8x64, i32x4, i32x16

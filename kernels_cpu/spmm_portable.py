@@ -11,18 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from sparsefab.kernels_cpu.intrinsics import (
-    read_f32,
-    read_i8,
-    read_i16,
-    read_i32,
-    read_i64,
-    read_u8,
-    write_f32,
-    write_i32,
-)
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.layer import Output
+from sparsefab.kernels_cpu.scalars import read_f32, read_i8, read_i16, read_i32, read_i64, read_u8, write_f32, write_i32
 
 __all__ = ["spmm"]
 

@@ -19,10 +19,11 @@ import functools
 from typing import Any
 
 from sparsefab.kernels_cpu.epilogues import epilogue_of
-from sparsefab.kernels_cpu.intrinsics import broadcast, load, read_i32, read_i64, splat
+from sparsefab.kernels_cpu.intrinsics import broadcast, load, splat
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.products import dot_of
+from sparsefab.kernels_cpu.scalars import read_i32, read_i64
 from sparsefab.kernels_cpu.shuffles import unpack_high_bytes, unpack_high_words, unpack_low_bytes, unpack_low_words
 from sparsefab.kernels_cpu.vector import i8x64, i32x16
 

@@ -27,21 +27,16 @@ from sparsefab.kernels_cpu.intrinsics import (
     pack_i8,
     pack_i16,
     pack_u8,
-    read_f32,
-    read_i32,
-    read_i64,
-    read_u8,
     splat,
     store,
     to_float,
     view,
-    write_f32,
-    write_i32,
 )
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.products import dot_of
 from sparsefab.kernels_cpu.requantizing import finished_of, scaled_of
+from sparsefab.kernels_cpu.scalars import read_f32, read_i32, read_i64, read_u8, write_f32, write_i32
 from sparsefab.kernels_cpu.vector import f32x4, i8x16, i16x8, i32x4
 
 __all__ = ["epilogue_of", "spmm"]

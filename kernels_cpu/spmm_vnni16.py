@@ -19,23 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from sparsefab.kernels_cpu.intrinsics import (
-    broadcast,
-    load,
-    pack_i8,
-    pack_u8,
-    read_i32,
-    read_i64,
-    splat,
-    store,
-    view,
-)
+from sparsefab.kernels_cpu.intrinsics import broadcast, load, pack_i8, pack_u8, splat, store, view
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.panels import aligned_empty
 from sparsefab.kernels_cpu.products import dot_of
 from sparsefab.kernels_cpu.reals import added_up_of, real_of
 from sparsefab.kernels_cpu.requantizing import finished_of, rows_of
+from sparsefab.kernels_cpu.scalars import read_i32, read_i64
 from sparsefab.kernels_cpu.shuffles import join, permute_dwords, transpose_bytes
 from sparsefab.kernels_cpu.vector import f32x16, i8x16, i8x64, i32x16
 

@@ -17,23 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from sparsefab.kernels_cpu.intrinsics import (
-    broadcast,
-    dot,
-    load,
-    pack_i8,
-    pack_u8,
-    read_i32,
-    read_i64,
-    splat,
-    store,
-    view,
-)
+from sparsefab.kernels_cpu.intrinsics import broadcast, dot, load, pack_i8, pack_u8, splat, store, view
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.panels import aligned_empty
 from sparsefab.kernels_cpu.reals import added_up_of, real_of
 from sparsefab.kernels_cpu.requantizing import finished_of, row_of
+from sparsefab.kernels_cpu.scalars import read_i32, read_i64
 from sparsefab.kernels_cpu.shuffles import (
     high_halves,
     join,
