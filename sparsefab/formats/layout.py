@@ -3,7 +3,8 @@
 Every layout ends with the same scale sections: `multipliers` (if grouped), `zero_points` (if asymmetric), `row_scales`.
 Block formats have `block_scales`, a byte each, then `row_exponents` (MX: a row's largest block scale, an E8M0 byte, so
 that a reader knows it before the first block), or `row_scales`, or a float32 `tensor_scale`.
-Lanes16 keeps the first two in its own order, u8[16-row blocks][groups][16 rows], multipliers also where all are 1.
+Lanes16 keeps the first two in its own order, u8[16-row blocks][groups][16 rows], GroupRows a byte each a kept group;
+both have multipliers also where all are 1.
 
     RowMajor            codes     rows of codes, each row starting a byte
     Sparse(index)       codes     N slots a block of M       indices   log2(M) bits a slot, a row or pair of rows
@@ -16,6 +17,7 @@ Lanes16 keeps the first two in its own order, u8[16-row blocks][groups][16 rows]
     Vnni4x4             values    s8[blocks][4 rows][4 k]    offsets   int32[blocks]    pointers  int64 a row group
     VnniNM              values    s8, of each 4 rows x 16 inputs what is stored    masks  64 bits of these each
     Lanes16             values    per 16 rows, group and 32 inputs: a line of 16 rows x 4 bytes for each bit of a code
+    GroupRows           codes     the kept groups            groups    uint16 a group   pointers  uint32 a row
     SparseRows          codes     int16 a stored weight      inputs    uint16 a weight  pointers  uint32 a row
     Chain               beats     per tile of inputs, per row: L weights s8, then L 4-bit indices
     Chain, pairs        beats     per tile of inputs, per pair of rows: L pairs of weights s8, then L 4-bit indices
@@ -29,9 +31,11 @@ from typing import Literal
 from sparsefab.errors import LayoutError
 from sparsefab.formats.bits import packed_bytes
 from sparsefab.formats.layout_chain import Chain, ChainMemory, ChainRows
+from sparsefab.formats.layout_groups import GroupRows
 from sparsefab.formats.layout_lanes import Lanes16, SparseRows
 from sparsefab.formats.layout_scales import scale_sections
 from sparsefab.formats.layout_vnni import Vnni4x1, Vnni4x4, VnniNM
+from sparsefab.formats.scales import MULTIPLIER_BITS
 from sparsefab.formats.sparsity import BLOCK_N_SIDE, NM, Block, BlockN, Dense, Unstructured
 from sparsefab.formats.tensors import TensorSpec
 
@@ -40,6 +44,7 @@ __all__ = [
     "Chain",
     "ChainMemory",
     "ChainRows",
+    "GroupRows",
     "Lanes16",
     "Layout",
     "RowMajor",
@@ -126,7 +131,18 @@ class BlockRows:
 
 
 Layout = (
-    RowMajor | Sparse | SparseRows | BlockRows | Vnni4x1 | Vnni4x4 | VnniNM | Lanes16 | Chain | ChainRows | ChainMemory
+    RowMajor
+    | Sparse
+    | SparseRows
+    | BlockRows
+    | GroupRows
+    | Vnni4x1
+    | Vnni4x4
+    | VnniNM
+    | Lanes16
+    | Chain
+    | ChainRows
+    | ChainMemory
 )
 
 
@@ -135,9 +151,19 @@ def storage_layout(spec: TensorSpec) -> Layout:
     if isinstance(spec.pattern, Dense):
         return RowMajor()
     if isinstance(spec.pattern, Block):
-        candidates: list[Layout] = [RowMajor(), BlockRows()]
+        candidates: list[Layout] = [RowMajor(), BlockRows(), *_group_rows(spec)]
     elif isinstance(spec.pattern, NM | BlockN):
         candidates = [RowMajor(), Sparse("index"), Sparse("bitmap")]
     else:
         candidates = [RowMajor(), Sparse("bitmap")]
     return min(candidates, key=lambda layout: sum(layout.section_bytes(spec).values()))
+
+
+def _group_rows(spec: TensorSpec) -> list[Layout]:
+    """GroupRows where it holds a tensor."""
+    try:
+        layout = GroupRows.of(spec)
+        layout.width(spec)
+    except LayoutError:
+        return []
+    return [layout] if spec.multiplier_bits <= MULTIPLIER_BITS else []

@@ -16,6 +16,7 @@ from sparsefab.formats.layout import (
     Chain,
     ChainMemory,
     ChainRows,
+    GroupRows,
     Lanes16,
     Layout,
     RowMajor,
@@ -27,6 +28,7 @@ from sparsefab.formats.layout import (
 )
 from sparsefab.formats.mx import BlockFormat
 from sparsefab.formats.packing_chain import read_chain, write_chain
+from sparsefab.formats.packing_groups import read_group_rows, read_group_rows_groups, write_group_rows
 from sparsefab.formats.packing_lanes import (
     read_lanes16,
     read_lanes16_groups,
@@ -75,7 +77,7 @@ def pack(tensor: QuantTensor, layout: Layout) -> PackedTensor:
     LayoutError                     If the layout cannot hold the tensor's format, pattern, scales or range.
     """
     writer: Callable[[QuantTensor, Any], Sections] = _WRITERS[type(layout)]
-    sections = writer(tensor, layout) | pack_scales(tensor, grouped=not isinstance(layout, Lanes16))
+    sections = writer(tensor, layout) | pack_scales(tensor, grouped=not isinstance(layout, Lanes16 | GroupRows))
     if isinstance(layout, ChainMemory):
         sections.pop("zero_points", None)  # they are in the pieces
     return PackedTensor(spec=tensor.spec, layout=layout, sections=sections)
@@ -86,11 +88,13 @@ def unpack(packed: PackedTensor) -> QuantTensor:
 
     Raises
     ------
-    LayoutError                     If a section's length does not match the header.
+    LayoutError                     If a section's length does not match the header, or positions are impossible.
     """
     spec, layout = packed.spec, packed.layout
-    if isinstance(layout, Lanes16):  # these in an order of its own
+    if isinstance(layout, Lanes16):  # these in an order of its own, as has the next
         multipliers, zero_points = read_lanes16_groups(packed, layout)
+    elif isinstance(layout, GroupRows):
+        multipliers, zero_points = read_group_rows_groups(packed, layout)
     elif isinstance(layout, ChainMemory):
         multipliers, zero_points = unpack_multipliers(packed), read_chain_memory_zero_points(packed, layout)
     else:
@@ -123,6 +127,7 @@ _WRITERS: dict[type, Callable[[QuantTensor, Any], Sections]] = {
     RowMajor: write_row_major,
     Sparse: write_sparse,
     BlockRows: write_block_rows,
+    GroupRows: write_group_rows,
     Vnni4x1: write_vnni4x1,
     Vnni4x4: write_vnni4x4,
     VnniNM: write_vnni_nm,
@@ -136,6 +141,7 @@ _READERS: dict[type, Callable[[PackedTensor, Any, NDArray[np.int16] | None], Par
     RowMajor: read_row_major,
     Sparse: read_sparse,
     BlockRows: read_block_rows,
+    GroupRows: read_group_rows,
     Vnni4x1: read_vnni4x1,
     Vnni4x4: read_vnni4x4,
     VnniNM: read_vnni_nm,

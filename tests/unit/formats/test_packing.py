@@ -21,6 +21,7 @@ from sparsefab.formats import (
     ChainMemory,
     ChainRows,
     Dense,
+    GroupRows,
     IntFormat,
     Lanes16,
     Pattern,
@@ -55,6 +56,7 @@ PATTERNS: list[Pattern] = [
     Block(4, 1),
     Block(4, 4),
     Block(8, 4),
+    Block(1, 16),
     Unstructured(),
 ]
 
@@ -151,6 +153,8 @@ def layouts_of(tensor: QuantTensor) -> list:
         layouts += [Lanes16(bits) for bits in (3, 4, 8) if bits >= tensor.format.bits]
         if isinstance(tensor.pattern, Unstructured):
             layouts.append(SparseRows())
+        if tensor.pattern == Block(1, 16):
+            layouts += [GroupRows(bits) for bits in (4, 8) if bits >= tensor.format.bits]
     return layouts
 
 
