@@ -4,7 +4,7 @@
     dynamic    layers by DynamicQuantizeLinear and MatMulInteger: activations get their scale at run time
     static     layers by QuantizeLinear and MatMulInteger with the calibrated scales; the rest is float32
     integer    as static, the bias in the sums, attention by MatMulInteger too: what DeepSparse runs fastest
-    meaning    every rounding of `models.evaluate.encoder`, in float32: what its results are compared with
+    meaning    the arithmetic of `models.evaluate.encoder` (`encoder_onnx_exact`): what its results are compared with
 
 Norm, GELU and softmax are written in the operators that exporters write, which runtimes fuse as they know how.
 Inputs input_ids, attention_mask int64[batch, sequence]; output embedding float32[batch, width].
@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper
 
 from sparsefab.formats import StaticScale
-from sparsefab.models.evaluate.encoder import QuantizedEncoder, gelu_table
+from sparsefab.kernels_cpu.encoder_onnx_exact import ExactBlocks
+from sparsefab.kernels_cpu.onnx_nodes import Nodes
+from sparsefab.models.evaluate.encoder import QuantizedEncoder
 from sparsefab.models.evaluate.encoder_graph import Block, Norm
 from sparsefab.models.evaluate.runner import static_bias
 
@@ -34,23 +35,23 @@ def encoder_onnx(source: QuantizedEncoder, form: Form, *, batch: int | None = No
     lengths: list[int | str] = ["batch" if batch is None else batch, "sequence" if sequence is None else sequence]
     writer.write(sequence)
     graph = helper.make_graph(
-        writer.nodes,
+        writer.graph.nodes,
         f"encoder-{form}",
         [helper.make_tensor_value_info(name, TensorProto.INT64, lengths) for name in ("input_ids", "attention_mask")],
         [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [lengths[0], source.graph.width])],
-        writer.constants,
+        writer.graph.constants,
     )
     model: ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     return model
 
 
 class _Writer:
-    """Collects nodes and constants; each method returns the name of its result."""
+    """Writes the graph in one form; each method returns the name of its result."""
 
     def __init__(self, source: QuantizedEncoder, form: Form) -> None:
-        self.source, self.form = source, form
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
+        self.source, self.form, self.graph = source, form, Nodes()
+        self.add, self.constant = self.graph.add, self.graph.constant
+        self.real, self.numbers = self.graph.real, self.graph.numbers
 
     def write(self, sequence: int | None) -> None:
         """Write everything from the inputs to `embedding`."""
@@ -61,15 +62,29 @@ class _Writer:
             places = self.add("Slice", [self.constant(graph.places), self.numbers(0), length, self.numbers(0)])
         else:
             places = self.constant(graph.places[:sequence])
-        x = self.norm(graph.norm, self.add("Add", [words, places]))
-        mask = self.add("Unsqueeze", [self.add("Cast", ["attention_mask"], to=TensorProto.FLOAT), self.numbers(1, 2)])
-        bias = self.add("Mul", [self.add("Sub", [self.real(1), mask]), self.real(-10000)])
-        for index, block in enumerate(graph.blocks):
-            x = self.block(index, block, x, bias)
+        x = self.add("Add", [words, places])
+        x = self.exact(x) if self.form == "meaning" else self.blocks(x)
         column = self.add("Unsqueeze", [self.add("Cast", ["attention_mask"], to=TensorProto.FLOAT), self.numbers(2)])
         total = self.add("ReduceSum", [self.add("Mul", [x, column]), self.numbers(1)], keepdims=0)
         count = self.add("ReduceSum", [column, self.numbers(1)], keepdims=0)
         self.add("Div", [total, count], output="embedding")
+
+    def exact(self, x: str) -> str:
+        """Norm and all layers as the meaning has them."""
+        graph, written = self.source.graph, ExactBlocks(self.source, self.graph)
+        x = written.norm(graph.norm, x)
+        for index, block in enumerate(graph.blocks):
+            x = written.block(index, block, x)
+        return x
+
+    def blocks(self, x: str) -> str:
+        """Norm and all layers as exporters write them."""
+        x = self.norm(self.source.graph.norm, x)
+        mask = self.add("Unsqueeze", [self.add("Cast", ["attention_mask"], to=TensorProto.FLOAT), self.numbers(1, 2)])
+        bias = self.add("Mul", [self.add("Sub", [self.real(1), mask]), self.real(-10000)])
+        for index, block in enumerate(self.source.graph.blocks):
+            x = self.block(index, block, x, bias)
+        return x
 
     def block(self, index: int, block: Block, x: str, bias: str) -> str:
         """One layer of the encoder."""
@@ -78,20 +93,16 @@ class _Writer:
         if self.form == "integer":
             mixed = self.attend_codes(block, x, bias, projections)
         else:
-            q, k, v = (
-                self.split(
-                    self.rounded(self.linear(name, x), StaticScale(scale=scale, zero_point=0), signed=True), block
-                )
-                for name, scale in projections
-            )
+            q, k, v = (self.split(self.linear(name, x), block) for name, _ in projections)
             turned = self.add("Transpose", [k], perm=[0, 1, 3, 2])
             sums = self.add("MatMul", [q, turned])
             sums = self.add("Mul", [sums, self.real(math.sqrt(block.heads / source.graph.width))])
-            mixed = self.mix(self.add("Add", [sums, bias]), v)
+            shares = self.add("Softmax", [self.add("Add", [sums, bias])], axis=-1)
+            mixed = self.add("MatMul", [shares, v])
         joined = self.add("Transpose", [mixed], perm=[0, 2, 1, 3])
         joined = self.add("Reshape", [joined, self.numbers(0, 0, source.graph.width)])
         x = self.norm(block.attention_norm, self.add("Add", [self.linear(block.out, joined), x]))
-        inner = self.gelu(block, self.linear(block.up, x), scales.gelu)
+        inner = self.gelu(block, self.linear(block.up, x))
         return self.norm(block.output_norm, self.add("Add", [self.linear(block.down, inner), x]))
 
     def attend_codes(self, block: Block, x: str, bias: str, projections: Sequence[tuple[str, float]]) -> str:
@@ -112,21 +123,7 @@ class _Writer:
     def scaled(self, sums: str, factor: str) -> str:
         return self.add("Mul", [self.add("Cast", [sums], to=TensorProto.FLOAT), factor])
 
-    def mix(self, sums: str, values: str) -> str:
-        if self.form != "meaning":
-            return self.add("MatMul", [self.add("Softmax", [sums], axis=-1), values])
-        powers = self.add("Exp", [self.add("Sub", [sums, self.add("ReduceMax", [sums], axes=[-1], keepdims=1)])])
-        codes = self.add("Round", [self.add("Mul", [powers, self.real(255)])])
-        total = self.add("ReduceSum", [codes, self.numbers(-1)], keepdims=1)
-        return self.add("Div", [self.add("MatMul", [codes, values]), total])
-
-    def gelu(self, block: Block, x: str, entering: StaticScale) -> str:
-        if self.form == "meaning":  # the table itself
-            leaving = self.source.input_scale(block.down)
-            codes = self.quantized(x, entering, signed=True)
-            table = gelu_table(entering, leaving, tanh=block.tanh).astype(np.float32)
-            values = ((table - leaving.zero_point) * np.float32(leaving.scale)).astype(np.float32)
-            return self.add("Gather", [self.constant(values), self.add("Cast", [codes], to=TensorProto.INT64)])
+    def gelu(self, block: Block, x: str) -> str:
         if block.tanh:
             cube = self.add("Mul", [self.add("Mul", [self.add("Mul", [x, x]), x]), self.real(0.044715)])
             inner = self.add("Tanh", [self.add("Mul", [self.add("Add", [x, cube]), self.real(math.sqrt(2 / math.pi))])])
@@ -139,17 +136,16 @@ class _Writer:
         layer, bias = self.source.layer(name), self.source.compressed.model.bias(name)
         integers = layer.tensor.integers().T
         scale = layer.tensor.accumulator_scale
-        if self.form in ("float", "meaning"):
-            x = self.rounded(x, self.source.input_scale(name), signed=False)
+        if self.form == "float":
             y = self.add("MatMul", [x, self.constant((integers * scale).astype(np.float32))])
         else:
             if self.form in ("static", "integer"):
                 static = self.source.input_scale(name)
-                codes, zero = self.quantized(x, static, signed=False), self.constant(np.uint8(static.zero_point))
+                codes, zero = self.quantized(x, static), self.constant(np.uint8(static.zero_point))
                 factor = self.constant((scale * np.float32(static.scale)).astype(np.float32))
             else:
-                codes, unit, zero = (f"{name}.{part}.{len(self.nodes)}" for part in ("codes", "unit", "zero"))
-                self.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], [codes, unit, zero]))
+                codes, unit, zero = (f"{name}.{part}.{len(self.graph.nodes)}" for part in ("codes", "unit", "zero"))
+                self.graph.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], [codes, unit, zero]))
                 factor = self.add("Mul", [unit, self.constant(scale)])
             weights = [self.constant(integers.astype(np.int8)), zero, self.constant(np.int8(0))]
             sums = self.add("MatMulInteger", [codes, *weights])
@@ -171,30 +167,5 @@ class _Writer:
         heads = self.numbers(0, 0, block.heads, self.source.graph.width // block.heads)
         return self.add("Transpose", [self.add("Reshape", [x, heads])], perm=[0, 2, 1, 3])
 
-    def quantized(self, x: str, static: StaticScale, *, signed: bool) -> str:
-        zero = (np.int8 if signed else np.uint8)(static.zero_point)
-        return self.add("QuantizeLinear", [x, self.real(static.scale), self.constant(zero)])
-
-    def rounded(self, x: str, static: StaticScale, *, signed: bool) -> str:
-        """Round to codes and back, where that is the meaning."""
-        if self.form != "meaning":
-            return x
-        zero = (np.int8 if signed else np.uint8)(static.zero_point)
-        scale = [self.real(static.scale), self.constant(zero)]
-        return self.add("DequantizeLinear", [self.quantized(x, static, signed=signed), *scale])
-
-    def add(self, op: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
-        output = output or f"{op}.{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, list(inputs), [output], output, **attributes))
-        return output
-
-    def constant(self, array: NDArray[Any] | np.generic) -> str:
-        name = f"constant.{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
-        return name
-
-    def real(self, value: float) -> str:
-        return self.constant(np.float32(value))
-
-    def numbers(self, *values: int) -> str:
-        return self.constant(np.asarray(values, np.int64))
+    def quantized(self, x: str, static: StaticScale) -> str:
+        return self.add("QuantizeLinear", [x, self.real(static.scale), self.constant(np.uint8(static.zero_point))])

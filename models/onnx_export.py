@@ -8,7 +8,8 @@ A quantized layer's weights are stored as codes and dequantized in the graph:
     codes [out, in] --DequantizeLinear(scale per row, or per row and group)--> Transpose --> MatMul --> Add bias
 
 Activations with a calibrated scale pass through QuantizeLinear and DequantizeLinear before the layer. Scales found for
-each token as it comes have no such form: these activations stay in float32.
+each token as it comes have no such form: these activations stay in float32, or the layer is written in exact integers
+(`dynamic`, see `onnx_integers`).
 
 Absent weights of a sparse layer are stored as the code of zero: ONNX has no sparse weights.
 """
@@ -25,10 +26,11 @@ from sparsefab.errors import ModelError, StorageError
 from sparsefab.formats import Format, IntFormat, QuantTensor, StaticScale
 from sparsefab.models.graph import Graph, Node, Value
 from sparsefab.models.model import Model, Skipped
+from sparsefab.models.onnx_integers import IntegerLayer, token_codes, why_not_integers
 from sparsefab.models.operators.attributes import integers
 from sparsefab.storage import write_atomic
 
-__all__ = ["export_onnx"]
+__all__ = ["export_onnx", "onnx_bytes"]
 
 _OPSET, _NEWER_OPSET, _IR_VERSION = 21, 23, 10
 _NEWER = {"Attention", "RMSNormalization", "RotaryEmbedding"}
@@ -49,43 +51,65 @@ def export_onnx(
     tensors: Mapping[str, QuantTensor] | None = None,
     activations: Mapping[str, tuple[Format, StaticScale]] | None = None,
 ) -> tuple[Skipped, ...]:
-    """Write a model.
+    """Write a model as `onnx_bytes` has it, and return the notes.
+
+    Raises
+    ------
+    ModelError                              If a tensor names no layer.
+    StorageError                            If the file cannot be written, or would exceed 2 GB.
+    """
+    try:
+        content, notes = onnx_bytes(model, tensors, activations)
+    except StorageError as error:
+        raise StorageError(f"{path}: {error}") from error
+    write_atomic(path, content)
+    return notes
+
+
+def onnx_bytes(
+    model: Model,
+    tensors: Mapping[str, QuantTensor] | None = None,
+    activations: Mapping[str, tuple[Format, StaticScale]] | None = None,
+    dynamic: Mapping[str, Format] | None = None,
+) -> tuple[bytes, tuple[Skipped, ...]]:
+    """Return a model as the bytes of an ONNX file.
 
     Parameters
     ----------
     tensors : QuantTensor by layer name     Layers to store as codes; the others keep their float32 weights.
     activations : format and scale by layer name
                                             Layers whose input is quantized with a calibrated scale.
+    dynamic : format by layer name          Layers of `tensors` to write in exact integers, their input quantized with a
+                                            scale a token.
 
     Returns
     -------
-    (layer, note)                           Layers whose format ONNX cannot hold: their dequantized weights are stored
+    The bytes, and (layer, note)            Layers whose format ONNX cannot hold: their dequantized weights are stored
                                             as float32, their activations left in float32.
 
     Raises
     ------
-    ModelError                              If a tensor names no layer, or the file would exceed 2 GB.
-    StorageError                            If the file cannot be written.
+    ModelError                              If a tensor names no layer.
+    StorageError                            If the file would exceed 2 GB.
     """
-    tensors, activations = tensors or {}, activations or {}
-    unknown = sorted({*tensors, *activations} - set(model.weights))
+    tensors, activations, dynamic = tensors or {}, activations or {}, dynamic or {}
+    unknown = sorted({*tensors, *activations, *dynamic} - set(model.weights))
     if unknown:
         raise ModelError(f"model {model.name!r} has no weight layer {unknown[0]!r}")
     writer = _Writer(model)
     for node in model.graph.nodes:
         if node.layer is None:
             writer.plain(node)
-        else:
+        elif node.layer not in dynamic or not writer.integers(node, tensors[node.layer], dynamic[node.layer]):
             writer.layer(node, tensors.get(node.layer), activations.get(node.layer))
     proto = writer.proto(model.graph)
     try:
-        content = proto.SerializeToString()
+        content: bytes = proto.SerializeToString()
     except ValueError as error:
-        raise StorageError(f"{path}: the model exceeds the 2 GB of one ONNX file") from error
+        raise StorageError("the model exceeds the 2 GB of one ONNX file") from error
     if len(content) > _LARGEST_BYTES:
-        raise StorageError(f"{path}: the model exceeds the 2 GB of one ONNX file")
-    write_atomic(path, content)
-    return tuple(writer.notes)
+        raise StorageError("the model exceeds the 2 GB of one ONNX file")
+    return content, tuple(writer.notes)
 
 
 class _Writer:
@@ -97,6 +121,7 @@ class _Writer:
         self.constants: dict[str, Any] = {}
         self.notes: list[Skipped] = []
         self._quantized: set[str] = set()
+        self._coded: dict[str, tuple[str, str]] = {}
         self._places = {id(array): name for name, array in model.initializers.items()}
         read = {name for node in model.graph.nodes for name in node.inputs} | {
             value.name for value in model.graph.outputs
@@ -133,6 +158,26 @@ class _Writer:
         self.nodes.append(helper.make_node("MatMul", [x, turned], [product], node.name))
         if node.inputs[1:]:
             self.nodes.append(helper.make_node("Add", [product, node.inputs[1]], node.outputs, f"{node.name}.bias"))
+
+    def integers(self, node: Node, tensor: QuantTensor, activations: Format) -> bool:
+        """Write a linear layer in exact integers; or note why it has no such form and return False."""
+        name, x = str(node.layer), node.inputs[0]
+        reason = "a convolution; its activations are left in float32" if node.op == "Conv" else ""
+        reason = reason or why_not_integers(tensor, activations)
+        if reason:
+            self.notes.append((name, reason))
+            return False
+        if x not in self._coded:  # once for all layers that read it
+            nodes, codes, scales = token_codes(x, self._constant)
+            self.nodes += nodes
+            self._coded[x] = codes, scales
+        codes, scales = self._coded[x]
+        bias = node.inputs[1] if node.inputs[1:] else ""
+        layer = IntegerLayer(
+            name=name, tensor=tensor, x=x, codes=codes, scales=scales, bias=bias, output=node.outputs[0]
+        )
+        self.nodes += layer.nodes(self._constant)
+        return True
 
     def proto(self, graph: Graph) -> Any:
         """Finish."""
@@ -228,8 +273,13 @@ class _Writer:
             proto = TensorProto(name=name, dims=array.shape, data_type=kind, raw_data=packed.tobytes())
         else:
             dtype = helper.tensor_dtype_to_np_dtype(kind)
-            proto = numpy_helper.from_array(np.asarray(array, dtype, order="C"), name)
+            return self._constant(name, np.asarray(array, dtype))
         self.constants[name] = proto
+        return name
+
+    def _constant(self, name: str, array: NDArray[Any] | np.generic) -> str:
+        name = self._free(name)
+        self.constants[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
         return name
 
     def _kernel_shape(self, node: Node) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """`sparsefab run MODEL --on cpu`: a compressed model on this machine's kernels, what it says and how fast."""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,9 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--data", type=Path, metavar="FILE", help="your own data, as `sparsefab evaluate` takes it")
     parser.add_argument("--threads", type=positive, default=1, metavar="T", help="for large products (default: 1)")
     parser.add_argument(
-        "--check", action="store_true", help="compare every output with the bit-true evaluation; 1 if one differs"
+        "--check",
+        action="store_true",
+        help="compare every output with the bit-true evaluation, and a plan's with ONNX Runtime; 1 if one differs",
     )
     add_common(parser)
     parser.set_defaults(run=run)
@@ -51,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         print_json(_as_json(options.model, options.threads, ran))
     else:
         _print(options.model, options.threads, ran)
-    return 1 if ran.report.differing else 0
+    return 1 if ran.report.differing or (ran.runtime is not None and not ran.runtime.holds) else 0
 
 
 def _how(ran: "Ran") -> tuple[str, ...]:
@@ -97,6 +100,8 @@ def _as_json(model: str, threads: int, ran: "Ran") -> dict[str, object]:
         "prompt_tokens_per_s": report.prompt_tokens / report.prompt_seconds if report.prompt_seconds else None,
         "bound": report.bound,
         "other_choices": report.other_choices,
+        "onnxruntime": None if ran.runtime is None else asdict(ran.runtime) | {"holds": ran.runtime.holds},
+        "why_no_onnxruntime": ran.why_no_runtime or None,
         "kernels": _kernels(ran),
     }
 
@@ -138,3 +143,10 @@ def _print(model: str, threads: int, ran: "Ran") -> None:
             print(
                 f"  {report.other_choices} of {report.items} tokens would be others there: a code rounded the other way"
             )
+    if ran.runtime is not None:
+        other = ran.runtime
+        print(f"against ONNX Runtime {other.version} on the same quantized weights: {other.compared} outputs, "
+              f"{other.differing} further off than {other.bound:.0%} of {other.of}; the farthest {other.farthest:.2g}, "
+              f"the median {other.median:.2g} of it (at most {other.usual:.2g})")  # fmt: skip
+    if ran.why_no_runtime:
+        print(f"not compared with ONNX Runtime: {ran.why_no_runtime}")

@@ -1,10 +1,14 @@
 """Run a compressed model on this machine's kernels: by a plan where there is one, else layer by layer."""
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsefab.errors import LayoutError, ModelError
+import numpy as np
+
+from sparsefab.errors import LayoutError, ModelError, StorageError
 from sparsefab.models.compress import CompressedModel, Recipe
 from sparsefab.models.evaluate import Slice, calibrate, task_for
 from sparsefab.models.evaluate.encoder import calibrate_encoder
@@ -16,12 +20,14 @@ from sparsefab.workload import DEFAULT_CONTEXT
 if TYPE_CHECKING:
     from sparsefab.kernels_cpu.decoder import DecoderPlan
     from sparsefab.kernels_cpu.inference import Report
+    from sparsefab.kernels_cpu.onnx_agreement import Agreement
     from sparsefab.kernels_cpu.plan import EncoderPlan
     from sparsefab.session.session import Session
 
 __all__ = ["Ran", "run"]
 
 _PROMPT_TOKENS = 32  # of the evaluation data, where a text model is run without a prompt
+_COMPARED = 8  # batches of an encoder's calibration data that ONNX Runtime runs too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,6 +38,8 @@ class Ran:
     prompt, text : str          Of a language model: what it was given, and what it added.
     metric, value               Of every other model, over the samples that ran.
     why_no_plan : str           Why the model ran layer by layer; empty where a plan ran it as a whole.
+    runtime : Agreement | None  A checked plan against ONNX Runtime on the same quantized weights.
+    why_no_runtime : str        Why that comparison was not made; empty where it was, or nothing was to be checked.
     """
 
     compressed: CompressedModel
@@ -42,6 +50,8 @@ class Ran:
     metric: str = ""
     value: float | None = None
     why_no_plan: str = ""
+    runtime: "Agreement | None" = None
+    why_no_runtime: str = ""
 
 
 def run(
@@ -65,7 +75,8 @@ def run(
     tokens : int                Of text to add.
     samples : int | None        Images or documents; None takes all.
     data : Path | None          Samples of the user's own, as in `evaluate`.
-    check : bool                Compare outputs with the bit-true runner's: the bits, or within the report's bound.
+    check : bool                Compare outputs with the bit-true runner's: the bits, or within the report's bound; and
+                                a plan's with ONNX Runtime's on the same quantized weights, where that is installed.
 
     Raises
     ------
@@ -73,6 +84,7 @@ def run(
     """
     from sparsefab.kernels_cpu.generation import continue_text
     from sparsefab.kernels_cpu.inference import Engine, generate
+    from sparsefab.kernels_cpu.onnx_agreement import compare_decoder, compare_encoder
 
     source = self.source(model)
     loaded = source.load()
@@ -89,6 +101,8 @@ def run(
     if task is not None and not text:
         value = task.metric(task.records(engine, progress))
         unit = "image" if isinstance(task, ImageTask) else "embedding"
+        batches = list(itertools.islice(task.calibration_feeds(), _COMPARED)) if check and plan is not None else []
+        runtime, why = _against_runtime(lambda: compare_encoder(plan, batches)) if plan and batches else (None, "")
         return Ran(
             compressed=compressed,
             unit=unit,
@@ -96,6 +110,8 @@ def run(
             metric=task.protocol.metric,
             value=value,
             why_no_plan=reason,
+            runtime=runtime,
+            why_no_runtime=why,
         )
     tokenizer = load_tokenizer(source.file)
     if isinstance(task, TextTask) and prompt is None:
@@ -106,10 +122,15 @@ def run(
         added, report = continue_text(
             decoder, ids, tokens=tokens, compressed=compressed, check=check, progress=progress
         )
+        read = np.array([*ids, *added])[: decoder.context]
+        at_once = min(len(ids), len(read))
     else:
         context = int(loaded.metadata.get("context", DEFAULT_CONTEXT))
         added = generate(engine, ids, tokens=tokens, context=context, progress=progress)
         report = engine.report()
+    runtime, why = None, ""
+    if decoder is not None and check:
+        runtime, why = _against_runtime(lambda: compare_decoder(decoder, compressed, read, at_once))
     return Ran(
         compressed=compressed,
         unit="token",
@@ -117,7 +138,17 @@ def run(
         prompt=given,
         text=tokenizer.decode(added),
         why_no_plan=reason,
+        runtime=runtime,
+        why_no_runtime=why,
     )
+
+
+def _against_runtime(compare: "Callable[[], Agreement]") -> "tuple[Agreement | None, str]":
+    """A comparison with ONNX Runtime, or why there is none."""
+    try:
+        return compare(), ""
+    except (ImportError, ModelError, StorageError) as error:
+        return None, str(error)
 
 
 def _plan(compressed: CompressedModel, task: Task | None, threads: int) -> "tuple[EncoderPlan | None, str]":

@@ -1,5 +1,6 @@
 """`sparsefab run`: the text, the metric, and the word about each layer are those of the bit-true evaluation."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -41,6 +42,12 @@ def test_greedy_text_is_that_of_the_bit_true_model(recipe: str, capsys: pytest.C
     assert found["compared"] == TOKENS * 84  # the logits that each token was chosen by
     assert (found["planned"], found["prompt_tokens"], found["bound"]) == (True, len("The king "), BOUND)
     assert found["other_choices"] == 0
+    if importlib.util.find_spec("onnxruntime") is None:
+        assert found["onnxruntime"] is None
+        assert "not installed" in found["why_no_onnxruntime"]
+    else:
+        assert found["onnxruntime"]["holds"]
+        assert found["onnxruntime"]["compared"] == (TOKENS + 1) * 84
     assert min(found["items_per_s"], found["prompt_tokens_per_s"], found["resident_bytes"]) > 0
     assert set(found["kernels"]) == set(compressed.model.weights)
 

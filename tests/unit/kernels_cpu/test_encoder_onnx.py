@@ -30,10 +30,8 @@ def angle_apart(a, b):
 
 
 def test_the_meaning_in_onnx_runtime(dense):
-    """Both round the same values at the same places, but the house's requantization keeps six bits of fraction between
-    its two roundings, so that one code in some sixty is off by one, and sums in another order flip one here and there.
-
-    The bound: no embedding further off than 2 % of its length, on average less than all roundings together cost.
+    """All integers are exact there, and the float operations the same, but for the order of two kinds of sums: what is
+    off by more than float32's accuracy is a code that turned, and none may turn so many as all roundings are apart.
     """
     feeds = feeds_of([40, 23, 7])
     ours, plain = EncoderPlan(dense).embed(feeds), run(encoder_onnx(dense, "float"), feeds)
@@ -41,8 +39,8 @@ def test_the_meaning_in_onnx_runtime(dense):
         np.linalg.norm(theirs - ours, axis=1) / np.linalg.norm(ours, axis=1)
         for theirs in (run(encoder_onnx(dense, "meaning"), feeds, optimize=False), plain)
     )
-    assert apart.max() < 0.02
-    assert apart.mean() < 0.7 * cost.mean(), (apart, cost)
+    assert np.median(apart) < 1e-5
+    assert apart.max() < 0.5 * cost.min(), (apart, cost)
 
 
 def test_the_float_form_is_the_model_with_its_compressed_weights(dense):
