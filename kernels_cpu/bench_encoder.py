@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsefab.kernels_cpu.bench import geometric_mean
 from sparsefab.kernels_cpu.encoder_peers import (
     ENCODER_PEERS,
     EncoderPeer,
@@ -24,8 +25,9 @@ from sparsefab.kernels_cpu.encoder_peers import (
     onnxruntime_peers,
     timed,
 )
+from sparsefab.kernels_cpu.figures import Figure
+from sparsefab.kernels_cpu.footprint import Footprint, footprint
 from sparsefab.kernels_cpu.plan import EncoderPlan
-from sparsefab.kernels_cpu.resident import resident_bytes
 from sparsefab.models.compress import CompressedModel, Recipe, Rule, compress
 from sparsefab.models.evaluate.calibrate import calibrate
 from sparsefab.models.evaluate.encoder import QuantizedEncoder, calibrate_encoder
@@ -34,7 +36,16 @@ from sparsefab.models.families.bert import BertConfig
 from sparsefab.models.families.random_bert import random_bert
 from sparsefab.models.model import Model
 
-__all__ = ["SHAPES", "EncoderRow", "EncoderTable", "PeerTime", "bench_encoder", "random_encoder", "sparse_encoder"]
+__all__ = [
+    "GOALS",
+    "SHAPES",
+    "EncoderRow",
+    "EncoderTable",
+    "PeerTime",
+    "bench_encoder",
+    "random_encoder",
+    "sparse_encoder",
+]
 
 Feeds = dict[str, NDArray[np.int64]]
 
@@ -45,6 +56,8 @@ SHAPES = {
     "minilm-l6": (384, 1536, 6, 12),
     "bert-base": (768, 3072, 12, 12),
 }
+# By a peer's precision, the goals for its time over ours: geometric mean over the rows, and each of them.
+GOALS = {"int8": (4.0, 2.5), "fp32": (7.0, 5.0), "sparse int8": (2.5, 1.5)}
 _VOCABULARY = 30522
 _CONTEXT = 512
 
@@ -73,11 +86,11 @@ class EncoderRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderTable:
-    """All rows of a run.
+    """All rows of a run; weights are pruned and calibrated for times, not for results.
 
-    level : instruction set.  pack_s, compile_s : making the plan, and its first call.
+    level : instruction set.  clock : what times are of, CPU or wall.
     weight_bytes : of the plan.  graph_bytes : of each ONNX graph, whose weights are stored dense.
-    resident_bytes : runtime -> by how much the process grew when it was made; of the plan, with what compiling takes.
+    footprint : memory and compile times in processes of their own; None where not asked for.
     absent : runtime -> why it was not timed.
     """
 
@@ -85,11 +98,10 @@ class EncoderTable:
     level: str
     density: float
     threads: int
-    pack_s: float
-    compile_s: float
+    clock: str
     weight_bytes: int
     graph_bytes: dict[str, int]
-    resident_bytes: dict[str, int]
+    footprint: Footprint | None
     rows: tuple[EncoderRow, ...]
     absent: dict[str, str] = field(default_factory=dict)
 
@@ -97,6 +109,37 @@ class EncoderTable:
         """Of each row, the ratio of the fastest peer of a precision; rows without one are left out."""
         found = ([peer.ratio for peer in row.peers if peer.precision == precision] for row in self.rows)
         return [min(ratios) for ratios in found if ratios]
+
+    def means(self) -> dict[str, float]:
+        """By precision, the geometric mean of the fastest peer's time over ours, and the least."""
+        found = {}
+        for precision in GOALS:
+            if ratios := self.best(precision):
+                found[precision], found[f"{precision}, least"] = geometric_mean(ratios), min(ratios)
+        return found
+
+    def figures(self) -> tuple[Figure, ...]:
+        """Return what encoders at density 0.2 are held to."""
+        means, found = self.means(), []
+        for precision, (mean, least) in GOALS.items():
+            name = f"time of the fastest {precision} peer over ours"
+            found += [
+                Figure(name=f"{name}, geometric mean", goal=mean, reached=means.get(precision)),
+                Figure(name=f"{name}, least", goal=least, reached=means.get(f"{precision}, least")),
+            ]
+        taken = self.footprint
+        cold, cached = (None, None) if taken is None else (taken.compile_cold_s, taken.compile_cached_s)
+        smallest = min(taken.graph_resident_bytes.values(), default=None) if taken is not None else None
+        held = self.weight_bytes + max(row.buffer_bytes for row in self.rows)
+        return (
+            *found,
+            Figure(name="compiling all kernels, s", goal=20, reached=cold, at_most=True),
+            Figure(name="loading all kernels, s", goal=2, reached=cached, at_most=True),
+            Figure(
+                name="weights and buffers, of the least that ONNX Runtime takes", goal=1,
+                reached=held / smallest if smallest else None, at_most=True,
+            ),
+        )  # fmt: skip
 
 
 def random_encoder(shape: str, seed: int = 0) -> Model:
@@ -146,11 +189,16 @@ def bench_encoder(
     cache: Path | None = None,
     rounds: int = 15,
     seed: int = 0,
+    apart: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> EncoderTable:
     """Time a plan and its peers in turns; a figure is a median, a ratio the median of ratios.
 
     One thread is timed by the process's CPU time, which other work on the machine does not lengthen; more by wall time.
+
+    Parameters
+    ----------
+    apart : bool                 Measure memory and compile times too, in processes of their own, at the most tokens.
 
     Raises
     ------
@@ -165,19 +213,14 @@ def bench_encoder(
         raise ValueError("sequences and batches must not be empty, and rounds at least 1")
     if (longest := max(sequences)) > source.graph.context:
         raise ValueError(f"a sequence may have {source.graph.context} tokens, not {longest}")
-    before, begin = resident_bytes(), time.perf_counter()
     plan = EncoderPlan(source, threads=threads)
-    packed = time.perf_counter()
     vocabulary = len(source.graph.words)
-    plan.embed(_feeds(1, 16, vocabulary, seed))
-    compiled = time.perf_counter()
     absent: dict[str, str] = {}
-    resident = {"plan": resident_bytes() - before}
     clock = time.process_time if threads == 1 else time.perf_counter
     here: list[EncoderPeer] = []
-    graph_bytes: dict[str, int] = {}
+    graphs: dict[str, bytes] = {}
     if "onnxruntime" in peers:
-        here, graph_bytes = onnxruntime_peers(source, threads, clock, absent, resident)
+        here, graphs = onnxruntime_peers(source, threads, clock, absent)
     ours = EncoderPeer(name="plan", precision="int8", seconds=timed(plan.embed, clock))
     rows = []
     points = [(sequence, batch) for sequence in sequences for batch in batches]
@@ -198,16 +241,19 @@ def bench_encoder(
                 close()
         if progress is not None:
             progress(done + 1, len(points))
+    taken = None
+    if apart:
+        sequence, batch = max(points, key=lambda point: point[0] * point[1])
+        taken = footprint(source, graphs, batch=batch, sequence=sequence, threads=threads)
     return EncoderTable(
         label=label,
         level=plan.level.value,
         density=density,
         threads=threads,
-        pack_s=packed - begin,
-        compile_s=compiled - packed,
+        clock="CPU time" if threads == 1 else "wall time",
         weight_bytes=plan.weight_bytes,
-        graph_bytes=graph_bytes,
-        resident_bytes=resident,
+        graph_bytes={name: len(content) for name, content in graphs.items()},
+        footprint=taken,
         rows=tuple(rows),
         absent=absent,
     )

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from sparsefab.kernels_cpu.encoder_onnx import Form, encoder_onnx
 from sparsefab.kernels_cpu.peer_processes import DeepSparse
-from sparsefab.kernels_cpu.resident import resident_bytes
 from sparsefab.models.evaluate.encoder import QuantizedEncoder
 
 __all__ = ["ENCODER_PEERS", "EncoderPeer", "deepsparse_peers", "onnxruntime_peers"]
@@ -50,37 +49,26 @@ def timed(call: Callable[[Feeds], Any], clock: Clock) -> Callable[[Feeds], float
 
 
 def onnxruntime_peers(
-    source: QuantizedEncoder, threads: int, clock: Clock, absent: dict[str, str], resident: dict[str, int]
-) -> tuple[list[EncoderPeer], dict[str, int]]:
-    """Return ONNX Runtime's peers and the bytes of each graph.
-
-    What cannot be had goes to `absent`, with the reason; by how much each session made the process grow to `resident`.
-    """
+    source: QuantizedEncoder, threads: int, clock: Clock, absent: dict[str, str]
+) -> tuple[list[EncoderPeer], dict[str, bytes]]:
+    """Return ONNX Runtime's peers and the graph of each, by its name; what cannot be had goes to `absent`."""
     if importlib.util.find_spec("onnxruntime") is None:
         absent["onnxruntime"] = "it is not installed: pip install onnxruntime"
         return [], {}
     runtime = importlib.import_module("onnxruntime")
-    runners: list[EncoderPeer] = []
-    sizes: dict[str, int] = {}
     forms: tuple[tuple[Form, str], ...] = (("float", "fp32"), ("dynamic", "int8"), ("static", "int8"))
-    for form, precision in forms:
-        content = encoder_onnx(source, form).SerializeToString()
-        sizes[form] = len(content)
-        before = resident_bytes()
-        runners.append(
-            _session(runtime, content, threads, clock, f"onnxruntime {runtime.__version__} {form}", precision)
-        )
-        resident[runners[-1].name] = resident_bytes() - before
+    graphs: list[tuple[str, str, bytes]] = [
+        (form, precision, encoder_onnx(source, form).SerializeToString()) for form, precision in forms
+    ]
     try:
-        fused = _fused(source)
+        graphs += _fused(source)
     except Exception as error:  # the optimizer is a peer's: whatever it raises, it is absent
         absent["onnxruntime's transformer optimizer"] = f"{type(error).__name__}: {error}".splitlines()[0]
-    else:
-        for name, precision, content in fused:
-            runners.append(
-                _session(runtime, content, threads, clock, f"onnxruntime {runtime.__version__} {name}", precision)
-            )
-    return runners, sizes
+    runners = [
+        _session(runtime, content, threads, clock, f"onnxruntime {runtime.__version__} {name}", precision)
+        for name, precision, content in graphs
+    ]
+    return runners, {runner.name: content for runner, (_, _, content) in zip(runners, graphs, strict=True)}
 
 
 def _fused(source: QuantizedEncoder) -> list[tuple[str, str, bytes]]:

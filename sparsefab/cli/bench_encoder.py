@@ -9,8 +9,6 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
-PRECISIONS = ("int8", "fp32", "sparse int8")
-
 
 def bench(options: argparse.Namespace) -> int:
     """Print a row a sequence length and batch; weights are the model's own where it is here, else random."""
@@ -34,25 +32,17 @@ def bench(options: argparse.Namespace) -> int:
             peers=[peer for peer in (options.peers or "onnxruntime").split(",") if peer != "none"],
             cache=options.cache_dir,
         )  # fmt: skip
+    weights = "the model's own, pruned without training" if own else "random"
     if options.json:
-        print_json({**asdict(table), "geometric_means": _means(table)})
+        figures = [figure.to_json() for figure in table.figures()]
+        print_json({**asdict(table), "weights": weights, "speed_only": True, "geometric_means": table.means(),
+                    "figures": figures})  # fmt: skip
     else:
-        _print(table)
+        _print(table, weights)
     return 0
 
 
-def _means(table: "EncoderTable") -> dict[str, float]:
-    """By precision, the geometric mean of the fastest peer's time over ours, and the least."""
-    from sparsefab.kernels_cpu.bench import geometric_mean
-
-    found = {}
-    for precision in PRECISIONS:
-        if ratios := table.best(precision):
-            found[precision], found[f"{precision}, least"] = geometric_mean(ratios), min(ratios)
-    return found
-
-
-def _print(table: "EncoderTable") -> None:
+def _print(table: "EncoderTable", weights: str) -> None:
     from sparsefab.cli.output import print_table, si
 
     names = [peer.name for peer in table.rows[0].peers]
@@ -61,22 +51,22 @@ def _print(table: "EncoderTable") -> None:
         peers = [f"{peer.us_per_token:.1f} ({peer.ratio:.2f}x)" for peer in row.peers]
         rows.append([row.sequence, row.batch, f"{row.us_per_token:.1f}", *peers, f"{si(row.buffer_bytes)}B"])
     print_table(f"{table.label}, int8 in 4x1 blocks, density {table.density:g}, {table.level}, {table.threads} "
-                "thread(s): us a token, in brackets a peer's time over ours",
+                f"thread(s): us a token of {table.clock}, in brackets a peer's time over ours",
                 ["sequence", "batch", "ours", *names, "buffers"], rows,
                 right=["sequence", "batch", "ours", *names, "buffers"])  # fmt: skip
     for row in table.rows:
         if row.parts:
             print(f"  {row.sequence} x {row.batch}: "
                   + ", ".join(f"{part} {share:.0%}" for part, share in row.parts.items()))  # fmt: skip
-    means = _means(table)
-    for precision in PRECISIONS:
-        if precision in means:
-            print(f"against the fastest {precision} peer: geometric mean {means[precision]:.2f}x, "
-                  f"least {means[f'{precision}, least']:.2f}x")  # fmt: skip
-    print(f"packed in {si(table.pack_s, 's')}, first call {si(table.compile_s, 's')}; weights and tables "
-          f"{si(table.weight_bytes)}B, ONNX files: "
-          + ", ".join(f"{form} {si(size)}B" for form, size in table.graph_bytes.items()))  # fmt: skip
-    print("resident memory as each was made: "
-          + ", ".join(f"{name} {si(size)}B" for name, size in table.resident_bytes.items()))  # fmt: skip
+    print(f"speed only: weights are {weights}, scales those of random tokens")
+    for figure in table.figures():
+        print(f"  {figure}")
+    print(f"weights and tables {si(table.weight_bytes)}B; ONNX files: "
+          + ", ".join(f"{name} {si(size)}B" for name, size in table.graph_bytes.items()))  # fmt: skip
+    if table.footprint is not None:
+        taken = table.footprint
+        grown = {"plan": taken.plan_resident_bytes, **taken.graph_resident_bytes}
+        print(f"packed in {si(taken.pack_s, 's')}; by how much a process grew with the most tokens: "
+              + ", ".join(f"{name} {si(size)}B" for name, size in grown.items()))  # fmt: skip
     for name, reason in table.absent.items():
         print(f"  {name} is absent: {reason}")

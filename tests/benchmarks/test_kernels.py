@@ -46,8 +46,6 @@ def test_whole_encoders_beat_other_runtimes():
         sparse_encoder(random_encoder("minilm-l6"), 0.2), label="minilm-l6", density=0.2,
         peers=("onnxruntime", "deepsparse"), cache=default_cache_dir(),
     )  # fmt: skip
-    for precision, mean, least in (("int8", 4, 2.5), ("fp32", 7, 5), ("sparse int8", 2.5, 1.5)):
-        ratios = table.best(precision)
-        print(precision, ratios, table.absent)
-        assert geometric_mean(ratios) >= mean
-        assert min(ratios) >= least
+    print(table.rows, table.absent)
+    missed = [str(figure) for figure in table.figures() if figure.met is False]
+    assert not missed
