@@ -27,6 +27,7 @@ __all__ = ["LaneWeights", "MatrixVector", "OutlierWeights", "VectorCall"]
 
 _ROWS = 16  # a block: one row in each dword of a register
 _PART = 32  # inputs of a part
+_LINE_BYTES = 64
 _S32_MAX = (1 << 31) - 1
 _LEVELS = (Level.AVX512_VNNI, Level.AVX2, Level.PORTABLE)
 
@@ -123,7 +124,9 @@ class MatrixVector:
         check_threads(threads)
         codes, scales = np.ascontiguousarray(codes), np.ascontiguousarray(scales)
         blocks, groups, parts, _ = weights.values.shape
-        grouped = aligned_empty((tokens, groups, _PART * parts), np.int8)
+        # A line between tokens: with a power of two of inputs, one input of 16 tokens would share one set of the cache.
+        spare = -(-_LINE_BYTES // (_PART * parts))
+        grouped = aligned_empty((tokens, groups + spare, _PART * parts), np.int8)
         shifts = np.empty((tokens, groups), np.int32)
         out = aligned_empty((tokens, blocks * _ROWS), self._dtype)
         start = aligned_zeros(out.shape, np.int32)
@@ -192,7 +195,7 @@ def _arrange(codes, group_size, factor, grouped, shifts):  # type: ignore[no-unt
     """Fill groups up with zeros, and sum each, times a factor; say whether a code is -128."""
     least = 0
     for token in range(codes.shape[0]):
-        for group in range(grouped.shape[1]):
+        for group in range(shifts.shape[1]):
             begin = group * group_size
             count = min(group_size, codes.shape[1] - begin)
             total = 0

@@ -1,16 +1,17 @@
 """Group-quantized weights of 3, 4 or 8 bits times s8 activations of a few tokens, rows in the lanes of a register.
 
     for block in M / 16:                           16 rows, one in each dword of 512 bits, or two halves of 256 bits
-      for four tokens at a time, then for each:    the block's weights come from memory once, then from the cache
+      for 16, 8, 4, 2 or 1 tokens at a time:       the block's weights come from memory once, then from the cache
         for group along the inputs:
           for 32 inputs of the group:              64 bytes for each bit of a weight
             8 vectors of codes                     see `codes`; shared by the tokens
             8 dot products a token                 codes u8 times four broadcast activations s8
           acc += multiplier * (sum of products - zero_point * sum of activations)           exact in s32
 
-Bound by memory for few tokens: 3, 4 or 8 bits a weight and a byte or two a group and row; a line is asked for some KiB
-before it is needed.  With more tokens by the dot products, one load each.  A partial sum that fits 16 bits takes its
-multiplier in one operation (vpdpwssd), else in three.
+Bound by memory for few tokens: 3, 4 or 8 bits a weight and a byte or two a group and row, asked for ahead (`ahead`).
+With more tokens by the dot products, one load each, and 12 operations more for 32 inputs of 4-bit codes; from 8 tokens
+on, enough sums are in flight to hide their latency.  A partial sum that fits 16 bits takes its multiplier in one
+operation (vpdpwssd), else in three.  On 256 bits, four tokens or one at a time.
 """
 # mypy: allow-untyped-defs
 # Kernels are typed by Numba, at the first call.
@@ -18,7 +19,9 @@ multiplier in one operation (vpdpwssd), else in three.
 import functools
 from typing import Any
 
+from sparsefab.kernels_cpu.ahead import AHEAD_BYTES, ahead
 from sparsefab.kernels_cpu.codes import codes_of
+from sparsefab.kernels_cpu.gemv_tokens import Four, Single, Twice
 from sparsefab.kernels_cpu.intrinsics import (
     broadcast,
     load,
@@ -37,8 +40,6 @@ from sparsefab.kernels_cpu.vector import VectorType, i32x8, i32x16
 
 __all__ = ["gemv"]
 
-_AHEAD_BYTES = 2048
-
 
 @functools.cache
 def gemv(*, bits: int, wide: bool, asymmetric: bool, narrow: bool, output: str) -> Any:
@@ -56,7 +57,7 @@ def gemv(*, bits: int, wide: bool, asymmetric: bool, narrow: bool, output: str) 
     -------
     kernel(values, multipliers, zeros, row_scales, codes, shifts, start, token_scales, out, first, last)
         values uint8[M / 16, groups, parts, 64 * bits], multipliers uint8[M / 16, groups, 16], zeros the same, not read
-        where there is one zero point, row_scales float32[M]; codes int8[tokens, groups, 32 * parts], shifts
+        where there is one zero point, row_scales float32[M]; codes int8[tokens, groups or more, 32 * parts], shifts
         int32[tokens, groups]: minus the sum of the group's codes, with one zero point times that, start int32[tokens,
         M]: what a sum starts with, token_scales float32[tokens], out [tokens, M]; blocks first to last are computed.
     """
@@ -66,21 +67,51 @@ def gemv(*, bits: int, wide: bool, asymmetric: bool, narrow: bool, output: str) 
     grouped = _grouped_of(dwords, asymmetric=asymmetric, narrow=narrow)
     finish = _finish_of(dwords, output)
     part = codes_of(dwords.of("i8"), bits)
-    return _assemble(
-        _pass_of(dwords, bits, part, _Single(dwords, dot, grouped, finish)),
-        _pass_of(dwords, bits, part, _Four(dwords, dot, grouped, finish)),
-        16 // dwords.lanes,
-    )
+    single, four = Single(dwords, dot, grouped, finish), Four(dwords, dot, grouped, finish)
+    kinds = [Twice(Twice(four)), Twice(four), four, Twice(single), single] if wide else [four, single]
+    passes = tuple(_pass_of(dwords, bits, part, tokens) for tokens in kinds)
+    return _assemble_wide(passes) if wide else _assemble_narrow(passes)
 
 
-def _assemble(one: Any, four: Any, halves: int) -> Any:
+def _assemble_wide(passes: tuple[Any, ...]) -> Any:
+    """Sixteen tokens a pass, then eight, four, two and one."""
+    sixteen, eight, four, two, one = passes
+
+    @kernel
+    def gemv_lanes(values, multipliers, zeros, row_scales, codes, shifts, start, token_scales, out, first, last):
+        tokens = codes.shape[0]
+        layer, buffers = (values, multipliers, zeros, row_scales), (codes, shifts, start, token_scales, out)
+        for block in range(first, last):
+            token = 0
+            while token + 16 <= tokens:
+                sixteen(layer, buffers, block, 0, token)
+                token += 16
+            if token + 8 <= tokens:
+                eight(layer, buffers, block, 0, token)
+                token += 8
+            if token + 4 <= tokens:
+                four(layer, buffers, block, 0, token)
+                token += 4
+            if token + 2 <= tokens:
+                two(layer, buffers, block, 0, token)
+                token += 2
+            if token < tokens:
+                one(layer, buffers, block, 0, token)
+
+    return gemv_lanes
+
+
+def _assemble_narrow(passes: tuple[Any, ...]) -> Any:
+    """Four tokens a pass, then single ones, of each eight rows."""
+    four, one = passes
+
     @kernel
     def gemv_lanes(values, multipliers, zeros, row_scales, codes, shifts, start, token_scales, out, first, last):
         tokens = codes.shape[0]
         fours = tokens // 4 * 4
         layer, buffers = (values, multipliers, zeros, row_scales), (codes, shifts, start, token_scales, out)
         for block in range(first, last):
-            for half in range(halves):
+            for half in range(2):
                 for token in range(0, fours, 4):
                     four(layer, buffers, block, half, token)
                 for token in range(fours, tokens):
@@ -89,75 +120,7 @@ def _assemble(one: Any, four: Any, halves: int) -> Any:
     return gemv_lanes
 
 
-class _Single:
-    """How one token goes through a block: two sums in turn, to hide a dot product's latency."""
-
-    def __init__(self, dwords: VectorType, dot: Any, grouped: Any, finish: Any) -> None:
-        octets = dwords.of("i8")
-
-        @piece
-        def begin(at, step):
-            return (load(dwords, at),)
-
-        @piece
-        def empty():
-            return splat(dwords, 0), splat(dwords, 0)
-
-        @piece
-        def add(p, even, odd, x, step):
-            return dot(p[0], even, broadcast(octets, x)), dot(p[1], odd, broadcast(octets, x + 4))
-
-        @piece
-        def join(acc, p, multiplier, zero, shift, step):
-            return (grouped(acc[0], p[0] + p[1], multiplier, zero, shift),)
-
-        @piece
-        def end(to, step, acc, row_scale, token_scale):
-            finish(to, acc[0], row_scale, token_scale)
-
-        self.begin, self.empty, self.add, self.join, self.end = begin, empty, add, join, end
-
-
-class _Four:
-    """How four tokens go through a block side by side."""
-
-    def __init__(self, dwords: VectorType, dot: Any, grouped: Any, finish: Any) -> None:
-        octets = dwords.of("i8")
-
-        @piece
-        def begin(at, step):
-            return load(dwords, at), load(dwords, at + step), load(dwords, at + 2 * step), load(dwords, at + 3 * step)
-
-        @piece
-        def empty():
-            return splat(dwords, 0), splat(dwords, 0), splat(dwords, 0), splat(dwords, 0)
-
-        @piece
-        def two(p, even, odd, x):
-            return dot(dot(p, even, broadcast(octets, x)), odd, broadcast(octets, x + 4))
-
-        @piece
-        def add(p, even, odd, x, step):
-            a, b = two(p[0], even, odd, x), two(p[1], even, odd, x + step)
-            return a, b, two(p[2], even, odd, x + 2 * step), two(p[3], even, odd, x + 3 * step)
-
-        @piece
-        def join(acc, p, multiplier, zero, shift, step):
-            a, b = grouped(acc[0], p[0], multiplier, zero, shift), grouped(acc[1], p[1], multiplier, zero, shift + step)
-            c = grouped(acc[2], p[2], multiplier, zero, shift + 2 * step)
-            return a, b, c, grouped(acc[3], p[3], multiplier, zero, shift + 3 * step)
-
-        @piece
-        def end(to, step, acc, row_scale, token_scale):
-            finish(to, acc[0], row_scale, token_scale)
-            finish(to + step, acc[1], row_scale, token_scale + 4)
-            finish(to + 2 * step, acc[2], row_scale, token_scale + 8)
-            finish(to + 3 * step, acc[3], row_scale, token_scale + 12)
-
-        self.begin, self.empty, self.add, self.join, self.end = begin, empty, add, join, end
-
-
-def _pass_of(dwords: VectorType, bits: int, codes_of_part: Any, tokens: _Single | _Four) -> Any:
+def _pass_of(dwords: VectorType, bits: int, codes_of_part: Any, tokens: Any) -> Any:
     """Return once(layer, buffers, block, half, token): a block's rows times the tokens from one on."""
     begin, empty, add, join, end = tokens.begin, tokens.empty, tokens.add, tokens.join, tokens.end
     lanes, part_bytes = dwords.lanes, 64 * bits
@@ -168,7 +131,7 @@ def _pass_of(dwords: VectorType, bits: int, codes_of_part: Any, tokens: _Single 
         codes, shifts, start, token_scales, out = buffers
         groups, parts = values.shape[1], values.shape[2]
         weights, x = values.ctypes.data + part_bytes * parts * groups * block + 32 * half, codes.ctypes.data
-        step = 32 * parts * groups
+        step = codes.shape[1] * codes.shape[2]
         x += step * token
         row, scales, shift = 16 * block + lanes * half, 16 * groups * block + lanes * half, 4 * groups * token
         acc = begin(start.ctypes.data + 4 * (start.shape[1] * token + row), 4 * start.shape[1])
@@ -176,7 +139,7 @@ def _pass_of(dwords: VectorType, bits: int, codes_of_part: Any, tokens: _Single 
             p = empty()
             for _ in range(parts):
                 for line in range(bits):
-                    prefetch(weights + 64 * line + _AHEAD_BYTES)
+                    ahead(weights + 64 * line)
                 a, b, c, d, e, f, g, h = codes_of_part(weights)
                 p = add(add(p, a, b, x, step), c, d, x + 8, step)
                 p = add(add(p, e, f, x + 16, step), g, h, x + 24, step)
@@ -184,7 +147,7 @@ def _pass_of(dwords: VectorType, bits: int, codes_of_part: Any, tokens: _Single 
                 x += 32
             multiplier, zero = load_bytes(dwords, multipliers.ctypes.data + scales), zeros.ctypes.data + scales
             acc = join(acc, p, multiplier, zero, shifts.ctypes.data + shift, 4 * groups)
-            prefetch(multipliers.ctypes.data + scales + _AHEAD_BYTES // (4 * bits))
+            prefetch(multipliers.ctypes.data + scales + AHEAD_BYTES // (4 * bits))
             scales += 16
             shift += 4
         at = out.ctypes.data + 4 * (out.shape[1] * token + row)

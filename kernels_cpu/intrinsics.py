@@ -49,6 +49,7 @@ __all__ = [
     "pack_i16",
     "pack_u8",
     "prefetch",
+    "prefetch_far",
     "saturating_add",
     "select_negative",
     "splat",
@@ -132,18 +133,23 @@ def broadcast(typing_context: Any, kind: Any, address: Any) -> Any:
     return result(kind, types.intp), emit
 
 
-@intrinsic
-def prefetch(typing_context: Any, address: Any) -> Any:
-    """`prefetch(address)`: ask for the cache line, to be read soon (prefetcht0)."""
+def _prefetch(locality: int, document: str) -> Callable[..., Any]:
+    def prefetch(typing_context: Any, address: Any) -> Any:
+        def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+            pointer = builder.inttoptr(arguments[0], ir.PointerType())
+            kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), _I32, _I32, _I32])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            builder.call(function, [pointer, _I32(0), _I32(locality), _I32(1)])
+            return context.get_dummy_value()
 
-    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], ir.PointerType())
-        kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), _I32, _I32, _I32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [pointer, _I32(0), _I32(3), _I32(1)])
-        return context.get_dummy_value()
+        return types.void(types.intp), emit
 
-    return types.void(types.intp), emit
+    prefetch.__doc__ = document
+    return intrinsic(prefetch)
+
+
+prefetch = _prefetch(3, "`prefetch(address)`: ask for the cache line, to be read soon (prefetcht0).")
+prefetch_far = _prefetch(2, "`prefetch_far(address)`: ask for it into the second-level cache (prefetcht1).")
 
 
 # --- making and viewing -----------------------------------------------------------------------------------------------

@@ -63,13 +63,13 @@ def codes_of(tokens, columns):
 )
 def test_sums_and_reals_equal_numpy(level, name, rows, columns, group_size):
     tensor = tensor_of(name, rows, columns, group_size)
-    codes = codes_of(6, columns)  # four at once, and two
+    codes = codes_of(31, columns)  # 16 at once, 8, 4, 2 and 1
     weights = lanes(tensor)
     sums = codes.astype(np.int64) @ tensor.integers().T
     np.testing.assert_array_equal(MatrixVector(weights, level=level, emulate=True).run(codes), sums)
     if name != "int4" or group_size != 32:
         return  # how results are stored does not depend on the weights
-    scales = np.array([0.25, 1.7, 3e-5, 1, 7e9, 0.1], np.float32)
+    scales = np.resize(np.array([0.25, 1.7, 3e-5, 1, 7e9, 0.1], np.float32), len(codes))
     reals = MatrixVector(weights, row_scales=tensor.row_scales, level=level, emulate=True).run(codes, scales)
     np.testing.assert_array_equal(reals, sums.astype(np.float32) * tensor.row_scales * scales[:, None])
 
@@ -224,16 +224,16 @@ def test_the_loops_are_eight_dot_products_a_token(name, ands):
     product = MatrixVector(lanes(tensor_of(name, 16, 64, 32)))
     options = {key: value for key, value in product._kernel.targetoptions.items() if key != "nopython"}
     product._kernel = njit(**options)(product._kernel.py_func)
-    product.run(codes_of(5, 64))
+    product.run(codes_of(31, 64))
     text = max(product._kernel.inspect_asm().values(), key=len)
     loops = innermost_loops(text, "vpdpbusd")
-    assert len(loops) == 2  # four tokens, and one
-    for loop, tokens in zip(sorted(loops, key=len), (1, 4), strict=True):
+    for loop, tokens in zip(sorted(loops, key=len), (1, 2, 4, 8, 16), strict=True):
         dots = [line for line in loop if re.match(r"vpdpbusd\s.*zmm", line)]
         assert len(dots) == 8 * tokens
         assert all("{1to16}" in line for line in dots)  # the broadcast rides on the dot product
         assert not [line for line in loop if "rsp" in line and "zmm" in line]
-        assert [line for line in loop if line.startswith("prefetcht0")]
+        for where in ("prefetcht0", "prefetcht1"):  # both for each line
+            assert sum(line.startswith(where) for line in loop) == product.weights.bits
         masks = [line for line in loop if re.match(r"vp(and|ternlog)[dq]?\s.*zmm", line)]
         assert len(masks) <= ands + 8
     if name != "int8":
