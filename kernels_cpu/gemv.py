@@ -1,6 +1,7 @@
 """Weight-only quantized products of few tokens: the decode side, bound by the bytes of the weights.
 
 weights = LaneWeights.from_packed(pack(tensor, Lanes16.of(tensor.spec)))   # up to 8 bits, group scales, zero points
+weights = GroupWeights.from_packed(pack(tensor, GroupRows.of(tensor.spec)))         # the same, of kept groups alone
 product = MatrixVector(weights, row_scales=tensor.accumulator_scale)
 results = product.run(codes, token_scales)                      # codes int8[tokens, in] -> float32[tokens, out]
 
@@ -8,6 +9,7 @@ sum[token, row] = sum over groups g of s_g * sum over i in g of (q_i - z_g) * x_
                 + sum over the row's outliers o of o * x_i                                   if there are any
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,19 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
-from sparsefab.kernels_cpu import gemv_lanes, gemv_portable
+from sparsefab.kernels_cpu import gemv_groups, gemv_groups_portable, gemv_lanes, gemv_portable
+from sparsefab.kernels_cpu.arrange import arranged_groups, arranged_lanes
 from sparsefab.kernels_cpu.features import Level, chosen_level, runs
-from sparsefab.kernels_cpu.kernel import kernel
+from sparsefab.kernels_cpu.group_weights import GroupWeights
 from sparsefab.kernels_cpu.lane_weights import LaneWeights, OutlierWeights
 from sparsefab.kernels_cpu.outliers import with_outliers
 from sparsefab.kernels_cpu.panels import aligned_empty, aligned_zeros
 from sparsefab.kernels_cpu.threads import check_threads, run_blocks
 
-__all__ = ["LaneWeights", "MatrixVector", "OutlierWeights", "VectorCall"]
+__all__ = ["GroupWeights", "LaneWeights", "MatrixVector", "OutlierWeights", "VectorCall"]
 
 _ROWS = 16  # a block: one row in each dword of a register
-_PART = 32  # inputs of a part
-_LINE_BYTES = 64
 _S32_MAX = (1 << 31) - 1
 _LEVELS = (Level.AVX512_VNNI, Level.AVX2, Level.PORTABLE)
 
@@ -37,7 +38,7 @@ class MatrixVector:
 
     Parameters
     ----------
-    weights : LaneWeights        The matrix.
+    weights : LaneWeights | GroupWeights      The matrix.
     outliers : OutlierWeights | None          Weights of more bits, added to it, in units of the same row scales.
     row_scales : float32[rows] | None         Results are float32(sum) * row_scale, then * token_scale; None gives sums.
     level : Level | None         AVX512_VNNI, AVX2 or PORTABLE; None takes the best that runs here and holds every sum.
@@ -52,7 +53,7 @@ class MatrixVector:
 
     def __init__(
         self,
-        weights: LaneWeights,
+        weights: LaneWeights | GroupWeights,
         *,
         outliers: OutlierWeights | None = None,
         row_scales: NDArray[np.float32] | None = None,
@@ -76,10 +77,11 @@ class MatrixVector:
         level = chosen_level(level, emulate=emulate)
         if not fits and (level is not Level.PORTABLE or row_scales is None):
             raise LayoutError(f"a sum can reach {reach}, beyond 32 bits")
-        self.weights = weights
+        self.weights: LaneWeights | GroupWeights = weights
         self.outliers = outliers
         self.level = level
-        self._scales = aligned_zeros((weights.values.shape[0] * _ROWS,), np.float32)
+        self._blocks = -(-weights.rows // _ROWS)
+        self._scales = aligned_zeros((self._blocks * _ROWS,), np.float32)
         if row_scales is not None:
             if row_scales.dtype != np.float32 or row_scales.shape != (weights.rows,):
                 raise ValueError(f"row_scales must be float32 of shape {(weights.rows,)}, not {row_scales.shape}")
@@ -123,25 +125,21 @@ class MatrixVector:
             raise ValueError(f"token_scales must be finite float32 of shape {(tokens,)}")
         check_threads(threads)
         codes, scales = np.ascontiguousarray(codes), np.ascontiguousarray(scales)
-        blocks, groups, parts, _ = weights.values.shape
-        # A line between tokens: with a power of two of inputs, one input of 16 tokens would share one set of the cache.
-        spare = -(-_LINE_BYTES // (_PART * parts))
-        grouped = aligned_empty((tokens, groups + spare, _PART * parts), np.int8)
-        shifts = np.empty((tokens, groups), np.int32)
-        out = aligned_empty((tokens, blocks * _ROWS), self._dtype)
+        if isinstance(weights, GroupWeights):
+            arrange, inputs = arranged_groups(weights, codes, self.level)
+        else:
+            arrange, inputs = arranged_lanes(weights, codes)
+        out = aligned_empty((tokens, self._blocks * _ROWS), self._dtype)
         start = aligned_zeros(out.shape, np.int32)
-        arguments: tuple[Any, ...] = (
-            weights.values, weights.multipliers, weights.zeros, self._scales,
-            grouped, shifts, start, scales, out,
-        )  # fmt: skip
+        arguments: tuple[Any, ...] = (*weights.arrays, self._scales, *inputs, start, scales, out)
         if self.outliers is not None:
-            arguments = (self.outliers.pointers, self.outliers.inputs, self.outliers.values, codes, *arguments)
-        factor = -int(weights.zeros[0, 0, 0]) if weights.zeros.size == 1 else -1
+            outliers = self.outliers
+            arguments = (outliers.pointers, outliers.inputs, outliers.values, codes, start, *arguments)
         return VectorCall(
+            arrange=arrange,
             kernel=self._kernel,
             arguments=arguments,
-            arranged=(codes, weights.group_size, factor, grouped, shifts),
-            blocks=blocks,
+            blocks=self._blocks,
             threads=threads,
             out=out[:, : weights.rows],
         )
@@ -153,22 +151,22 @@ class VectorCall:
 
     Attributes
     ----------
-    kernel : compiled function   See `gemv_lanes.gemv` and `outliers.with_outliers`.
+    arrange : function           Brings the codes into the kernel's order; says whether one is -128.
+    kernel : compiled function   See `gemv_lanes.gemv`, `gemv_groups.gemv` and `outliers.with_outliers`.
     arguments : tuple            Its arguments, but for the blocks.
-    arranged : tuple             Arguments of `_arrange`.
     out : float32 or int32[tokens, rows]
     """
 
+    arrange: Callable[[], bool]
     kernel: Any
     arguments: tuple[Any, ...]
-    arranged: tuple[Any, ...]
     blocks: int
     threads: int
     out: NDArray[Any]
 
     def __call__(self) -> None:
         """Multiply what is in the buffers now; raises ValueError for a code of -128."""
-        if _arrange(*self.arranged):
+        if self.arrange():
             raise ValueError("codes must be -127 to 127")
         if self.threads == 1:
             self.kernel(*self.arguments, 0, self.blocks)
@@ -176,34 +174,15 @@ class VectorCall:
             run_blocks(self.kernel, self.threads, self.blocks, self.arguments)
 
 
-def _kernel(weights: LaneWeights, level: Level, output: str) -> Any:
+def _kernel(weights: LaneWeights | GroupWeights, level: Level, output: str) -> Any:
     """Return a kernel, not compiled yet."""
+    bits, wide = weights.bits, level is Level.AVX512_VNNI
+    if isinstance(weights, GroupWeights):
+        width, asymmetric = weights.width, weights.asymmetric
+        if level is Level.PORTABLE:
+            return gemv_groups_portable.gemv(bits=bits, width=width, asymmetric=asymmetric, output=output)
+        return gemv_groups.gemv(bits=bits, units=weights.units, wide=wide, asymmetric=asymmetric, output=output)
     asymmetric = weights.zeros.size > 1
     if level is Level.PORTABLE:
-        return gemv_portable.gemv(bits=weights.bits, asymmetric=asymmetric, output=output)
-    return gemv_lanes.gemv(
-        bits=weights.bits,
-        wide=level is Level.AVX512_VNNI,
-        asymmetric=asymmetric,
-        narrow=weights.narrow,
-        output=output,
-    )
-
-
-@kernel
-def _arrange(codes, group_size, factor, grouped, shifts):  # type: ignore[no-untyped-def]
-    """Fill groups up with zeros, and sum each, times a factor; say whether a code is -128."""
-    least = 0
-    for token in range(codes.shape[0]):
-        for group in range(shifts.shape[1]):
-            begin = group * group_size
-            count = min(group_size, codes.shape[1] - begin)
-            total = 0
-            for i in range(count):
-                code = codes[token, begin + i]
-                grouped[token, group, i] = code
-                total += code
-                least = min(least, code)
-            grouped[token, group, count:] = 0
-            shifts[token, group] = factor * total
-    return least < -127
+        return gemv_portable.gemv(bits=bits, asymmetric=asymmetric, output=output)
+    return gemv_lanes.gemv(bits=bits, wide=wide, asymmetric=asymmetric, narrow=weights.narrow, output=output)

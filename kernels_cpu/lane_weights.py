@@ -1,6 +1,7 @@
 """Group-quantized weights and outliers as kernels read them: views of packed sections, checked."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,9 +79,19 @@ class LaneWeights:
         )
 
     @property
+    def name(self) -> str:
+        """4-bit groups."""
+        return f"{self.bits}-bit groups"
+
+    @property
     def nbytes(self) -> int:
         """Bytes that one product reads."""
-        return self.values.nbytes + self.multipliers.nbytes + self.zeros.nbytes
+        return sum(part.nbytes for part in self.arrays)
+
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """What kernels read, in their order."""
+        return self.values, self.multipliers, self.zeros
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

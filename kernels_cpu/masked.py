@@ -10,7 +10,7 @@ from sparsefab.errors import LayoutError
 from sparsefab.formats import PackedTensor, VnniNM
 from sparsefab.kernels_cpu.expand import controls
 from sparsefab.kernels_cpu.panels import aligned_empty, aligned_zeros
-from sparsefab.kernels_cpu.weights import viewed
+from sparsefab.kernels_cpu.weights import check_section, viewed
 
 __all__ = ["MaskedWeights"]
 
@@ -49,13 +49,7 @@ class MaskedWeights:
             ("values", self.values, (tiles * self.tile_bytes + _SPARE,), np.int8),
             ("masks", self.masks, (tiles,), np.uint64),
         ):
-            if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
-                raise LayoutError(
-                    f"section {name} must be C-contiguous {np.dtype(dtype)} of shape {shape}, not "
-                    f"{array.dtype} of {array.shape}"
-                )
-        if self.masks.ctypes.data % 8:
-            raise LayoutError("section masks is not aligned to its 8-byte elements")
+            check_section(name, array, shape, dtype)
         if (np.bitwise_count(self.masks) != self.tile_bytes).any():
             raise LayoutError(f"section masks must have {self.tile_bytes} bits a tile")
 

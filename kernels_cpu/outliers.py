@@ -20,20 +20,18 @@ __all__ = ["with_outliers"]
 
 @functools.cache
 def with_outliers(gemv: Any) -> Any:
-    """Return the compiled kernel that adds up outliers, then calls one of `gemv_lanes` or `gemv_portable`.
+    """Return the compiled kernel that adds up outliers, then calls a kernel of group-quantized weights.
 
     Returns
     -------
-    kernel(pointers, inputs, outliers, tokens, ..., first, last)
-        pointers uint32[rows + 1], inputs uint16[n], outliers int16[n], tokens int8[tokens, columns], the rest as for
-        `gemv`, with `start` written to.
+    kernel(pointers, inputs, outliers, tokens, start, *arguments)
+        pointers uint32[rows + 1], inputs uint16[n], outliers int16[n], tokens int8[tokens, columns], start
+        int32[tokens, M], written to; the arguments are those of `gemv`, `start` once more and the blocks among them.
     """
 
     @kernel
-    def gemv_outliers(
-        pointers, inputs, outliers, tokens,
-        values, multipliers, zeros, row_scales, codes, shifts, start, token_scales, out, first, last,
-    ):  # fmt: skip
+    def gemv_outliers(pointers, inputs, outliers, tokens, start, *arguments):
+        first, last = arguments[-2], arguments[-1]
         for row in range(16 * first, min(16 * last, len(pointers) - 1)):
             begin, end = np.int64(pointers[row]), np.int64(pointers[row + 1])
             for token in range(tokens.shape[0]):
@@ -41,6 +39,6 @@ def with_outliers(gemv: Any) -> Any:
                 for i in range(begin, end):
                     total += np.int32(outliers[i]) * np.int32(tokens[token, inputs[i]])
                 start[token, row] = total
-        gemv(values, multipliers, zeros, row_scales, codes, shifts, start, token_scales, out, first, last)
+        gemv(*arguments)
 
     return gemv_outliers

@@ -18,6 +18,7 @@ __all__ = [
     "read_i32",
     "read_i64",
     "read_u8",
+    "read_u16",
     "write_f32",
     "write_i8",
     "write_i32",
@@ -42,6 +43,7 @@ def _scalar_read(element: ir.Type, result: Any, align: int, signed: bool = True)
 read_i8 = intrinsic_named("read_i8", _scalar_read(_I8, types.int64, 1))
 read_u8 = intrinsic_named("read_u8", _scalar_read(_I8, types.int64, 1, signed=False))
 read_i16 = intrinsic_named("read_i16", _scalar_read(_I16, types.int64, 2))
+read_u16 = intrinsic_named("read_u16", _scalar_read(_I16, types.int64, 2, signed=False))
 read_i32 = intrinsic_named("read_i32", _scalar_read(_I32, types.int64, 4))
 read_i64 = intrinsic_named("read_i64", _scalar_read(ir.IntType(64), types.int64, 1))
 read_f32 = intrinsic_named("read_f32", _scalar_read(ir.FloatType(), types.float32, 4))

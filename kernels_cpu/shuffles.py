@@ -24,6 +24,8 @@ from sparsefab.kernels_cpu.lowering import (
 from sparsefab.kernels_cpu.vector import VectorType, vector
 
 __all__ = [
+    "each_lane_sum",
+    "every_lane",
     "high_halves",
     "join",
     "lane_sum",
@@ -34,6 +36,7 @@ __all__ = [
     "permute_dwords",
     "permute_words",
     "store_quarters",
+    "total",
     "transpose_bytes",
     "transpose_lanes",
     "unpack_high_bytes",
@@ -181,6 +184,48 @@ def lane_sum(typing_context: Any, value: Any) -> Any:
         return part
 
     return result(value), emit
+
+
+@intrinsic
+def each_lane_sum(typing_context: Any, value: Any) -> Any:
+    """`each_lane_sum(i32 vector)`: the sum of the dwords of each 128-bit lane, side by side."""
+    require_vectors(value)
+    result = vector(value.element, value.lanes // 4)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        part = arguments[0]
+        for far in (1, 2):
+            part = builder.add(part, shuffle(builder, (part, part), [i ^ far for i in range(value.lanes)]))
+        return shuffle(builder, (part, part), list(range(0, value.lanes, 4)))
+
+    return result(value), emit
+
+
+@intrinsic
+def total(typing_context: Any, value: Any) -> Any:
+    """`total(i32 vector)`: the sum of all elements, wrapping, an integer with its sign."""
+    require_vectors(value)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        number = invoke(builder, f"llvm.vector.reduce.add.{value.suffix}", value.llvm.element, [arguments[0]])
+        return builder.sext(number, ir.IntType(64))
+
+    return types.int64(value), emit
+
+
+@intrinsic
+def every_lane(typing_context: Any, value: Any, which: Any) -> Any:
+    """`every_lane(vector, 2)`: one 128-bit lane in all of them (vshufi32x4); which is written as a number."""
+    require_vectors(value)
+    if not isinstance(which, types.IntegerLiteral):
+        raise TypingError("the index of a lane is a number in the source")
+    step = 128 * value.lanes // value.bits
+    mask = [step * which.literal_value + i % step for i in range(value.lanes)]
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        return shuffle(builder, (arguments[0],) * 2, mask)
+
+    return value(value, which), emit
 
 
 def _permute(element: str, name: str) -> Callable[..., Any]:

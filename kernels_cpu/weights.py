@@ -21,7 +21,7 @@ from sparsefab.formats import (
     safe_pairs,
 )
 
-__all__ = ["BlockWeights", "viewed"]
+__all__ = ["BlockWeights", "check_section", "viewed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,13 +58,7 @@ class BlockWeights:
             ("offsets", self.offsets, (quads,) if self.aligned else (quads, 4), np.int32),
             ("values", self.values, (quads, 4, 4), np.int8),
         ):
-            if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
-                raise LayoutError(
-                    f"section {name} must be C-contiguous {np.dtype(dtype)} of shape {shape}, not "
-                    f"{array.dtype} of {array.shape}"
-                )
-            if array.ctypes.data % array.itemsize:
-                raise LayoutError(f"section {name} is not aligned to its {array.itemsize}-byte elements")
+            check_section(name, array, shape, dtype)
         if self.ptr[0] != 0 or self.ptr[-1] != quads or np.any(np.diff(self.ptr) < 0):
             raise LayoutError(f"section ptr must rise from 0 to {quads} quads")
         step, lines = (256, -(-self.columns // 4)) if self.aligned else (64, self.columns)
@@ -154,6 +148,17 @@ def _int8(matrix: NDArray[np.int8], pattern: Pattern, mask: NDArray[np.bool_] | 
         pattern=pattern,
         mask=mask,
     )
+
+
+def check_section(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: Any) -> None:
+    """Raise LayoutError unless an array is what kernels read: C-contiguous, of a shape and type, aligned to it."""
+    if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+        raise LayoutError(
+            f"section {name} must be C-contiguous {np.dtype(dtype)} of shape {shape}, "
+            f"not {array.dtype} of {array.shape}"
+        )
+    if array.ctypes.data % array.itemsize:
+        raise LayoutError(f"section {name} is not aligned to its {array.itemsize}-byte elements")
 
 
 def viewed(packed: PackedTensor, name: str, dtype: Any, inner: tuple[int, ...]) -> NDArray[Any]:

@@ -163,15 +163,20 @@ def test_a_bound_call_reads_its_buffers_anew():
         call()
 
 
-def test_sums_beyond_32_bits_take_the_wide_path():
-    columns = 1 << 14
-    tensor = QuantTensor(
+def widest_tensor(columns):
+    """One row whose sum takes the most bits."""
+    return QuantTensor(
         codes=np.full((1, columns), -8, np.int16),
         format=get_format("int4"),
         row_scales=np.ones(1, np.float32),
         group_size=32,
         group_multipliers=np.full((1, columns // 32), 255, np.uint16),
     )
+
+
+def test_sums_beyond_32_bits_take_the_wide_path():
+    columns = 1 << 14
+    tensor = widest_tensor(columns)
     weights = lanes(tensor)
     codes = np.full((1, columns), -127, np.int8)
     product = MatrixVector(weights, row_scales=tensor.row_scales)

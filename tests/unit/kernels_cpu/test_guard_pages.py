@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsefab.formats import NM, Lanes16, QuantTensor, VnniNM, get_format, pack
+from sparsefab.formats import NM, Block, GroupRows, Lanes16, QuantTensor, VnniNM, get_format, pack
 from sparsefab.formats.halves import pack_half
 from sparsefab.formats.requantize import Requantizer, requantize
 from sparsefab.kernels_cpu.features import Level, best_level, runs
-from sparsefab.kernels_cpu.gemv import LaneWeights, MatrixVector, OutlierWeights
+from sparsefab.kernels_cpu.gemv import GroupWeights, LaneWeights, MatrixVector, OutlierWeights
 from sparsefab.kernels_cpu.half import HalfProduct, half_panels, native_halves
 from sparsefab.kernels_cpu.panels import interleaved, panels_of, rows_of
 from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, MaskedWeights, Product, Reals, Sums
@@ -194,3 +194,29 @@ def test_random_group_quantized_products_stay_inside_their_buffers(level, at_end
             )
         result = MatrixVector(weights, outliers=outliers, level=level).run(guarded(codes, at_end))
         np.testing.assert_array_equal(result, codes.astype(np.int64) @ integers.T)
+
+
+@pytest.mark.parametrize("level", [level for level in (Level.AVX512_VNNI, Level.AVX2, Level.PORTABLE) if runs(level)])
+@pytest.mark.parametrize("at_end", [False, True])
+def test_random_group_sparse_products_stay_inside_their_buffers(level, at_end):
+    random = np.random.default_rng([list(Level).index(level), at_end, 11])
+    for turn in range(16):
+        rows, groups, tokens = (int(random.integers(1, most)) for most in (40, 12, 7))
+        width, bits = int((16, 16, 48, 32)[turn % 4]), 4 if turn % 8 < 6 else 8
+        columns, shape = width * groups, (rows, groups)
+        tensor = QuantTensor(
+            codes=random.integers(0, 16, (rows, columns)).astype(np.int16),
+            format=get_format(f"uint{bits}"),
+            row_scales=np.ones(rows, np.float32),
+            group_size=width,
+            group_multipliers=random.integers(1, 256, shape).astype(np.uint16) if groups > 1 else None,
+            zero_points=random.integers(0, 16, shape).astype(np.int16) if turn % 2 else None,
+            pattern=Block(1, width),
+            mask=np.repeat(random.random(shape) < random.random(), width, axis=1),
+        )
+        weights = GroupWeights.from_packed(pack(tensor, GroupRows(bits)))
+        names = ("codes", "groups", "multipliers", "zeros", "pointers", "offsets")
+        weights = replace(weights, **{name: guarded(getattr(weights, name), at_end) for name in names})
+        codes = random.integers(-127, 128, (tokens, columns)).astype(np.int8)
+        result = MatrixVector(weights, level=level).run(guarded(codes, at_end))
+        np.testing.assert_array_equal(result, codes.astype(np.int64) @ tensor.integers().T)
