@@ -39,7 +39,7 @@ _CANDIDATES, _ROUNDS, _SUBSET = 400, 8, 120
 _STARTS = np.log(np.array([3e-6, 1.0, 0.7, 2.0]))
 _AXES = 6
 _SINGLE_OCTAVES = 4.0  # how far a kernel of single tokens is from one of panels, as octaves of another axis
-_SIXTEEN = ("avx512-vnni", "avx512")  # levels with panels of 16 tokens
+_SIXTEEN = ("avx512-amx", "avx512-vnni", "avx512")  # levels with panels of 16 tokens
 
 # columns of a table of samples
 ROWS, COLUMNS, TOKENS, DENSITY, SECONDS = range(5)

@@ -8,28 +8,40 @@ from sparsefab.kernels_cpu import (
     spmm_masked,
     spmm_masked1,
     spmm_portable,
+    spmm_tiles,
     spmm_vnni,
     spmm_vnni1,
     spmm_vnni16,
     spmm_vnni32,
 )
 from sparsefab.kernels_cpu.expand import native_expansion
-from sparsefab.kernels_cpu.features import Level
+from sparsefab.kernels_cpu.features import Level, runs
 from sparsefab.kernels_cpu.layer import Output
 
-__all__ = ["TABLES", "WIDE", "fastest_width", "kernel_of", "masked_kernel_of", "masked_width"]
+__all__ = [
+    "TABLES",
+    "TILED_WIDTHS",
+    "WIDE",
+    "fastest_width",
+    "kernel_of",
+    "masked_kernel_of",
+    "masked_width",
+    "tiled_kernel_of",
+    "tiles_are_faster",
+]
 
-WIDE = (Level.AVX512_VNNI, Level.AVX512)  # levels with kernels on 512-bit registers
+WIDE = (Level.AVX512_AMX, Level.AVX512_VNNI, Level.AVX512)  # levels with kernels on 512-bit registers
+TILED_WIDTHS = (64, 32)  # that have a kernel on AMX
 TABLES = {64: 0, 32: spmm_vnni32.tables(), 16: spmm_vnni16.tables(), 1: 0}  # what a width's kernel reads beside
 
 
-def masked_width(tokens: int, level: Level, *, expands: bool) -> int:
-    """Return the same for N:M weights; `expands` is `native_expansion(level)`.
+def masked_width(tokens: int, level: Level) -> int:
+    """Return the same for N:M weights.
 
     Where single tokens have a kernel of their own, five of them take as long as a panel of 16; and two panels of 16,
     whose weights are expanded once, take less than half a panel of 64.
     """
-    if expands:
+    if native_expansion(level):
         return 1 if tokens <= 5 else 16 if tokens <= 32 else 64
     return fastest_width(tokens, level, aligned=True, interleaved=False)
 
@@ -70,10 +82,39 @@ def kernel_of(level: Level, *, product: str, output: Output, width: int, aligned
     if level in WIDE and width != 32:
         module = spmm_vnni if width == 64 else spmm_vnni16
         return module.spmm(product=product, permute=permute, aligned=aligned, output=output)
-    if level is Level.AVX512_VNNI:
+    if level in (Level.AVX512_AMX, Level.AVX512_VNNI):
         return spmm_vnni32.spmm(permute=permute, output=output)
     if level is not Level.PORTABLE and width != 16:
         return spmm_avx2.spmm(product=product, aligned=aligned, tokens=width, output=output)
     if output.kind == "interleaved":
         output = replace(output, kind="u8")
     return spmm_portable.spmm(aligned=aligned, output=output)
+
+
+def tiled_kernel_of(*, width: int, shared: int, aligned: bool, output: Output, permute: bool) -> Any:
+    """Return the kernel on AMX, or on the plain loops that stand for it where the processor has none."""
+    return spmm_tiles.spmm(
+        width=width, shared=shared, aligned=aligned, output=output, permute=permute, native=runs(Level.AVX512_AMX)
+    )
+
+
+def tiles_are_faster(quads: int, *, groups: int, columns: int, width: int, panels: int, aligned: bool) -> bool:
+    """Say whether dense products on AMX take less time than those of stored quads on vpdpbusd.
+
+    Both are counted in cycles a panel, as they were measured on a processor that has both; see the README.
+
+    Parameters
+    ----------
+    quads, groups, columns       Of the matrix.
+    width, panels                Of the activations that are multiplied at a time.
+    aligned : bool               Quads are four consecutive inputs.
+    """
+    quad, group = (9.0 * width / 64, 38.0) if aligned else (_QUAD_CYCLES[width], _GROUP_CYCLES[width])
+    blocks, steps = -(-groups // 8), -(-columns // 64)
+    expanding = _EXPAND_CYCLES / max(panels, 1)
+    tiled = blocks * (steps * (_STEP_CYCLES[width] + expanding) + _BLOCK_CYCLES) + steps * _ARRANGE_CYCLES
+    return tiled < quads * quad + groups * group
+
+
+_QUAD_CYCLES, _GROUP_CYCLES = {64: 12.5, 32: 7.5}, {64: 38.0, 32: 30.0}
+_STEP_CYCLES, _EXPAND_CYCLES, _BLOCK_CYCLES, _ARRANGE_CYCLES = {64: 262.0, 32: 120.0}, 95.0, 60.0, 400.0

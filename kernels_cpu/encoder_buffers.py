@@ -20,11 +20,17 @@ class EncoderBuffers:
     arranged: NDArray[np.int8]
     of_tasks: tuple[NDArray[Any], ...]
     portable: NDArray[np.int32]
+    room: NDArray[np.uint8]
     longest: int
 
     @classmethod
-    def of(cls, *, width: int, inner: int, panels: int, lanes: int, longest: int, tasks: int) -> "EncoderBuffers":
-        """Make zeros for `panels` panels of `lanes` tokens, sequences of up to `longest`, and `tasks` threads."""
+    def of(
+        cls, *, width: int, inner: int, panels: int, lanes: int, longest: int, tasks: int, room: int
+    ) -> "EncoderBuffers":
+        """Make zeros for `panels` panels of `lanes` tokens, sequences of up to `longest`, and `tasks` threads.
+
+        Each of these has `room` bytes for the products' own use.
+        """
         hidden = aligned_zeros((tasks, inner, lanes), np.int8)
         return cls(
             x=aligned_zeros((panels, lanes // 16, width, 16), np.float32),
@@ -39,6 +45,7 @@ class EncoderBuffers:
                 aligned_zeros((tasks, scratch_bytes(max(longest, BLOCK))), np.uint8),
             ),
             portable=aligned_zeros((tasks, 4, 64), np.int32),
+            room=aligned_zeros((tasks, room), np.uint8),
             longest=longest,
         )
 
@@ -50,5 +57,5 @@ class EncoderBuffers:
     @property
     def nbytes(self) -> int:
         """All of it; the two views of the inner codes are one."""
-        parts: tuple[NDArray[Any], ...] = (self.x, self.arranged, *self.of_tasks, self.portable)
+        parts: tuple[NDArray[Any], ...] = (self.x, self.arranged, *self.of_tasks, self.portable, self.room)
         return sum(int(part.nbytes) for part in parts) - int(self.of_tasks[4].nbytes)

@@ -31,7 +31,7 @@ _COUNTS = 2048  # where, behind the controls, the bits of each mask are counted
 
 def native_expansion(level: Level) -> bool:
     """Say whether kernels of a level may use vpexpandb here."""
-    return level is Level.AVX512_VNNI and "avx512vbmi2" in effective_features()
+    return level in (Level.AVX512_AMX, Level.AVX512_VNNI) and "avx512vbmi2" in effective_features()
 
 
 @functools.cache

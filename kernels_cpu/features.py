@@ -5,13 +5,24 @@ to the target that Numba will really compile for: the host's features unless ``N
 or ``NUMBA_ENABLE_AVX`` say otherwise.  Where these leave a doubt, the answer is "no".
 """
 
+import ctypes
 import enum
+import functools
 import platform
+import sys
 
 import llvmlite.binding as llvm
 from numba.core import config
 
-__all__ = ["Level", "best_level", "chosen_level", "effective_features", "foreign_features", "runs"]
+__all__ = [
+    "Level",
+    "best_level",
+    "chosen_level",
+    "effective_features",
+    "foreign_features",
+    "runs",
+    "tiles_granted",
+]
 
 
 class Level(enum.Enum):
@@ -20,6 +31,7 @@ class Level(enum.Enum):
     Each level lists the LLVM features it needs; PORTABLE needs none and runs on every architecture.
     """
 
+    AVX512_AMX = "avx512-amx"
     AVX512_VNNI = "avx512-vnni"
     AVX512 = "avx512"
     AVX_VNNI = "avx-vnni"
@@ -34,6 +46,7 @@ class Level(enum.Enum):
 
 _AVX512 = frozenset({"avx", "avx2", "avx512f", "avx512bw", "avx512vl"})
 _NEEDS = {
+    Level.AVX512_AMX: _AVX512 | {"avx512vnni", "avx512vbmi2", "amx-tile", "amx-int8"},
     Level.AVX512_VNNI: _AVX512 | {"avx512vnni"},
     Level.AVX512: _AVX512,
     Level.AVX_VNNI: frozenset({"avx", "avx2", "avxvnni"}),
@@ -74,7 +87,24 @@ def runs(level: Level) -> bool:
         return True
     if config.DISABLE_JIT:
         return False
-    return platform.machine() in _X86 and level.needs <= effective_features()
+    if not (platform.machine() in _X86 and level.needs <= effective_features()):
+        return False
+    return level is not Level.AVX512_AMX or tiles_granted()
+
+
+@functools.cache
+def tiles_granted() -> bool:
+    """Ask the system for AMX's registers, which it keeps for a process only on request, and say whether it gave them.
+
+    Linux grants them to all threads of the process; elsewhere the answer is "no".
+    """
+    if sys.platform != "linux":
+        return False
+    return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0)
+
+
+# Linux on x86-64: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA).
+_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 
 
 def best_level() -> Level:

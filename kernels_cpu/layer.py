@@ -51,6 +51,13 @@ LAYER = np.dtype(
         ("tile_bytes", np.int64),
         ("tiles", np.int64),  # a group
         ("batch", np.int64),  # groups that are expanded at a time
+        # weights for AMX, whose `packed` and `masks` are those of TileWeights; a task's room is
+        # uint8[run][K / 64][64 * width] of activations, int8[2][K / 64][32][64] of weights, int32[2][32][width] of sums
+        ("starts", np.int64),  # of int64[M / 32]: first stored byte of each block
+        ("inner_steps", np.int64),  # K / 64
+        ("room", np.int64),  # of uint8[tasks, room_bytes]
+        ("room_bytes", np.int64),
+        ("run", np.int64),  # panels that are arranged at a time
     ]
 )
 

@@ -72,11 +72,6 @@ class MaskedWeights:
         )
 
     @property
-    def name(self) -> str:
-        """N:M, 32 of 64."""
-        return f"N:M, {self.tile_bytes} of {_TILE}"
-
-    @property
     def groups(self) -> int:
         """Groups of four rows."""
         return -(-self.rows // 4)
@@ -95,6 +90,11 @@ class MaskedWeights:
     def nbytes(self) -> int:
         """Bytes that one product reads."""
         return self.values.nbytes + self.masks.nbytes
+
+    def matrix(self) -> NDArray[np.int8]:
+        """Return the matrix itself, int8[rows, columns]."""
+        rows = self._dense().transpose(0, 3, 1, 2, 4).reshape(4 * self.groups, -1)
+        return rows[: self.rows, : self.columns]
 
     def row_sums(self) -> NDArray[np.int64]:
         """Sum of each row's weights, int64[4 * groups]."""

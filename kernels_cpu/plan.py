@@ -166,6 +166,7 @@ class EncoderPlan:
         graph = self.source.graph
         linears, choices, kernels = self._linears(placed.width)
         linears["scratch"] = buffers.portable.ctypes.data
+        linears["room"], linears["room_bytes"] = buffers.room.ctypes.data, buffers.room.shape[1]
         model = (graph.words, graph.places, self._norm, self._blocks, linears, choices, self._scales,
                  graph.blocks[0].heads)  # fmt: skip
         held = (buffers.x, buffers.arranged, *buffers.of_tasks)
@@ -204,6 +205,7 @@ class EncoderPlan:
             held = EncoderBuffers.of(
                 width=self.source.graph.width, inner=inner, panels=panels, lanes=placed.width,
                 longest=longest, tasks=self._threads,
+                room=max(product.room_bytes(placed.width) for product in self._products),
             )  # fmt: skip
             self._buffers[placed.width] = held
         return held

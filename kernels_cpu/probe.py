@@ -29,11 +29,14 @@ from sparsefab.kernels_cpu.features import Level, best_level, effective_features
 from sparsefab.kernels_cpu.intrinsics import dot, fma, load, multiply_add_bytes, multiply_add_words, splat, store, view
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.panels import aligned_zeros
+from sparsefab.kernels_cpu.tiles import configure, release, tile_dot
 from sparsefab.kernels_cpu.vector import f32x8, f32x16, i8x32, i8x64, i16x16, i32x8, i32x16
 
 __all__ = ["MachinePeaks", "dot_chain", "dot_peak", "measure", "reader", "usable_threads"]
 
 _STEPS = 20_000  # of 12 independent instructions: some 30 microseconds
+_DOTS = (Level.AVX512_AMX, Level.AVX512_VNNI, Level.AVX_VNNI)  # levels that have vpdpbusd
+_TILE_MACS = 16 * 16 * 64
 _L1_BYTES, _L2_BYTES = 24 << 10, 512 << 10
 
 
@@ -51,6 +54,7 @@ class MachinePeaks:
     dot_macs_per_s: float | None
     dot_macs_per_s_all_threads: float | None
     dot_macs_per_cycle: float | None
+    tile_macs_per_s: float | None
     float_macs_per_s: float | None
     l1_bytes_per_s: float
     l2_bytes_per_s: float
@@ -83,11 +87,14 @@ def measure(*, seconds: float = 1.0, threads: int | None = None, memory_bytes: i
     level, scratch = best_level(), [aligned_zeros((12 * 64,), np.uint8) for _ in range(threads)]
     clock = 16 * _STEPS / _median_s(lambda: _multiply_chain(_STEPS, 3), share)
     dots = dots_all = floats = None
-    if level in (Level.AVX512_VNNI, Level.AVX_VNNI):
-        wide = level is Level.AVX512_VNNI
+    if level in _DOTS:
+        wide = level is not Level.AVX_VNNI
         dot_chain, products = _dots(wide), _STEPS * 12 * (64 if wide else 32)
         dots = products / _median_s(lambda: dot_chain(_STEPS, scratch[0]), share)
         dots_all = products * _calls_per_s(lambda i: dot_chain(_STEPS, scratch[i]), threads, share)
+    tiles = None
+    if level is Level.AVX512_AMX:
+        tiles = _STEPS * 4 * _TILE_MACS / _median_s(lambda: _tile_chain(_STEPS), share)
     if runs(Level.AVX2) and "fma" in effective_features():
         wide = runs(Level.AVX512)
         float_chain, products = _floats(wide), _STEPS * 12 * (16 if wide else 8)
@@ -105,6 +112,7 @@ def measure(*, seconds: float = 1.0, threads: int | None = None, memory_bytes: i
         dot_macs_per_s=dots,
         dot_macs_per_s_all_threads=dots_all,
         dot_macs_per_cycle=None if dots is None else dots / clock,
+        tile_macs_per_s=tiles,
         float_macs_per_s=floats,
         l1_bytes_per_s=_read_rate(read, memory[: _L1_BYTES // 8], scratch[0], share),
         l2_bytes_per_s=_read_rate(read, memory[: _L2_BYTES // 8], scratch[0], share),
@@ -129,8 +137,8 @@ def dot_chain() -> tuple[Callable[[], None], int] | None:
     level = best_level()
     if level is Level.PORTABLE:
         return None
-    wide, scratch = level is Level.AVX512_VNNI, aligned_zeros((12 * 64,), np.uint8)
-    chain = _dots(wide) if level in (Level.AVX512_VNNI, Level.AVX_VNNI) else _chain_of(_pair_step, i32x8, i8x32)
+    wide, scratch = level in _DOTS and level is not Level.AVX_VNNI, aligned_zeros((12 * 64,), np.uint8)
+    chain = _dots(wide) if level in _DOTS else _chain_of(_pair_step, i32x8, i8x32)
     return (lambda: chain(_STEPS, scratch)), _STEPS * 12 * (64 if wide else 32)
 
 
@@ -249,6 +257,18 @@ def _read_portable(buffer, repeats, sink):
         for i in range(buffer.size):
             total ^= buffer[i]
     sink[0] = total & np.uint64(255)
+
+
+@kernel
+def _tile_chain(steps):
+    """Multiply four pairs of tiles a step, the least that hides the latency."""
+    configure()
+    for _ in range(steps):
+        tile_dot(0, 4, 6)
+        tile_dot(1, 4, 7)
+        tile_dot(2, 5, 6)
+        tile_dot(3, 5, 7)
+    release()
 
 
 def _chain_of(step: Any, accumulator: Any, operand: Any) -> Any:

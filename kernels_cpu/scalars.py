@@ -8,10 +8,12 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.extending import intrinsic
 
-from sparsefab.kernels_cpu.lowering import intrinsic_named, pointer
+from sparsefab.kernels_cpu.lowering import intrinsic_named, invoke, pointer
 
 __all__ = [
+    "count_bits",
     "read_f32",
     "read_i8",
     "read_i16",
@@ -66,3 +68,13 @@ write_i8 = intrinsic_named("write_i8", _scalar_write(_I8, types.int64, 1))
 write_i64 = intrinsic_named("write_i64", _scalar_write(ir.IntType(64), types.int64, 1))
 write_i32 = intrinsic_named("write_i32", _scalar_write(_I32, types.int64, 1))
 write_f32 = intrinsic_named("write_f32", _scalar_write(ir.FloatType(), types.float32, 4))
+
+
+@intrinsic
+def count_bits(typing_context: Any, value: Any) -> Any:
+    """`count_bits(integer)`: how many of its 64 bits are 1 (popcnt)."""
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        return invoke(builder, "llvm.ctpop.i64", ir.IntType(64), [arguments[0]])
+
+    return types.int64(types.int64), emit

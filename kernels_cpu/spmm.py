@@ -7,6 +7,7 @@ results = product.run(panels)              # u8 [panels, rows, 64], the next lay
 sum[row, token] = bias[row] + sum over inputs of q[row, input] * (x[input, token] - zero_point)      exact, s32
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,25 @@ from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
 from sparsefab.kernels_cpu.call import Call, check_array, padded_scales
-from sparsefab.kernels_cpu.dispatch import TABLES, WIDE, fastest_width, kernel_of, masked_kernel_of, masked_width
-from sparsefab.kernels_cpu.expand import native_expansion
+from sparsefab.kernels_cpu.dispatch import (
+    TABLES,
+    TILED_WIDTHS,
+    WIDE,
+    fastest_width,
+    kernel_of,
+    masked_kernel_of,
+    masked_width,
+    tiled_kernel_of,
+    tiles_are_faster,
+)
 from sparsefab.kernels_cpu.features import Level, chosen_level, effective_features
 from sparsefab.kernels_cpu.layer import filled
 from sparsefab.kernels_cpu.masked import MaskedWeights
 from sparsefab.kernels_cpu.panels import WIDTHS, aligned_empty
 from sparsefab.kernels_cpu.results import Codes, Reals, Sums, aligned_dwords, mean_squares, moments, prepared
+from sparsefab.kernels_cpu.spmm_tiles import room_bytes, run_of
 from sparsefab.kernels_cpu.threads import check_threads, tasks
+from sparsefab.kernels_cpu.tile_weights import TileWeights
 from sparsefab.kernels_cpu.weights import BlockWeights
 
 __all__ = ["BlockWeights", "Call", "Codes", "MaskedWeights", "Product", "Reals", "Sums", "mean_squares", "moments"]
@@ -86,12 +98,12 @@ class Product:
         self._arrays |= {"start": aligned_dwords(start), **weights.arrays()}
         constants = ready.constants | (weights.constants() if isinstance(weights, MaskedWeights) else {})
         self._layers = {width: filled(**self._arrays, **constants, tables=TABLES[width]) for width in WIDTHS}
-        # Asking LLVM takes 0.3 ms, as long as a small model's token.
-        self._expands = isinstance(weights, MaskedWeights) and native_expansion(self.level)
+        self._output = output
         self._interleaved = output.kind == "interleaved"
         self._statistics = bool(output.statistics)
         widths = (64, 16, 1) if weights.aligned else WIDTHS
-        permute = self.level is Level.AVX512_VNNI and (emulate or "avx512vbmi" in effective_features())
+        permute = self.level in (Level.AVX512_AMX, Level.AVX512_VNNI)
+        permute = self._permute = permute and (emulate or "avx512vbmi" in effective_features())
         choose = masked_kernel_of if isinstance(weights, MaskedWeights) else kernel_of
         self._kernels = {
             width: choose(
@@ -103,16 +115,46 @@ class Product:
     def width(self, tokens: int) -> int:
         """Return the width of panels, 64, 32, 16 or 1, that is fastest for so many tokens."""
         if isinstance(self.weights, MaskedWeights):
-            return masked_width(tokens, self.level, expands=self._expands)
+            return masked_width(tokens, self.level)
         return fastest_width(tokens, self.level, aligned=self.weights.aligned, interleaved=self._interleaved)
 
-    def prepared(self, width: int) -> tuple[Any, NDArray[np.void], dict[str, NDArray[Any]]]:
+    def prepared(self, width: int, *, panels: int = 1) -> tuple[Any, NDArray[np.void], dict[str, NDArray[Any]]]:
         """Return the kernel for panels of a width, its record and the arrays that the record points to.
 
-        A caller that compiles the kernel into a larger one takes over the checks of `run`, and sets the record's
-        scratch.
+        A caller that compiles the kernel into a larger one takes over the checks of `run`, calls it for so many panels
+        at a time, and sets the record's scratch, and its room where `room_bytes` asks for one.
         """
-        return self._kernels[width], self._layers[width], self._arrays
+        tiles = self.tiled(width, panels)
+        if tiles is None:
+            return self._kernels[width], self._layers[width], self._arrays
+        layer = self._layers[width].copy()
+        layer["inner_steps"], layer["run"] = tiles.steps, run_of(panels, tiles.steps, width)
+        layer["room_bytes"] = self.room_bytes(width, panels=panels)
+        arrays: dict[str, NDArray[Any]] = {"packed": tiles.values, "masks": tiles.masks, "starts": tiles.starts}
+        for name, array in arrays.items():
+            layer[name] = array.ctypes.data
+        compiled = tiled_kernel_of(
+            width=width, shared=tiles.shared, aligned=self.weights.aligned, output=self._output, permute=self._permute
+        )
+        return compiled, layer, {**self._arrays, **arrays}
+
+    def room_bytes(self, width: int, *, panels: int = 1) -> int:
+        """Return the bytes that a task of the kernel of `prepared` works in; 0 where it needs none."""
+        tiles = self.tiled(width, panels)
+        return 0 if tiles is None else room_bytes(panels, tiles.steps, width)
+
+    def tiled(self, width: int, panels: int) -> TileWeights | None:
+        """Return the weights as AMX reads them if so many panels of a width are multiplied so."""
+        if self.level is not Level.AVX512_AMX or width not in TILED_WIDTHS or width not in self._kernels:
+            return None
+        weights = self.weights
+        quads = len(weights.offsets) if isinstance(weights, BlockWeights) else weights.groups * -(-weights.columns // 4)
+        size = {"groups": weights.groups, "columns": weights.columns, "width": width, "panels": panels}
+        return self._tiles if tiles_are_faster(quads, **size, aligned=weights.aligned) else None
+
+    @functools.cached_property
+    def _tiles(self) -> TileWeights:
+        return TileWeights.of(self.weights.matrix())
 
     @property
     def padded_rows(self) -> int:
@@ -193,7 +235,9 @@ class Product:
             scales = _NO_SCALES
         else:
             raise ValueError(f"token_scales belong to Reals, not to {type(self.epilogue).__name__}")
-        layer = self._layers[width].copy()
+        together = panels if threads == 1 else 1
+        kernel, record, arrays = self.prepared(width, panels=together)
+        layer = record.copy()
         reals = self.epilogue if isinstance(self.epilogue, Reals) else None
         adds, sums = reals is not None and reals.residual, reals is not None and self._statistics
         planes = 1 if reals is not None and reals.squares else 3
@@ -208,19 +252,24 @@ class Product:
                 base = out if name == "residual" else scales
                 layer[name] = array.ctypes.data - base.ctypes.data
         layer["plane"] = 4 * panels * width
-        held: tuple[Any, ...] = (self, residual, statistics)
+        held: tuple[Any, ...] = (self, arrays, residual, statistics)
         count = tasks(threads, panels, 1 if self._statistics else self.weights.groups)
-        if self.level not in WIDE or width == 32:
+        size = self.room_bytes(width, panels=together)
+        if size:
+            room = aligned_empty((count, size), np.uint8)
+            layer["room"] = room.ctypes.data
+            held = (*held, room)
+        elif self.level not in WIDE or width == 32:
             scratch = aligned_empty((count, 4, 64), np.int32)
             layer["scratch"] = scratch.ctypes.data
             held = (*held, scratch)
-        if isinstance(self.weights, MaskedWeights):
+        if not size and isinstance(self.weights, MaskedWeights):
             layer = np.repeat(layer, count)
             held = (*held, self.weights.room(layer, panels, width))
         by_loops = self.level is Level.PORTABLE or (width == 16 and self.level not in WIDE)
         unordered = aligned_empty(plain, self._dtype) if self._interleaved and by_loops else None
         return Call(
-            kernel=self._kernels[width],
+            kernel=kernel,
             layer=layer,
             activations=activations,
             out=out,

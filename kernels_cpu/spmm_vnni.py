@@ -27,7 +27,7 @@ from sparsefab.kernels_cpu.scalars import read_i32, read_i64
 from sparsefab.kernels_cpu.shuffles import unpack_high_bytes, unpack_high_words, unpack_low_bytes, unpack_low_words
 from sparsefab.kernels_cpu.vector import i8x64, i32x16
 
-__all__ = ["spmm"]
+__all__ = ["interleaved_lines", "spmm"]
 
 
 @functools.cache
@@ -86,10 +86,15 @@ def _assemble(dot: Any, tokens_of: Any, epilogue: Any) -> Any:
 
 @piece
 def _interleaved(lines, offsets, quad):
-    """Read a quad's four lines and interleave them."""
     at = offsets + quad
-    k0, k1 = load(i8x64, lines + read_i32(at)), load(i8x64, lines + read_i32(at + 4))
-    k2, k3 = load(i8x64, lines + read_i32(at + 8)), load(i8x64, lines + read_i32(at + 12))
+    k0, k1 = lines + read_i32(at), lines + read_i32(at + 4)
+    return interleaved_lines(k0, k1, lines + read_i32(at + 8), lines + read_i32(at + 12))
+
+
+@piece
+def interleaved_lines(at0, at1, at2, at3):
+    """Read four lines of 64 tokens and bring the four inputs of a token together, in the order stated above."""
+    k0, k1, k2, k3 = load(i8x64, at0), load(i8x64, at1), load(i8x64, at2), load(i8x64, at3)
     low01, high01 = unpack_low_bytes(k0, k1), unpack_high_bytes(k0, k1)
     low23, high23 = unpack_low_bytes(k2, k3), unpack_high_bytes(k2, k3)
     v0, v1 = unpack_low_words(low01, low23), unpack_high_words(low01, low23)

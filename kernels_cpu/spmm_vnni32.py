@@ -35,7 +35,7 @@ from sparsefab.kernels_cpu.shuffles import (
 )
 from sparsefab.kernels_cpu.vector import f32x16, i8x32, i8x64, i16x32, i32x16
 
-__all__ = ["spmm", "tables"]
+__all__ = ["epilogue_of", "interleaved_lines", "spmm", "tables"]
 
 _requantized = row_of(i32x16)
 
@@ -58,7 +58,7 @@ def spmm(*, permute: bool, output: Output) -> Any:
     -------
     kernel                       With the signature that `layer` describes; panels of 32 tokens, `tables()` in it.
     """
-    return _assemble(_epilogue(output, permute))
+    return _assemble(epilogue_of(output, permute))
 
 
 def _assemble(epilogue: Any) -> Any:
@@ -119,15 +119,20 @@ def _assemble(epilogue: Any) -> Any:
 
 @piece
 def _tokens(lines, quad, index):
-    """Read a quad's four lines; a dword of the two results holds the four inputs of one token."""
-    k0, k1 = load(i8x32, lines + (read_i32(quad) >> 1)), load(i8x32, lines + (read_i32(quad + 4) >> 1))
-    k2, k3 = load(i8x32, lines + (read_i32(quad + 8) >> 1)), load(i8x32, lines + (read_i32(quad + 12) >> 1))
+    k0, k1 = lines + (read_i32(quad) >> 1), lines + (read_i32(quad + 4) >> 1)
+    return interleaved_lines(k0, k1, lines + (read_i32(quad + 8) >> 1), lines + (read_i32(quad + 12) >> 1), index)
+
+
+@piece
+def interleaved_lines(at0, at1, at2, at3, index):
+    """Read four lines of 32 tokens; a dword of the two results holds the four inputs of one token."""
+    k0, k1, k2, k3 = load(i8x32, at0), load(i8x32, at1), load(i8x32, at2), load(i8x32, at3)
     k02, k13 = join(k0, k2), join(k1, k3)
     low, high = view(i16x32, unpack_low_bytes(k02, k13)), view(i16x32, unpack_high_bytes(k02, k13))
     return view(i8x64, permute_words(low, index)), view(i8x64, permute_words(high, index))
 
 
-def _epilogue(output: Output, permute: bool) -> Any:
+def epilogue_of(output: Output, permute: bool) -> Any:
     """Return epilogue(to, layer, tokens, row, dwords, a0, a1, b0, b1, c0, c1, d0, d1)."""
     if output.kind == "s32":
         return _store_sums

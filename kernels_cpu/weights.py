@@ -124,6 +124,15 @@ class BlockWeights:
         """Return what the layer's record points to."""
         return {"pointers": self.ptr, "offsets": self.offsets, "values": self.values}
 
+    def matrix(self) -> NDArray[np.int8]:
+        """Return the matrix itself, int8[rows, columns]."""
+        dense = np.zeros((self.groups, 4, 4 * -(-self.columns // 4)), np.int8)
+        group = np.repeat(np.arange(self.groups), np.diff(self.ptr))
+        inputs = self.offsets[:, None] // 64 + np.arange(4) if self.aligned else self.offsets // 64
+        # A quad that is filled up names an input again, with a weight of zero: added, not set.
+        np.add.at(dense, (group[:, None, None], np.arange(4)[:, None], inputs[:, None, :]), self.values)
+        return dense.reshape(4 * self.groups, -1)[: self.rows, : self.columns]
+
     def row_sums(self) -> NDArray[np.int64]:
         """Sum of each row's weights, int64[4 * groups]."""
         return self._reduced(self.values.sum(axis=2, dtype=np.int64))

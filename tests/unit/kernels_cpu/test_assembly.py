@@ -23,6 +23,7 @@ import json, sys
 import llvmlite.binding as llvm
 
 names = "avx avx2 fma f16c avx512f avx512bw avx512vl avx512vnni avx512vbmi avx512vbmi2 avxvnni".split()
+names += ["amx-tile", "amx-int8"]
 llvm.get_host_cpu_features = lambda: dict.fromkeys(names, True)
 from numba.core import config
 
@@ -30,9 +31,12 @@ config.CPU_NAME, config.CPU_FEATURES = "sapphirerapids", ",".join("+" + name for
 import numpy as np
 from numba import njit, typeof
 from sparsefab.formats.requantize import Requantizer
+from sparsefab.kernels_cpu import features, spmm
 from sparsefab.kernels_cpu.features import Level
 from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, MaskedWeights, Product, Reals, Sums
 
+features.tiles_granted = lambda: True
+spmm.tiles_are_faster = lambda *_, **__: True
 gathered = BlockWeights(
     rows=4, columns=4, ptr=np.array([0, 1]), offsets=np.zeros((1, 4), np.int32), values=np.ones((1, 4, 4), np.int8)
 )
@@ -49,10 +53,10 @@ result = {}
 for level, output, width in json.loads(sys.argv[1]):
     epilogue, dtype = epilogues[output.removeprefix("masked ")]
     product = Product(masked if output.startswith("masked") else gathered, epilogue, level=Level(level))
-    cached = product._kernels[width]
+    cached, layer, _ = product.prepared(width)
     options = {name: value for name, value in cached.targetoptions.items() if name != "nopython"}
     fresh = njit(**options)(cached.py_func)  # code from the disk cache cannot be inspected
-    arrays = (product._layers[width], np.zeros((1, 4, width), np.uint8), np.zeros((1, 4, width), dtype))
+    arrays = (layer, np.zeros((1, 4, width), np.uint8), np.zeros((1, 4, width), dtype))
     fresh.compile((*map(typeof, arrays), typeof(np.zeros(1, np.float32)), *[typeof(0)] * 5))
     result[f"{level} {output} {width}"] = max(fresh.inspect_asm().values(), key=len)
 print(json.dumps(result))
@@ -66,6 +70,9 @@ WANTED = [
     (Level.AVX512_VNNI.value, "masked u8", 64),
     (Level.AVX512_VNNI.value, "masked u8", 1),
     (Level.AVX2.value, "masked u8", 64),
+    (Level.AVX512_AMX.value, "u8", 64),
+    (Level.AVX512_AMX.value, "f32", 64),
+    (Level.AVX512_AMX.value, "u8", 32),
     *((level.value, "u8", 64) for level in (Level.AVX_VNNI, Level.AVX512, Level.AVX2)),
 ]
 
@@ -219,3 +226,20 @@ def test_products_of_bytes_need_two_multiplications(assembly):
         )  # joined with the sum where there is VNNI
         assert count(loop, r"vpunpck[lh](bw|wd)\s.*ymm") == 4 * copies
         assert not [line for line in loop if "rsp" in line and "ymm" in line]
+
+
+@pytest.mark.parametrize(("output", "width"), [("u8", 64), ("f32", 64), ("u8", 32)])
+def test_tiles_multiply_four_pairs_beside_everything_else(assembly, output, width):
+    """One loop multiplies, expands the next weights and finishes the last sums: nothing stands in it twice."""
+    lines = [line.strip() for line in assembly(Level.AVX512_AMX, output, width).splitlines()]
+    assert count(lines, r"tdpbsud\s") == 4
+    assert count(lines, r"tileloadd\s.*tmm[4-7]") == 4
+    assert count(lines, r"tileloadd\s.*tmm[0-3]") == count(lines, r"tilestored\s.*tmm[0-3]") == 4
+    assert count(lines, r"tilezero\s") == 4
+    assert count(lines, r"ldtilecfg\s") == count(lines, r"tilerelease") == 1
+    products = [at for at, line in enumerate(lines) if line.startswith("tdpbsud")]
+    assert not [line for line in lines[products[0] : products[-1]] if re.match(r"(call|v|j)", line)]
+    for body in innermost_loops("\n".join(lines), "vpexpandb"):
+        assert count(body, r"vpexpandb\s.*\(.*zmm") == count(body, r"vmovdqa64\s+%zmm\d+, .*\(") == 4
+        assert count(body, r"kmovq") == count(body, r"popcnt") == 1
+    assert not [line for line in lines if re.search(r"\(%rsp\), %zmm", line)]

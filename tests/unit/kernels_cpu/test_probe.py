@@ -15,8 +15,10 @@ def test_peaks_are_measured():
     assert 0.2e9 < peaks.clock_hz < 10e9
     assert peaks.read_bytes_per_s > 1e8
     assert peaks.l1_bytes_per_s > 1e9
+    if runs(Level.AVX512_AMX):
+        assert peaks.tile_macs_per_s > 2 * peaks.dot_macs_per_s  # eight times, of a core that nobody else uses
     if runs(Level.AVX512_VNNI):
-        assert peaks.level == "avx512-vnni"
+        assert peaks.level == ("avx512-amx" if runs(Level.AVX512_AMX) else "avx512-vnni")
         assert 30 < peaks.dot_macs_per_cycle < 300  # one or two zmm a cycle, with room for a clock that moves
     assert json.loads(json.dumps(dataclasses.asdict(peaks)))["processor"]
 
