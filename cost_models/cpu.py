@@ -27,8 +27,8 @@ from sparsefab.cost_models.result import Figure, LayerEstimate, LayerPlan, Prove
 from sparsefab.errors import TargetError
 from sparsefab.formats.catalog import get_format
 from sparsefab.formats.ints import IntFormat
-from sparsefab.formats.layout import RowMajor, Vnni4x1, storage_layout
-from sparsefab.formats.sparsity import Block, Dense
+from sparsefab.formats.layout import GroupRows, RowMajor, Vnni4x1, VnniNM, storage_layout
+from sparsefab.formats.sparsity import NM, Block, Dense
 from sparsefab.formats.tensors import TensorSpec
 from sparsefab.targets import Device, MeasuredCpu, Quantity
 from sparsefab.workload import Activation, Attention, Embedding, Norm, Phase, Workload
@@ -37,6 +37,7 @@ __all__ = ["Route", "price_cpu", "route"]
 
 ASSUMED = "cost_models/data/assumptions.toml"
 _FLOAT_BYTES = 4.0
+_MASKED_DENSITY = 0.5  # up to it the kernels keep N:M packed; its twin is in kernels_cpu/layer_weights.py
 _CACHE_GAIN = (
     1.8  # L3 against DRAM reads, one thread each (Emerald Rapids, own measurement): bound when weights fit the cache
 )
@@ -180,18 +181,20 @@ def route(spec: TensorSpec | None, activation: str, rows: int, columns: int) -> 
         )
     plain = spec.format.bits == 8 and isinstance(spec.format, IntFormat) and per_row
     if plain:
+        masked = isinstance(spec.pattern, NM) and spec.density <= _MASKED_DENSITY
         label = Support.EMULATED if sparse_note else Support.NATIVE
-        size = float(sum(RowMajor().section_bytes(spec).values()))
-        note = "sparsity not exploited: stored and multiplied as dense" if sparse_note else ""
+        size = float(sum((VnniNM() if masked else RowMajor()).section_bytes(spec).values()))
+        note = "sparsity not exploited: stored and multiplied as dense" if sparse_note and not masked else sparse_note
         return Route(kernel="dense_int8", support=label, integer=True, weight_bytes=size, work=1.0, note=note)
+    grouped = isinstance(storage_layout(spec), GroupRows) and not per_row  # kept groups are read and multiplied alone
     label = Support.DEQUANTIZED if isinstance(spec.format, IntFormat) and not sparse_note else Support.EMULATED
     return Route(
         kernel="dequantize_int8",
-        support=label,
+        support=Support.DEQUANTIZED if grouped else label,
         integer=True,
         weight_bytes=stored,
-        work=1.0,
-        note=sparse_note,
+        work=spec.density if grouped else 1.0,
+        note="" if grouped else sparse_note,
     )
 
 

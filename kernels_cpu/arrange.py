@@ -46,10 +46,8 @@ def arranged_groups(weights: GroupWeights, codes: NDArray[np.int8], level: Level
     passes = -(-len(codes) // side)
     units = aligned_zeros((passes, weights.columns // GROUP_UNIT + _SPARE_UNITS, side, GROUP_UNIT), np.uint8)
     tables = spread_tables(weights.units, wide=level is Level.AVX512_VNNI)
-    aligned = aligned_empty(tables.shape, np.uint8)
-    aligned[:] = tables
     sums = aligned_empty((passes, weights.rows, side), np.int32)
-    return functools.partial(_arrange_units, codes, units), (aligned, units, sums)
+    return functools.partial(_arrange_units, codes, units), (tables, units, sums)
 
 
 @kernel

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsefab.formats import Block, GroupRows, IntFormat, TensorSpec
 from sparsefab.kernels_cpu.drawn import check_pattern, drawn_mask, drawn_weights
-from sparsefab.kernels_cpu.gemv import LaneWeights, MatrixVector, OutlierWeights
+from sparsefab.kernels_cpu.gemv import GroupWeights, LaneWeights, MatrixVector, OutlierWeights
 from sparsefab.kernels_cpu.panels import aligned_empty, interleaved, panels_of
 from sparsefab.kernels_cpu.probe import dot_chain, reader
 from sparsefab.kernels_cpu.spmm import MaskedWeights, Product, Reals
@@ -31,7 +32,7 @@ __all__ = ["STREAM_TOKENS", "StreamRow", "bench_stream", "is_weight_only"]
 STREAM_TOKENS = 16  # at most: beyond, products are made of dot products
 COLD_BYTES = 128 << 20
 _OUTLIERS = 0.01  # of the weights: SpQR keeps about as many
-_WEIGHT_ONLY = re.compile(r"(u?)int([3-8])g(\d+)(\+outliers)?")
+_WEIGHT_ONLY = re.compile(r"(u?)int([3-8])g(\d+)(?:@(0?\.\d+|1))?(\+outliers)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,7 @@ class StreamRow:
 
 
 def is_weight_only(pattern: str) -> bool:
-    """Say whether a pattern names group-quantized weights: int4g32, uint3g128, int3g64+outliers."""
+    """Say whether a pattern names group-quantized weights: int4g32, uint3g128, int4g16@0.5, int3g64+outliers."""
     return _WEIGHT_ONLY.fullmatch(pattern) is not None
 
 
@@ -91,7 +92,8 @@ def bench_stream(
     Parameters
     ----------
     patterns : sequence of str   4x1, 4x4, dense, N:M, or group-quantized: int4g32 with one zero point, uint4g128 with
-                                 one a group, int3g64+outliers with 1 % of the weights in 15 bits besides.
+                                 one a group, int4g16@0.5 of which rows keep half of the groups, int3g64+outliers with
+                                 1 % of the weights in 15 bits besides.
     shapes : sequence of (rows, columns)      Weight matrices.
     densities : sequence of float             Of 4x1 and 4x4.
     tokens : sequence of int                  Columns of activations at once, up to 16.
@@ -178,27 +180,41 @@ def _stream(
 ) -> _Stream:
     scales = np.ones(rows, np.float32)
     if match := _WEIGHT_ONLY.fullmatch(pattern):
-        size = min(int(match[3]), columns)
-        lanes = lane_weights(rows, columns, size, int(match[2]), bool(match[1]), random)
-        outliers = _outliers(rows, columns, random) if match[4] else None
-        nbytes = lanes.nbytes + (0 if outliers is None else outliers.nbytes)
+        bits, size, own_zeros = int(match[2]), min(int(match[3]), columns), bool(match[1])
+        weights: LaneWeights | GroupWeights
+        if match[4]:
+            weights = group_weights(rows, columns, size, bits, own_zeros, float(match[4]), random)
+            macs = tokens * len(weights.multipliers) * size
+        else:
+            weights = lane_weights(rows, columns, size, bits, own_zeros, random)
+            macs = tokens * rows * columns
+        outliers = _outliers(rows, columns, random) if match[5] else None
+        nbytes = weights.nbytes + (0 if outliers is None else outliers.nbytes)
         codes = random.integers(-127, 128, (tokens, columns)).astype(np.int8)
         calls: list[Callable[[], Any]] = []
         for _ in range(_copies(nbytes)):
-            copy = replace(lanes, values=_copy(lanes.values))
-            calls.append(MatrixVector(copy, outliers=outliers, row_scales=scales).bind(codes, threads=threads))
-        return _Stream(calls=calls, nbytes=nbytes, macs=rows * columns * tokens)
+            vector = MatrixVector(_moved(weights), outliers=outliers, row_scales=scales)
+            calls.append(vector.bind(codes, threads=threads))
+        return _Stream(calls=calls, nbytes=nbytes, macs=macs)
     mask = drawn_mask(pattern, rows, columns, density, random)
     matrix = np.where(mask, random.integers(1, 128, mask.shape), 0).astype(np.int8)
-    weights = drawn_weights(pattern, matrix, mask)
-    macs = tokens * (rows * columns if isinstance(weights, MaskedWeights) else weights.values.size)
+    drawn = drawn_weights(pattern, matrix, mask)
+    macs = tokens * (rows * columns if isinstance(drawn, MaskedWeights) else drawn.values.size)
     activations = random.integers(0, 256, (tokens, columns)).astype(np.uint8)
     calls = []
-    for _ in range(_copies(weights.nbytes)):
-        product = Product(replace(weights, values=_copy(weights.values)), Reals(row_scales=scales))
+    for _ in range(_copies(drawn.nbytes)):
+        product = Product(replace(drawn, values=_copy(drawn.values)), Reals(row_scales=scales))
         panels = panels_of(activations, width=product.width(tokens))
-        calls.append(product.bind(interleaved(panels) if weights.aligned else panels, threads=threads))
-    return _Stream(calls=calls, nbytes=weights.nbytes, macs=macs)
+        calls.append(product.bind(interleaved(panels) if drawn.aligned else panels, threads=threads))
+    return _Stream(calls=calls, nbytes=drawn.nbytes, macs=macs)
+
+
+def _moved(weights: LaneWeights | GroupWeights) -> LaneWeights | GroupWeights:
+    """Copy what is read most."""
+    if isinstance(weights, LaneWeights):
+        return replace(weights, values=_copy(weights.values))
+    multipliers = _copy(weights.multipliers)
+    return replace(weights, codes=_copy(weights.codes), groups=_copy(weights.groups), multipliers=multipliers)
 
 
 def _copies(nbytes: int) -> int:
@@ -228,6 +244,30 @@ def lane_weights(
         zeros=random.integers(0, 2 * middle, grid, np.uint8) if asymmetric else np.full((1, 1, 1), middle, np.uint8),
         reach=127 * middle * 7 * columns,
         narrow=127 * middle * group_size < 1 << 15,
+    )
+
+
+def group_weights(
+    rows: int, columns: int, width: int, bits: int, asymmetric: bool, density: float, random: np.random.Generator
+) -> GroupWeights:
+    """Weights of random bytes, some groups of each row kept."""
+    stored = 4 if bits <= 4 else 8
+    spec = TensorSpec.of(rows, columns, IntFormat(bits=stored), Block(1, width))
+    kept = random.random((rows, columns // width)) < density
+    count = int(kept.sum())
+    sizes = GroupRows(stored).section_bytes(replace(spec, stored=count * width, asymmetric=asymmetric))
+    return GroupWeights(
+        rows=rows,
+        columns=columns,
+        width=width,
+        bits=stored,
+        codes=random.integers(0, 256, sizes["codes"], np.uint8),
+        groups=np.resize(np.nonzero(kept)[1], sizes["groups"] // 2).astype(np.uint16),
+        multipliers=random.integers(1, 8, sizes["multipliers"], np.uint8),
+        zeros=random.integers(0, 1 << stored, sizes.get("zero_points", 1), np.uint8),
+        pointers=np.concatenate([[0], kept.sum(axis=1).cumsum()]).astype(np.uint32),
+        offsets=np.zeros(rows, np.int32),
+        reach=127 * 7 * columns << stored,
     )
 
 

@@ -1,7 +1,7 @@
 """The linear layers of a decoder: layers that read the same codes in one product, for one token or a bucket of them.
 
-Weights with one scale a row run on the block kernels, with group scales on the product of 3, 4 or 8 bits; both take s8
-codes with a scale a token and give float32.
+Weights with one scale a row run on the block kernels, with group scales on the products of few tokens (`layer_weights`
+says in which form); both take s8 codes with a scale a token and give float32.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError, ModelError
-from sparsefab.formats import BlockFormat, IntFormat, Lanes16, QuantTensor, pack
-from sparsefab.kernels_cpu.gemv import LaneWeights, MatrixVector
+from sparsefab.formats import BlockFormat, IntFormat, QuantTensor
+from sparsefab.kernels_cpu.gemv import MatrixVector, VectorCall
+from sparsefab.kernels_cpu.layer_weights import block_weights, name_of, vector_weights
 from sparsefab.kernels_cpu.panels import interleaved, panels_of, rows_of
-from sparsefab.kernels_cpu.runner import block_weights
 from sparsefab.kernels_cpu.spmm import Call, Product, Reals
 from sparsefab.models.compress import CompressedModel
 
@@ -52,18 +52,17 @@ class Linears:
         self.rows, self.columns = tensor.shape
         self._threads = threads
         self._blocks: Product | None = None
-        self._lanes: MatrixVector | None = None
+        self._vector: MatrixVector | None = None
         if tensor.group_multipliers is None:
             weights = block_weights(tensor)
             self._blocks = Product(weights, Reals(row_scales=tensor.accumulator_scale), zero_point=128)
-            self.name = f"{'aligned 4x4' if weights.aligned else '4x1'} blocks, {self._blocks.level.value}"
-            self.nbytes = weights.values.nbytes + weights.offsets.nbytes + weights.ptr.nbytes
+            self.name, self.nbytes = f"{name_of(weights)}, {self._blocks.level.value}", weights.nbytes
         else:
-            lanes = LaneWeights.from_packed(pack(tensor, Lanes16.of(tensor.spec)))
-            self._lanes = MatrixVector(lanes, row_scales=tensor.accumulator_scale)
-            self.name = f"{lanes.bits}-bit groups, {self._lanes.level.value}"
-            self.nbytes = lanes.nbytes
+            vector = vector_weights(tensor)
+            self._vector = MatrixVector(vector, row_scales=tensor.accumulator_scale)
+            self.name, self.nbytes = f"{name_of(vector)}, {self._vector.level.value}", vector.nbytes
         self._one: tuple[NDArray[np.uint8], Call] | None = None
+        self._single: tuple[tuple[int, int], VectorCall] | None = None
 
     @property
     def offset(self) -> int:
@@ -82,11 +81,22 @@ class Linears:
         -------
         float32[tokens, rows]                May be a buffer that the next call writes to.
         """
-        if self._lanes is not None:
-            result: Floats = self._lanes.run(codes.view(np.int8), scales, threads=self._threads)
+        if self._vector is not None:
+            result = self._by_vector(self._vector, codes.view(np.int8), scales)
         elif self._blocks is not None:
             result = self._by_blocks(self._blocks, codes, scales)
         return result if self._bias is None else result + self._bias
+
+    def _by_vector(self, product: MatrixVector, codes: NDArray[np.int8], scales: Floats) -> Floats:
+        """Multiply; the call for one token is made once for the buffers that codes and scales come in."""
+        if len(codes) > 1:
+            many: Floats = product.run(codes, scales, threads=self._threads)
+            return many
+        places = codes.ctypes.data, scales.ctypes.data
+        if self._single is None or self._single[0] != places:
+            self._single = places, product.bind(codes, scales, threads=self._threads)
+        self._single[1]()
+        return self._single[1].out
 
     def _by_blocks(self, product: Product, codes: NDArray[np.uint8], scales: Floats) -> Floats:
         aligned, width = product.weights.aligned, product.width(len(codes))

@@ -35,13 +35,13 @@ TILED_WIDTHS = (64, 32)  # that have a kernel on AMX
 TABLES = {64: 0, 32: spmm_vnni32.tables(), 16: spmm_vnni16.tables(), 1: 0}  # what a width's kernel reads beside
 
 
-def masked_width(tokens: int, level: Level) -> int:
-    """Return the same for N:M weights.
+def masked_width(tokens: int, level: Level, *, expands: bool) -> int:
+    """Return the same for N:M weights; `expands` is `native_expansion(level)`.
 
     Where single tokens have a kernel of their own, five of them take as long as a panel of 16; and two panels of 16,
     whose weights are expanded once, take less than half a panel of 64.
     """
-    if native_expansion(level):
+    if expands:
         return 1 if tokens <= 5 else 16 if tokens <= 32 else 64
     return fastest_width(tokens, level, aligned=True, interleaved=False)
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsefab.kernels_cpu.ahead import AHEAD_BYTES, ahead
 from sparsefab.kernels_cpu.intrinsics import (
     broadcast,
     load,
@@ -37,6 +38,7 @@ from sparsefab.kernels_cpu.intrinsics import (
     view,
 )
 from sparsefab.kernels_cpu.kernel import kernel, piece
+from sparsefab.kernels_cpu.panels import aligned_empty
 from sparsefab.kernels_cpu.products import dot_of
 from sparsefab.kernels_cpu.scalars import read_i32, read_u8, read_u16, write_i32
 from sparsefab.kernels_cpu.shuffles import each_lane_sum, every_lane, join, look_up_bytes, total
@@ -45,9 +47,9 @@ from sparsefab.kernels_cpu.vector import VectorType, i8x16, i32x8, i32x16
 __all__ = ["SIDE_BY_SIDE", "gemv", "spread_tables"]
 
 SIDE_BY_SIDE = 4  # tokens
-_AHEAD_BYTES = 4096  # of codes
 
 
+@functools.cache
 def spread_tables(units: int, *, wide: bool) -> NDArray[np.uint8]:
     """Return where the numbers of a register's groups go.
 
@@ -55,6 +57,7 @@ def spread_tables(units: int, *, wide: bool) -> NDArray[np.uint8]:
     -------
     uint8[1 + steps, 64]         Indices for `look_up_bytes`, of four bytes, one a group: the first row fills a group's
                                  lanes with its byte, the others put it in each dword, of lanes beyond the group 0.
+                                 On a 64-byte boundary; not to be written to.
     """
     lanes = 4 if wide else 2
     lane = np.arange(4) % lanes
@@ -65,7 +68,10 @@ def spread_tables(units: int, *, wide: bool) -> NDArray[np.uint8]:
     for step in range(steps):
         present = lanes * step + lane < units if share == 1 else np.ones(4, np.bool_)
         tables[1 + step, present, ::4] = group[present, None]
-    return tables.reshape(1 + steps, 64)
+    aligned: NDArray[np.uint8] = aligned_empty((1 + steps, 64), np.uint8)
+    aligned[:] = tables.reshape(aligned.shape)
+    aligned.setflags(write=False)
+    return aligned
 
 
 @functools.cache
@@ -157,9 +163,9 @@ def _row_of(dwords: VectorType, bits: int, units: int, asymmetric: bool, tokens:
         acc = begin()
         whole = (last - first - 1) // share
         for _ in range(whole):
-            prefetch(source + _AHEAD_BYTES)
-            prefetch(group + _AHEAD_BYTES // (unit_bytes * units // 2))
-            prefetch(multiplier + _AHEAD_BYTES // (unit_bytes * units))
+            ahead(source)
+            prefetch(group + AHEAD_BYTES // (unit_bytes * units // 2))
+            prefetch(multiplier + AHEAD_BYTES // (unit_bytes * units))
             acc = several(acc, broadcast(octets, multiplier), source, group, zeros, tables, inputs)
             source += unit_bytes * units * share
             group += 2 * share

@@ -72,6 +72,11 @@ class MaskedWeights:
         )
 
     @property
+    def name(self) -> str:
+        """N:M, 32 of 64."""
+        return f"N:M, {self.tile_bytes} of {_TILE}"
+
+    @property
     def groups(self) -> int:
         """Groups of four rows."""
         return -(-self.rows // 4)

@@ -15,42 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
-from sparsefab.formats import BlockFormat, IntFormat, Lanes16, QuantTensor, Requantizer, Vnni4x1, Vnni4x4, pack
-from sparsefab.kernels_cpu.gemv import LaneWeights, MatrixVector
+from sparsefab.formats import BlockFormat, IntFormat, Requantizer
+from sparsefab.kernels_cpu.gemv import MatrixVector
+from sparsefab.kernels_cpu.layer_weights import block_weights, name_of, vector_weights
 from sparsefab.kernels_cpu.panels import interleaved as interleave
 from sparsefab.kernels_cpu.panels import panels_of, rows_of
-from sparsefab.kernels_cpu.spmm import BlockWeights, Codes, Product, Reals
+from sparsefab.kernels_cpu.spmm import Codes, Product, Reals
 from sparsefab.kernels_cpu.threads import check_threads
 from sparsefab.models.compress import CompressedLayer, CompressedModel
 from sparsefab.models.evaluate.runner import BitTrueRunner, OutputCodes, output_codes, quantize_input, static_bias
 from sparsefab.models.operators.attributes import integer
 
-__all__ = ["KernelRunner", "block_weights"]
+__all__ = ["KernelRunner"]
 
 Floats = NDArray[np.float32]
 
-# Above this share of inputs that any of four rows keeps, whole 4x4 blocks without a shuffle are the faster ones.
-_GATHER_DENSITY = 0.7
 # Products of fewer multiplications, some 0.1 ms, are done before a team of threads has met.
 _THREADED_MACS = 1 << 24
-
-
-def block_weights(tensor: QuantTensor) -> BlockWeights:
-    """Return a compressed matrix with one scale a row as 4x1 or aligned 4x4 blocks, whichever is faster.
-
-    Raises
-    ------
-    LayoutError                  If it has group scales, or centred values beyond s8.
-    """
-    if tensor.group_multipliers is not None:
-        raise LayoutError("block kernels hold one scale a row, not group multipliers")
-    rows, columns = tensor.shape
-    shape = (-(-rows // 4), 4, -(-columns // 4), 4)
-    stored = np.zeros((shape[0] * 4, shape[2] * 4), np.bool_)
-    stored[:rows, :columns] = tensor.stored_mask
-    groups = stored.reshape(shape)
-    gathered = np.any(groups, axis=1).mean() < _GATHER_DENSITY * np.any(groups, axis=(1, 3)).mean()
-    return BlockWeights.from_packed(pack(tensor, Vnni4x1() if gathered else Vnni4x4()))
 
 
 class KernelRunner:
@@ -74,7 +55,7 @@ class KernelRunner:
         self._threads = threads
         codes = output_codes(compressed)
         nodes = compressed.model.graph.layer_nodes()
-        self._plans: dict[str, _BlockPlan | _LanePlan] = {}
+        self._plans: dict[str, _BlockPlan | _VectorPlan] = {}
         self._kernels: dict[str, str] = {}
         for name, layer in compressed.layers.items():
             try:
@@ -116,8 +97,7 @@ class _BlockPlan:
 
     @property
     def name(self) -> str:
-        kind = "aligned 4x4" if self.product.weights.aligned else "4x1"
-        return f"{kind} blocks, {self.product.level.value}"
+        return f"{name_of(self.product.weights)}, {self.product.level.value}"
 
     def run(self, x: Floats, threads: int) -> Floats:
         codes = quantize_input(self.layer, x)
@@ -135,7 +115,7 @@ class _BlockPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _LanePlan:
+class _VectorPlan:
     """A layer with group scales on the matrix-vector kernel."""
 
     layer: CompressedLayer
@@ -144,7 +124,7 @@ class _LanePlan:
 
     @property
     def name(self) -> str:
-        return f"{self.product.weights.bits}-bit groups, {self.product.level.value}"
+        return f"{name_of(self.product.weights)}, {self.product.level.value}"
 
     def run(self, x: Floats, threads: int) -> Floats:
         codes = quantize_input(self.layer, x)
@@ -152,7 +132,7 @@ class _LanePlan:
         return rows if self.bias is None else rows + self.bias
 
 
-def _plan(layer: CompressedLayer, bias: Floats | None, codes_out: OutputCodes | None) -> _BlockPlan | _LanePlan:
+def _plan(layer: CompressedLayer, bias: Floats | None, codes_out: OutputCodes | None) -> _BlockPlan | _VectorPlan:
     tensor, activations = layer.tensor, layer.activations
     if not isinstance(activations, IntFormat) or activations.bits > 8:
         raise LayoutError(f"activations in {activations.name} are no 8-bit integers")
@@ -162,8 +142,7 @@ def _plan(layer: CompressedLayer, bias: Floats | None, codes_out: OutputCodes | 
     if tensor.group_multipliers is not None:
         if not (layer.dynamic and activations.signed):
             raise LayoutError("group scales need signed activations with a scale a token")
-        weights = LaneWeights.from_packed(pack(tensor, Lanes16.of(tensor.spec)))
-        return _LanePlan(layer=layer, product=MatrixVector(weights, row_scales=scale), bias=bias)
+        return _VectorPlan(layer=layer, product=MatrixVector(vector_weights(tensor), row_scales=scale), bias=bias)
     offset = 128 if activations.signed else 0
     zero_point = offset + (0 if layer.static is None else layer.static.zero_point)
     if layer.static is None or codes_out is None:

@@ -26,6 +26,7 @@ from sparsefab.kernels_cpu.dispatch import (
     tiled_kernel_of,
     tiles_are_faster,
 )
+from sparsefab.kernels_cpu.expand import native_expansion
 from sparsefab.kernels_cpu.features import Level, chosen_level, effective_features
 from sparsefab.kernels_cpu.layer import filled
 from sparsefab.kernels_cpu.masked import MaskedWeights
@@ -99,6 +100,8 @@ class Product:
         constants = ready.constants | (weights.constants() if isinstance(weights, MaskedWeights) else {})
         self._layers = {width: filled(**self._arrays, **constants, tables=TABLES[width]) for width in WIDTHS}
         self._output = output
+        # Asking LLVM takes 0.3 ms, as long as a small model's token.
+        self._expands = isinstance(weights, MaskedWeights) and native_expansion(self.level)
         self._interleaved = output.kind == "interleaved"
         self._statistics = bool(output.statistics)
         widths = (64, 16, 1) if weights.aligned else WIDTHS
@@ -115,7 +118,7 @@ class Product:
     def width(self, tokens: int) -> int:
         """Return the width of panels, 64, 32, 16 or 1, that is fastest for so many tokens."""
         if isinstance(self.weights, MaskedWeights):
-            return masked_width(tokens, self.level)
+            return masked_width(tokens, self.level, expands=self._expands)
         return fastest_width(tokens, self.level, aligned=self.weights.aligned, interleaved=self._interleaved)
 
     def prepared(self, width: int, *, panels: int = 1) -> tuple[Any, NDArray[np.void], dict[str, NDArray[Any]]]:

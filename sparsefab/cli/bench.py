@@ -25,7 +25,7 @@ def add_parser(verbs: Verbs) -> None:
         "--pattern",
         action="append",
         metavar="P",
-        help="4x1, 4x4, dense, 2:4; int4g32, uint3g64, int3g64+outliers; repeat for more",
+        help="4x1, 4x4, dense, 2:4; int4g32, uint3g64, int4g16@0.5, int3g64+outliers; repeat for more",
     )
     parser.add_argument("--threads", type=positive, default=1, metavar="T", help="default: 1")
     parser.add_argument(

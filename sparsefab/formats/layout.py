@@ -35,7 +35,6 @@ from sparsefab.formats.layout_groups import GroupRows
 from sparsefab.formats.layout_lanes import Lanes16, SparseRows
 from sparsefab.formats.layout_scales import scale_sections
 from sparsefab.formats.layout_vnni import Vnni4x1, Vnni4x4, VnniNM
-from sparsefab.formats.scales import MULTIPLIER_BITS
 from sparsefab.formats.sparsity import BLOCK_N_SIDE, NM, Block, BlockN, Dense, Unstructured
 from sparsefab.formats.tensors import TensorSpec
 
@@ -151,19 +150,10 @@ def storage_layout(spec: TensorSpec) -> Layout:
     if isinstance(spec.pattern, Dense):
         return RowMajor()
     if isinstance(spec.pattern, Block):
-        candidates: list[Layout] = [RowMajor(), BlockRows(), *_group_rows(spec)]
+        candidates: list[Layout] = [RowMajor(), BlockRows()]
+        candidates += [layout for layout in (GroupRows(4), GroupRows(8)) if layout.holds(spec)]
     elif isinstance(spec.pattern, NM | BlockN):
         candidates = [RowMajor(), Sparse("index"), Sparse("bitmap")]
     else:
         candidates = [RowMajor(), Sparse("bitmap")]
     return min(candidates, key=lambda layout: sum(layout.section_bytes(spec).values()))
-
-
-def _group_rows(spec: TensorSpec) -> list[Layout]:
-    """GroupRows where it holds a tensor."""
-    try:
-        layout = GroupRows.of(spec)
-        layout.width(spec)
-    except LayoutError:
-        return []
-    return [layout] if spec.multiplier_bits <= MULTIPLIER_BITS else []

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sparsefab.errors import LayoutError
 from sparsefab.formats.ints import IntFormat
 from sparsefab.formats.layout_lanes import Lanes16
+from sparsefab.formats.scales import MULTIPLIER_BITS
 from sparsefab.formats.sparsity import Block
 from sparsefab.formats.tensors import ROW_SCALE_BYTES, TensorSpec
 
@@ -80,6 +81,14 @@ class GroupRows:
                 f"at most {_MOST_GROUPS:,} have an index of 16 bits"
             )
         return pattern.columns
+
+    def holds(self, spec: TensorSpec) -> bool:
+        """Say whether the layout holds a tensor, as far as its header tells."""
+        try:
+            self.width(spec)
+        except LayoutError:
+            return False
+        return spec.multiplier_bits <= MULTIPLIER_BITS
 
     @staticmethod
     def zero_code(spec: TensorSpec) -> int:

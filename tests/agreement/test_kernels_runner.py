@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsefab.kernels_cpu.runner import KernelRunner, block_weights
+from sparsefab.kernels_cpu.layer_weights import block_weights
+from sparsefab.kernels_cpu.runner import KernelRunner
 from sparsefab.kernels_cpu.threads import available_threads
 from sparsefab.models.compress import compress, find_recipe
 from sparsefab.models.evaluate.calibrate import calibrate
@@ -31,6 +32,7 @@ def feeds_of(name, seed, count):
         ("char-llama", "w8-4x1-70", 1.0),
         ("char-llama", "w4g32", 0.9),
         ("char-llama", "w4g64z", 0.9),
+        ("char-llama", "w4g16-1x16-50", 1.0),
         ("char-llama", "w8-2of4", 1.0),
         ("char-llama", "w6", 1.0),
         ("char-llama", "e2m3", 1.0),

@@ -90,16 +90,19 @@ def test_wrong_arguments_are_named(arguments, message):
 def test_rows_of_the_stream_table(monkeypatch):
     monkeypatch.setattr("sparsefab.kernels_cpu.bench_stream.COLD_BYTES", 1 << 16)
     seen = []
-    patterns = ["int4g32", "uint3g64", "int8g32+outliers", "2:4", "dense"]
+    patterns = ["int4g32", "uint3g64", "int8g32+outliers", "uint4g16@0.5", "2:4", "dense"]
     table = bench_stream(
         patterns=patterns, shapes=[(32, 64)], tokens=[1, 3], rounds=3, progress=lambda *done: seen.append(done)
     )
     assert [(row.pattern, row.tokens) for row in table] == [(name, count) for name in patterns for count in (1, 3)]
-    assert seen[-1] == (10, 10)
+    assert seen[-1] == (12, 12)
     nbytes = {row.pattern: row.bytes_per_call for row in table}
     assert nbytes["int4g32"] == 32 * 64 // 2 + 32 * 64 // 32 + 1
     assert nbytes["uint3g64"] == 32 * 64 * 3 // 8 + 2 * 32
     assert nbytes["int8g32+outliers"] > 32 * 64 + 64 + 1
+    kept, rest = divmod(nbytes["uint4g16@0.5"] - 3 * (8 + 2 + 1 + 1) - 4 * 33 - 4 * 32, 8 + 2 + 1 + 1)
+    assert rest == 0
+    assert 32 < kept < 96  # of 128
     assert nbytes["2:4"] == 32 * 64 * 5 // 8 + 8
     for row in table:
         assert row.bytes_per_s == pytest.approx(row.bytes_per_call / row.median_s)
