@@ -20,7 +20,6 @@ from sparsefab.kernels_cpu.intrinsics import (
     load,
     load_unaligned,
     maximum,
-    minimum,
     splat,
     store,
     to_float,
@@ -28,12 +27,16 @@ from sparsefab.kernels_cpu.intrinsics import (
 )
 from sparsefab.kernels_cpu.kernel import piece
 from sparsefab.kernels_cpu.lanes import (
+    bytes_of,
     dot_bytes,
     interleave,
     multiply_fractions,
+    opaque,
     rounded,
     saturating_difference,
-    store_low_bytes,
+    shift_left,
+    shift_right,
+    store_rows,
 )
 from sparsefab.kernels_cpu.ticks import lap, ticks
 from sparsefab.kernels_cpu.vector import f32x16, i8x16, i8x64, i16x32, i32x16
@@ -65,15 +68,16 @@ def scratch_bytes(tokens: int) -> int:
 
 
 @piece
-def arrange(projected, arranged):
+def arrange(projected, arranged, lanes):
     """Lay four channels of a token side by side, for queries and keys; values stay as they are.
 
     Parameters
     ----------
+    lanes : int                              W, a constant where it is compiled.
     projected : int8[3 * width, W]           Codes of queries, keys and values of a panel, zero point 0.
     arranged : int8[3 * width, W]            Two thirds of it hold [width / 4][W][4]; keys are u8, code + 128.
     """
-    rows, lanes = projected.shape
+    rows = projected.shape[0]
     width = rows // 3
     source, to = projected.ctypes.data, arranged.ctypes.data
     for part in range(2):
@@ -90,7 +94,7 @@ def arrange(projected, arranged):
 
 
 @piece
-def attend(layer, arranged, out, panel, starts, lengths, first, last, heads, scratch, spent):
+def attend(layer, arranged, out, panel, starts, lengths, first, last, heads, lanes, scratch, spent):
     """Attend from the tokens of one panel.
 
     Parameters
@@ -102,11 +106,12 @@ def attend(layer, arranged, out, panel, starts, lengths, first, last, heads, scr
     starts, lengths : int64[sequences]       First token, a multiple of BLOCK, and tokens of each sequence.
     first, last : int                        The sequences with tokens in the panel.
     heads : int                              Divides width; width / heads is a multiple of 4.
+    lanes : int                              W, a constant where it is compiled: rows then lie at constant distances.
     scratch : intp                           Address of `scratch_bytes`, on a 64-byte boundary.
     spent : int64[kinds] | None              Takes the ticks of each part.
     """
     since = 0 if spent is None else ticks()
-    lanes, width = out.shape[1], out.shape[0]
+    width = out.shape[0]
     head_width = width // heads
     panel_bytes, part_bytes = 3 * width * lanes, width * lanes
     base = arranged.ctypes.data
@@ -120,12 +125,13 @@ def attend(layer, arranged, out, panel, starts, lengths, first, last, heads, scr
             for place in range(begin, end, BLOCK):
                 queries = base + panel * panel_bytes + line + 4 * (place % lanes)
                 offset = _offset(queries, lanes, head_width)
+                coarse, rest = splat(i32x16, layer.coarse), splat(i32x16, 16 - layer.coarse)
                 greatest = splat(i16x32, LEAST_LEVEL)
                 for key in range(0, filled, BLOCK):
                     token = start + key
                     keys = base + token // lanes * panel_bytes + part_bytes + line + 4 * (token % lanes)
                     at = levels + 2 * BLOCK * key
-                    high = _score(layer, queries, keys, lanes, head_width, offset, at)
+                    high = _score(coarse, rest, queries, keys, lanes, head_width, offset, at)
                     if key + BLOCK > length:
                         high = _hide(at, length - key)
                     greatest = maximum(greatest, high)
@@ -155,13 +161,13 @@ def _offset(queries, lanes, head_width):
 
 
 @piece
-def _score(layer, queries, keys, lanes, head_width, offset, to):
+def _score(coarse, rest, queries, keys, lanes, head_width, offset, to):
     """Store the levels of 16 keys for 16 queries; return the greatest of both halves of a dword."""
     a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = offset
     c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = offset
-    for step in range(head_width >> 2):
-        x = load(i8x64, queries + 4 * lanes * step)
-        at = keys + 4 * lanes * step
+    place, end = 0, lanes * head_width
+    while True:  # at least once: else the accumulators would be set twice
+        x, at = load(i8x64, queries + place), keys + place
         a0, a1 = dot_bytes(a0, broadcast(i8x64, at), x), dot_bytes(a1, broadcast(i8x64, at + 4), x)
         a2, a3 = dot_bytes(a2, broadcast(i8x64, at + 8), x), dot_bytes(a3, broadcast(i8x64, at + 12), x)
         b0, b1 = dot_bytes(b0, broadcast(i8x64, at + 16), x), dot_bytes(b1, broadcast(i8x64, at + 20), x)
@@ -170,18 +176,21 @@ def _score(layer, queries, keys, lanes, head_width, offset, to):
         c2, c3 = dot_bytes(c2, broadcast(i8x64, at + 40), x), dot_bytes(c3, broadcast(i8x64, at + 44), x)
         d0, d1 = dot_bytes(d0, broadcast(i8x64, at + 48), x), dot_bytes(d1, broadcast(i8x64, at + 52), x)
         d2, d3 = dot_bytes(d2, broadcast(i8x64, at + 56), x), dot_bytes(d3, broadcast(i8x64, at + 60), x)
-    a = _levels(layer, to, a0, a1, a2, a3)
-    b = _levels(layer, to + 128, b0, b1, b2, b3)
-    c = _levels(layer, to + 256, c0, c1, c2, c3)
-    d = _levels(layer, to + 384, d0, d1, d2, d3)
+        place += 4 * lanes
+        if place >= end:
+            break
+    a = _levels(coarse, rest, to, a0, a1, a2, a3)
+    b = _levels(coarse, rest, to + 128, b0, b1, b2, b3)
+    c = _levels(coarse, rest, to + 256, c0, c1, c2, c3)
+    d = _levels(coarse, rest, to + 384, d0, d1, d2, d3)
     return maximum(maximum(a, b), maximum(c, d))
 
 
 @piece
-def _levels(layer, to, a, b, c, d):
-    """Store four keys' levels in pairs, a below c and b below d."""
-    coarse = splat(i32x16, layer.coarse)
-    even, odd = _two(a >> coarse, c >> coarse), _two(b >> coarse, d >> coarse)
+def _levels(coarse, rest, to, a, b, c, d):
+    """Store four keys' levels in pairs, a below c and b below d; a level of 16 bits is a sum without its low ones."""
+    even = _two(shift_right(a, coarse), shift_left(c, rest))
+    odd = _two(shift_right(b, coarse), shift_left(d, rest))
     store(to, even)
     store(to + 64, odd)
     return maximum(even, odd)
@@ -189,7 +198,7 @@ def _levels(layer, to, a, b, c, d):
 
 @piece
 def _two(low, high):
-    return view(i16x32, (low & splat(i32x16, 0xFFFF)) | (high << splat(i32x16, 16)))
+    return view(i16x32, (low & splat(i32x16, 0xFFFF)) | (high & splat(i32x16, -0x10000)))
 
 
 @piece
@@ -249,12 +258,12 @@ def _four_weights(at, greatest, factor, bits, up):
 def _weights(level, greatest, factor, bits, up):
     """Return the weights of 32 levels, as `models.evaluate.softmax` defines them."""
     octaves = multiply_fractions(saturating_difference(greatest, level), factor)
-    whole = minimum(octaves >> bits, splat(i16x32, 15))
+    whole = shift_right(octaves, bits)
     f = (octaves << up) & splat(i16x32, 0x7FFF)
     y = multiply_fractions(f, splat(i16x32, _D)) + splat(i16x32, _C)
     y = multiply_fractions(f, y) + splat(i16x32, _B)
     y = multiply_fractions(f, y) + splat(i16x32, _A)
-    return multiply_fractions(y, splat(i16x32, HALVED) >> whole)
+    return multiply_fractions(y, shift_right(splat(i16x32, HALVED), whole))
 
 
 @piece
@@ -270,7 +279,7 @@ def _mix_16(layer, codes, values, to, lanes, panel_bytes, start, length, share):
         for place in range(token, stop, 4):
             x = load(i8x64, weights)
             weights += 64
-            at = here + place
+            at = opaque(here + place)
             a0, a1 = dot_bytes(a0, x, broadcast(i8x64, at)), dot_bytes(a1, x, broadcast(i8x64, at + lanes))
             a2, a3 = dot_bytes(a2, x, broadcast(i8x64, at + r2)), dot_bytes(a3, x, broadcast(i8x64, at + r3))
             at += r4
@@ -305,13 +314,7 @@ def _mix_4(layer, codes, values, to, lanes, panel_bytes, start, length, share):
 
 @piece
 def _store_4(layer, to, lanes, a, b, c, d, share):
-    store_low_bytes(to, _code(layer, a, share))
-    store_low_bytes(to + lanes, _code(layer, b, share))
-    store_low_bytes(to + 2 * lanes, _code(layer, c, share))
-    store_low_bytes(to + 3 * lanes, _code(layer, d, share))
-
-
-@piece
-def _code(layer, weighted, share):
-    code = rounded(to_float(weighted) * share) + splat(i32x16, layer.zero_point)
-    return minimum(maximum(code, splat(i32x16, 0)), splat(i32x16, 255))
+    zero_point = splat(i32x16, layer.zero_point)
+    a, b = rounded(to_float(a) * share) + zero_point, rounded(to_float(b) * share) + zero_point
+    c, d = rounded(to_float(c) * share) + zero_point, rounded(to_float(d) * share) + zero_point
+    store_rows(to, lanes, bytes_of(a, b, c, d))

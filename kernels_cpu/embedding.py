@@ -4,12 +4,14 @@
 
 import numpy as np
 
-from sparsefab.kernels_cpu.intrinsics import load, splat, store
+from sparsefab.kernels_cpu.intrinsics import load, prefetch, splat, store
 from sparsefab.kernels_cpu.kernel import piece
-from sparsefab.kernels_cpu.scalars import read_f32
+from sparsefab.kernels_cpu.scalars import read_f32, write_f32
 from sparsefab.kernels_cpu.vector import f32x16
 
 __all__ = ["embed", "pool"]
+
+_AHEAD = 3  # tokens
 
 
 @piece
@@ -23,15 +25,21 @@ def embed(ids, positions, words, places, x):
     places : float32[context, width]
     x : float32[W / 16, width, 16]
     """
+    width = x.shape[1]
     for slot in range(len(ids)):
-        token, block, lane = ids[slot], slot // 16, slot % 16
-        if token < 0:
-            for channel in range(x.shape[1]):
-                x[block, channel, lane] = 0.0
-        else:
-            word, place = words[token], places[positions[slot]]
-            for channel in range(x.shape[1]):
-                x[block, channel, lane] = word[channel] + place[channel]
+        at = x.ctypes.data + slot // 16 * 64 * width + slot % 16 * 4
+        if ids[slot] < 0:
+            for channel in range(width):
+                write_f32(at + 64 * channel, np.float32(0))
+            continue
+        word, place = words.ctypes.data + 4 * width * ids[slot], places.ctypes.data + 4 * width * positions[slot]
+        # rows of the table lie anywhere in memory: ask for a later one while this one is read
+        later = words.ctypes.data + 4 * width * max(ids[min(slot + _AHEAD, len(ids) - 1)], 0)
+        for first in range(0, width, 16):
+            prefetch(later + 4 * first)
+            for channel in range(first, min(first + 16, width)):
+                value = read_f32(word + 4 * channel) + read_f32(place + 4 * channel)
+                write_f32(at + 64 * channel, value)
 
 
 @piece

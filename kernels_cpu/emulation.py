@@ -12,7 +12,7 @@ from llvmlite import ir
 from sparsefab.kernels_cpu.features import effective_features
 from sparsefab.kernels_cpu.lowering import invoke, shuffle
 
-__all__ = ["emulated", "native"]
+__all__ = ["clamped", "emulated", "native"]
 
 _I16, _I32 = ir.IntType(16), ir.IntType(32)
 
@@ -48,7 +48,8 @@ def _splat(kind: ir.VectorType, number: int) -> Any:
     return ir.Constant(kind, [kind.element(number)] * kind.count)
 
 
-def _clamped(builder: Any, value: Any, low: int, high: int) -> Any:
+def clamped(builder: Any, value: Any, low: int, high: int) -> Any:
+    """Emit what keeps the signed integers of a vector from `low` to `high`."""
     kind = value.type
     suffix = f"v{kind.count}i{kind.element.width}"
     value = invoke(builder, f"llvm.smax.{suffix}", kind, [value, _splat(kind, low)])
@@ -72,7 +73,7 @@ def _maddubsw(builder: Any, arguments: list[Any], result: ir.VectorType) -> Any:
     codes, weights = arguments
     products = builder.mul(_extended(builder, codes, 32, signed=False), _extended(builder, weights, 32))
     sums = builder.add(_every(builder, products, 2, 0), _every(builder, products, 2, 1))
-    return builder.trunc(_clamped(builder, sums, -32768, 32767), result)
+    return builder.trunc(clamped(builder, sums, -32768, 32767), result)
 
 
 def _mulhrsw(builder: Any, arguments: list[Any], result: ir.VectorType) -> Any:
@@ -85,7 +86,7 @@ def _pack(low: int, high: int) -> Callable[..., Any]:
     def emit(builder: Any, arguments: list[Any], result: ir.VectorType) -> Any:
         lanes = result.count // 2  # of each operand
         half = ir.VectorType(result.element, lanes)
-        parts = [builder.trunc(_clamped(builder, argument, low, high), half) for argument in arguments]
+        parts = [builder.trunc(clamped(builder, argument, low, high), half) for argument in arguments]
         step = 128 // arguments[0].type.element.width  # of an operand in a 128-bit lane
         mask = [start + i for piece in range(0, lanes, step) for start in (piece, lanes + piece) for i in range(step)]
         return shuffle(builder, parts, mask)

@@ -36,13 +36,16 @@ BLOCK_RECORD = np.dtype([("attention", ATTENTION), ("attention_norm", NORM), ("o
 
 
 @functools.cache
-def encoder(project: tuple[Any, ...], expand: tuple[Any, ...], multiply: tuple[Any, ...], *, parallel: bool) -> Any:
+def encoder(
+    project: tuple[Any, ...], expand: tuple[Any, ...], multiply: tuple[Any, ...], *, lanes: int, parallel: bool
+) -> Any:
     """Return the compiled encoder.
 
     Parameters
     ----------
     project, expand, multiply    Kernels of `spmm` whose results are s8 codes, codes by a table, and reals; one or two
                                  of each.
+    lanes : int                  Tokens of a panel, W.
     parallel : bool              Panels on threads.
 
     Returns
@@ -59,7 +62,7 @@ def encoder(project: tuple[Any, ...], expand: tuple[Any, ...], multiply: tuple[A
         embedding  float32[sequences, width]
         spent      int64[T, PARTS], takes the ticks of each part, or None
     """
-    stage = _stage(_one_of(project), _one_of(expand), _one_of(multiply))
+    stage = _stage(_one_of(project), _one_of(expand), _one_of(multiply), lanes)
 
     if parallel:
 
@@ -117,7 +120,7 @@ def _one_of(kernels: tuple[Any, ...]) -> Any:
     return chosen
 
 
-def _stage(project: Any, expand: Any, multiply: Any) -> Any:
+def _stage(project: Any, expand: Any, multiply: Any, lanes: int) -> Any:
     @kernel
     def stage(model, tokens, buffers, number, panel, task, all_spent):
         words, places, norm, blocks, linears, choices, scales, heads = model
@@ -132,20 +135,20 @@ def _stage(project: Any, expand: Any, multiply: Any) -> Any:
         if number == 0:
             embed(ids[panel], positions[panel], words, places, x)
             since = lap(spent, EMBED, since)
-            normalize(norm[0], x, None, codes)
+            normalize(norm[0], x, None, codes, lanes)
             since = lap(spent, NORMALIZE, since)
         else:
             at = number - 1
             block, linear = blocks[at], 4 * at
             scratch = all_scratch[task].ctypes.data
             attend(block.attention, arranged[at % 2], context, panel, starts, lengths, firsts[panel], lasts[panel],
-                   heads, scratch, spent)  # fmt: skip
+                   heads, lanes, scratch, spent)  # fmt: skip
             since = 0 if spent is None else ticks()
             groups = len(context) // 4
             multiply(choices[linear + 1], linears[linear + 1 : linear + 2], all_context[task:one], all_sums[task:one],
                      scales[at, 0], task, groups)  # fmt: skip
             since = lap(spent, LINEAR, since)
-            normalize(block.attention_norm, x, sums, codes)
+            normalize(block.attention_norm, x, sums, codes, lanes)
             since = lap(spent, NORMALIZE, since)
             expand(choices[linear + 2], linears[linear + 2 : linear + 3], all_codes[task:one], all_inner[task:one],
                    scales[at, 0], task, all_inner.shape[1] // 4)  # fmt: skip
@@ -153,14 +156,14 @@ def _stage(project: Any, expand: Any, multiply: Any) -> Any:
             multiply(choices[linear + 3], linears[linear + 3 : linear + 4], all_inner_codes[task:one],
                      all_sums[task:one], scales[at, 1], task, groups)  # fmt: skip
             since = lap(spent, LINEAR, since)
-            normalize(block.output_norm, x, sums, codes)
+            normalize(block.output_norm, x, sums, codes, lanes)
             since = lap(spent, NORMALIZE, since)
         if number < len(blocks):
             linear = 4 * number
             project(choices[linear], linears[linear : linear + 1], all_codes[task:one], all_projected[task:one],
                     scales[0, 0], task, all_projected.shape[1] // 4)  # fmt: skip
             since = lap(spent, LINEAR, since)
-            arrange(all_projected[task], arranged[number % 2, panel])
+            arrange(all_projected[task], arranged[number % 2, panel], lanes)
             lap(spent, ARRANGE, since)
 
     return stage

@@ -12,22 +12,25 @@ from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin
 
-from sparsefab.kernels_cpu.emulation import emulated, native
-from sparsefab.kernels_cpu.intrinsics import splat, view
-from sparsefab.kernels_cpu.kernel import piece
+from sparsefab.kernels_cpu.emulation import clamped, emulated, native
 from sparsefab.kernels_cpu.lowering import invoke, pointer, require_vectors, shuffle
-from sparsefab.kernels_cpu.vector import VectorType, f32x16, i32x16, vector
+from sparsefab.kernels_cpu.vector import VectorType, vector
 
 __all__ = [
     "ROUND",
     "ROUND_BITS",
+    "bytes_of",
     "dot_bytes",
     "interleave",
     "multiply_fractions",
+    "opaque",
     "rounded",
     "saturating_difference",
+    "shift_left",
+    "shift_right",
     "square_root",
     "store_low_bytes",
+    "store_rows",
 ]
 
 # Adding 1.5 * 2^23 rounds a float below 2^22 to the nearest integer, ties to even, and leaves it in the low bits.
@@ -139,6 +142,22 @@ def _lanes(builder: Any, vector: Any, first: int, lanes: int) -> Any:
 
 
 @intrinsic
+def opaque(typing_context: Any, address: Any) -> Any:
+    """`opaque(address)`: the same, but nothing is known of it, so that addresses at constant distances are made of it.
+
+    The loop optimizer else keeps a counter for each of them, more than there are registers.
+    """
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(64), [ir.IntType(64)])
+        return builder.asm(kind, "", "=r,0", list(arguments), False)
+
+    from numba import types
+
+    return types.intp(types.intp), emit
+
+
+@intrinsic
 def saturating_difference(typing_context: Any, a: Any, b: Any) -> Any:
     """`saturating_difference(a, b)`: a - b, saturating, signed (vpsubsw)."""
     require_vectors(a, b)
@@ -147,6 +166,78 @@ def saturating_difference(typing_context: Any, a: Any, b: Any) -> Any:
         return invoke(builder, f"llvm.ssub.sat.{a.suffix}", a.llvm, list(arguments))
 
     return a(a, b), emit
+
+
+@intrinsic
+def shift_right(typing_context: Any, value: Any, counts: Any) -> Any:
+    """`shift_right(i16 or i32, counts)`: each by its own count from 0 on; beyond the width it is 0 or -1 (vpsravw)."""
+    require_vectors(value, counts)
+    letter = {"i16": "w", "i32": "d"}[value.element]
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        kind = value.llvm
+        if value.bits == 512 and native("shift", 512):  # a plain shift by equal counts would become two operations
+            return invoke(builder, f"llvm.x86.avx512.psrav.{letter}.512", kind, list(arguments))
+        most = ir.Constant(kind, [kind.element(kind.element.width - 1)] * kind.count)
+        return builder.ashr(arguments[0], invoke(builder, f"llvm.umin.{value.suffix}", kind, [arguments[1], most]))
+
+    return value(value, counts), emit
+
+
+@intrinsic
+def shift_left(typing_context: Any, value: Any, counts: Any) -> Any:
+    """`shift_left(i32, counts)`: each by its own count, 0 to 31 (vpsllvd)."""
+    require_vectors(value, counts)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        if value.bits == 512 and native("shift", 512):  # as for `shift_right`
+            return invoke(builder, "llvm.x86.avx512.psllv.d.512", value.llvm, list(arguments))
+        return builder.shl(*arguments)
+
+    return value(value, counts), emit
+
+
+@intrinsic
+def bytes_of(typing_context: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """`bytes_of(a, b, c, d)`: s32 as u8, saturated, the 16 of a first (vpackssdw, vpackuswb, vpermd)."""
+    require_vectors(a, b, c, d)
+    result = vector("i8", 4 * a.lanes)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        if a.bits == 512 and native("packssdw", 512):
+            words = ir.VectorType(ir.IntType(16), 2 * a.lanes)
+            low, high = (
+                invoke(builder, "llvm.x86.avx512.packssdw.512", words, list(arguments[first : first + 2]))
+                for first in (0, 2)
+            )
+            mixed = builder.bitcast(invoke(builder, "llvm.x86.avx512.packuswb.512", result.llvm, [low, high]), a.llvm)
+            return builder.bitcast(
+                shuffle(builder, (mixed, mixed), [4 * part + row for row in range(4) for part in range(4)]), result.llvm
+            )
+        narrow = ir.VectorType(ir.IntType(8), a.lanes)
+        rows = [builder.trunc(clamped(builder, argument, 0, 255), narrow) for argument in arguments]
+        pairs = [shuffle(builder, tuple(rows[first : first + 2]), list(range(2 * a.lanes))) for first in (0, 2)]
+        return shuffle(builder, tuple(pairs), list(range(4 * a.lanes)))
+
+    return result(a, b, c, d), emit
+
+
+@intrinsic
+def store_rows(typing_context: Any, address: Any, stride: Any, rows: Any) -> Any:
+    """`store_rows(address, stride, i8x64)`: four rows of 16 bytes, at addresses `stride` apart."""
+    require_vectors(rows)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        place, step, value = arguments
+        for first in range(0, rows.lanes, 16):
+            part = _lanes(builder, value, first, 16)
+            builder.store(part, pointer(builder, place, part.type), align=16)
+            place = builder.add(place, step)
+        return context.get_dummy_value()
+
+    from numba import types
+
+    return types.void(types.intp, types.intp, rows), emit
 
 
 @intrinsic
@@ -164,7 +255,20 @@ def store_low_bytes(typing_context: Any, address: Any, value: Any) -> Any:
     return types.void(types.intp, value), emit
 
 
-@piece
-def rounded(value):  # type: ignore[no-untyped-def]
-    """Round floats below 2^22 in magnitude to integers, ties to even, as s32."""
-    return view(i32x16, value + splat(f32x16, ROUND)) - splat(i32x16, ROUND_BITS)
+@intrinsic
+def rounded(typing_context: Any, value: Any) -> Any:
+    """`rounded(f32x16)`: floats below 2^22 in magnitude as s32, nearest, ties to even (vcvtps2dq)."""
+    require_vectors(value)
+    result = vector("i32", value.lanes)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        kind = result.llvm
+        if value.bits == 512 and native("cvtps2dq", 512):
+            none, every, current = ir.Constant(kind, None), ir.IntType(16)(-1), ir.IntType(32)(4)
+            return invoke(builder, "llvm.x86.avx512.mask.cvtps2dq.512", kind, [arguments[0], none, every, current])
+        shifted = builder.fadd(arguments[0], ir.Constant(value.llvm, [ir.FloatType()(ROUND)] * value.lanes))
+        return builder.sub(
+            builder.bitcast(shifted, kind), ir.Constant(kind, [ir.IntType(32)(ROUND_BITS)] * value.lanes)
+        )
+
+    return result(value), emit

@@ -12,9 +12,9 @@ Tokens are lanes, so that no sum crosses a register, and the order of every floa
 
 import numpy as np
 
-from sparsefab.kernels_cpu.intrinsics import load, maximum, minimum, splat, store
+from sparsefab.kernels_cpu.intrinsics import load, splat, store
 from sparsefab.kernels_cpu.kernel import piece
-from sparsefab.kernels_cpu.lanes import rounded, square_root, store_low_bytes
+from sparsefab.kernels_cpu.lanes import bytes_of, rounded, square_root, store_rows
 from sparsefab.kernels_cpu.scalars import read_f32
 from sparsefab.kernels_cpu.vector import f32x16, i32x16
 
@@ -34,7 +34,7 @@ NORM = np.dtype(
 
 
 @piece
-def normalize(norm, x, added, codes):
+def normalize(norm, x, added, codes, lanes):
     """Normalize the tokens of one panel.
 
     Parameters
@@ -44,8 +44,9 @@ def normalize(norm, x, added, codes):
                                               multiple of 4.
     added : float32[rows, W] | None           Added before; the next layer's result.
     codes : uint8[rows, W]                    Codes of the normalized values.
+    lanes : int                               W, a constant where it is compiled.
     """
-    rows, lanes = codes.shape
+    rows = codes.shape[0]
     for lane in range(0, lanes, 16):
         place = x.ctypes.data + 4 * rows * lane
         if added is not None:
@@ -72,14 +73,14 @@ def normalize(norm, x, added, codes):
         variance = ((a + b) + (c + d)) * splat(f32x16, norm.share)
         r = splat(f32x16, 1.0) / square_root(variance + splat(f32x16, norm.epsilon))
         inverse, zero_point = splat(f32x16, norm.inverse_scale), splat(i32x16, norm.zero_point)
-        to = codes.ctypes.data + lane
-        for row in range(rows):
-            at = place + 64 * row
-            gain = splat(f32x16, read_f32(norm.gain + 4 * row))
-            y = (load(f32x16, at) - mean) * r * gain + splat(f32x16, read_f32(norm.bias + 4 * row))
-            store(at, y)
-            code = rounded(y * inverse) + zero_point
-            store_low_bytes(to + row * lanes, minimum(maximum(code, splat(i32x16, 0)), splat(i32x16, 255)))
+        gains, biases = norm.gain, norm.bias  # read once: a store may change the record, for all the compiler knows
+        for row in range(0, rows, 4):
+            at, gain, bias = place + 64 * row, gains + 4 * row, biases + 4 * row
+            a = _code(at, mean, r, gain, bias, inverse) + zero_point
+            b = _code(at + 64, mean, r, gain + 4, bias + 4, inverse) + zero_point
+            c = _code(at + 128, mean, r, gain + 8, bias + 8, inverse) + zero_point
+            d = _code(at + 192, mean, r, gain + 12, bias + 12, inverse) + zero_point
+            store_rows(codes.ctypes.data + lane + row * lanes, lanes, bytes_of(a, b, c, d))
 
 
 @piece
@@ -87,6 +88,14 @@ def _added(at, other):
     h = load(f32x16, at) + load(f32x16, other)
     store(at, h)
     return h
+
+
+@piece
+def _code(at, mean, r, gain, bias, inverse):
+    """Normalize 16 values in place, and return them in steps of the codes."""
+    y = (load(f32x16, at) - mean) * r * splat(f32x16, read_f32(gain)) + splat(f32x16, read_f32(bias))
+    store(at, y)
+    return rounded(y * inverse)
 
 
 @piece

@@ -170,7 +170,7 @@ class EncoderPlan:
         model = (graph.words, graph.places, self._norm, self._blocks, linears, choices, self._scales,
                  graph.blocks[0].heads)  # fmt: skip
         held = (buffers.x, buffers.arranged, *buffers.of_tasks)
-        compiled = encoder(*kernels, parallel=self._threads > 1)
+        compiled = encoder(*kernels, lanes=placed.width, parallel=self._threads > 1)
         if self._threads == 1:
             compiled(model, placed.tokens, held, embedding, spent)
             return
