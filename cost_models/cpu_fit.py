@@ -61,7 +61,9 @@ def padded_tokens(kernel: str, tokens: Floats, isa: str) -> Floats:
 
 def _single(kernel: str, isa: str) -> float:
     """Most tokens that are multiplied one at a time."""
-    return 0.0 if isa == "portable" or kernel == "dequantize_int8" else 3.0 if kernel == "dense_int8" else 1.0
+    if isa == "portable" or kernel == "dequantize_int8":
+        return 0.0
+    return 1.0 if kernel != "dense_int8" else 2.0 if isa in _SIXTEEN else 3.0
 
 
 def kernel_bytes(kernel: str, rows: Floats, columns: Floats, tokens: Floats, density: Floats) -> Floats:

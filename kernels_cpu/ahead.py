@@ -11,7 +11,7 @@ prefetcher stops.  4-bit products out of memory on a Xeon (Sapphire Rapids class
 from sparsefab.kernels_cpu.intrinsics import prefetch, prefetch_far
 from sparsefab.kernels_cpu.kernel import piece
 
-__all__ = ["AHEAD_BYTES", "ahead"]
+__all__ = ["AHEAD_BYTES", "ahead", "ahead_of_blocks", "ahead_of_quads"]
 
 AHEAD_BYTES = 4096
 _NEAR_BYTES = 1024
@@ -22,3 +22,17 @@ def ahead(line):
     """Ask for what comes after the line at an address; past the end of an array this does nothing."""
     prefetch(line + _NEAR_BYTES)
     prefetch_far(line + AHEAD_BYTES)
+
+
+@piece
+def ahead_of_quads(offsets, values, at):
+    """Ask for 4x1 blocks: weights and offsets are as many bytes, `at` from the start of either."""
+    ahead(values + at)
+    ahead(offsets + at)
+
+
+@piece
+def ahead_of_blocks(offsets, values, at):
+    """Ask for aligned blocks, whose offsets are a quarter of their weights' bytes."""
+    ahead(values + at)
+    prefetch(offsets + (at >> 2) + _NEAR_BYTES)

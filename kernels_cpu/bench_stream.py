@@ -13,7 +13,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -193,7 +193,7 @@ def _stream(
         codes = random.integers(-127, 128, (tokens, columns)).astype(np.int8)
         calls: list[Callable[[], Any]] = []
         for _ in range(_copies(nbytes)):
-            vector = MatrixVector(_moved(weights), outliers=outliers, row_scales=scales)
+            vector = MatrixVector(_copied(weights), outliers=outliers, row_scales=scales)
             calls.append(vector.bind(codes, threads=threads))
         return _Stream(calls=calls, nbytes=nbytes, macs=macs)
     mask = drawn_mask(pattern, rows, columns, density, random)
@@ -203,18 +203,16 @@ def _stream(
     activations = random.integers(0, 256, (tokens, columns)).astype(np.uint8)
     calls = []
     for _ in range(_copies(drawn.nbytes)):
-        product = Product(replace(drawn, values=_copy(drawn.values)), Reals(row_scales=scales))
+        product = Product(_copied(drawn), Reals(row_scales=scales))
         panels = panels_of(activations, width=product.width(tokens))
         calls.append(product.bind(interleaved(panels) if drawn.aligned else panels, threads=threads))
     return _Stream(calls=calls, nbytes=drawn.nbytes, macs=macs)
 
 
-def _moved(weights: LaneWeights | GroupWeights) -> LaneWeights | GroupWeights:
-    """Copy what is read most."""
-    if isinstance(weights, LaneWeights):
-        return replace(weights, values=_copy(weights.values))
-    multipliers = _copy(weights.multipliers)
-    return replace(weights, codes=_copy(weights.codes), groups=_copy(weights.groups), multipliers=multipliers)
+def _copied(weights: Any) -> Any:
+    """Copy all arrays of weights, so that offsets, masks and multipliers come out of memory, too."""
+    arrays = {field.name: getattr(weights, field.name) for field in fields(weights)}
+    return replace(weights, **{name: _copy(value) for name, value in arrays.items() if isinstance(value, np.ndarray)})
 
 
 def _copies(nbytes: int) -> int:

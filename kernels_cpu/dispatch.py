@@ -54,11 +54,18 @@ def fastest_width(tokens: int, level: Level, *, aligned: bool, interleaved: bool
     aligned : bool               Weights are read in four consecutive inputs.
     interleaved : bool           Results are stored so.
     """
-    if tokens <= (3 if aligned else 1) and level is not Level.PORTABLE:
+    if tokens <= _most_single(level, aligned=aligned):
         return 1
     if tokens <= 16 and level in WIDE:
         return 16
     return 32 if tokens <= 32 and not aligned and not interleaved else 64
+
+
+def _most_single(level: Level, *, aligned: bool) -> int:
+    """Return the most tokens that are multiplied one at a time: a panel of 16 takes as long as two or three."""
+    if level is Level.PORTABLE:
+        return 0
+    return 1 if not aligned else 2 if level in WIDE else 3
 
 
 def masked_kernel_of(level: Level, *, product: str, output: Output, width: int, aligned: bool, permute: bool) -> Any:

@@ -16,6 +16,7 @@ rate of dense products, 5 % less, and 5/8 of the bytes.
 import functools
 from typing import Any
 
+from sparsefab.kernels_cpu.ahead import ahead
 from sparsefab.kernels_cpu.expand import expand_of
 from sparsefab.kernels_cpu.features import Level
 from sparsefab.kernels_cpu.kernel import kernel
@@ -53,6 +54,7 @@ def _assemble(aligned_kernel: Any, expand: Any) -> Any:
                     # A last tile of fewer than 16 inputs writes zeros into the next group, which comes after it.
                     to = layer.values + group_bytes * group
                     for _ in range(tiles):
+                        ahead(source)
                         expand(to, source, mask, layer.controls)
                         to, source, mask = to + 64, source + layer.tile_bytes, mask + 8
                 own[0].pointers = layer.steps - 8 * begin

@@ -14,8 +14,9 @@ Bound by the weights' bytes out of memory, 40 a tile for 2:4; out of the cache b
 import functools
 from typing import Any
 
+from sparsefab.kernels_cpu.ahead import ahead
 from sparsefab.kernels_cpu.expand import expand_bytes
-from sparsefab.kernels_cpu.intrinsics import dot, load, prefetch, splat, store
+from sparsefab.kernels_cpu.intrinsics import dot, load, splat, store
 from sparsefab.kernels_cpu.kernel import kernel
 from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.scalars import read_i32, read_i64
@@ -24,8 +25,6 @@ from sparsefab.kernels_cpu.spmm_vnni1 import epilogue_of
 from sparsefab.kernels_cpu.vector import i8x64, i32x4, i32x16
 
 __all__ = ["spmm"]
-
-_AHEAD_BYTES = 2048
 
 
 @functools.cache
@@ -60,7 +59,7 @@ def _assemble(epilogue: Any) -> Any:
                 a = b = splat(i32x16, 0)
                 source, mask = first, masks
                 for _ in range(tiles // 2):
-                    prefetch(source + _AHEAD_BYTES)
+                    ahead(source)
                     a = dot(a, load(i8x64, spread), expand_bytes(i8x64, source, read_i64(mask)))
                     source += tile_bytes
                     b = dot(b, load(i8x64, spread + 64), expand_bytes(i8x64, source, read_i64(mask + 8)))

@@ -1,7 +1,7 @@
 """4x1 and aligned 4x4 block-sparse s8 weights times u8 activations of one token, rows in the lanes.
 
-    for token:                                     activations [tokens][K], row after row
-      for group in M / 4:                          4 output rows, one in each dword of a 128-bit register
+    for group in M / 4:                            4 output rows, one in each dword of a 128-bit register
+      for token:                                   activations [tokens][K]; weights come out of memory for the first
         for quad of the group:
           x = the quad's four inputs, one dword    4 bytes put together (4x1) or one load (aligned), in every dword
           1 x vpdpbusd                             16 bytes of weights, straight from memory
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsefab.kernels_cpu.ahead import ahead_of_blocks, ahead_of_quads
 from sparsefab.kernels_cpu.intrinsics import (
     broadcast,
     element,
@@ -57,25 +58,30 @@ def spmm(*, product: str, aligned: bool, output: Output) -> Any:
     -------
     kernel                       With the signature that `layer` describes; panels of one token.
     """
-    return _assemble(dot_of(i32x4, product), _consecutive if aligned else _gathered, epilogue_of(output))
+    return _assemble(
+        dot_of(i32x4, product),
+        _consecutive if aligned else _gathered,
+        ahead_of_blocks if aligned else ahead_of_quads,
+        epilogue_of(output),
+    )
 
 
-def _assemble(dot: Any, inputs_of: Any, epilogue: Any) -> Any:
+def _assemble(dot: Any, inputs_of: Any, ahead_of: Any, epilogue: Any) -> Any:
     @kernel
     def spmm_1(layers, activations, out, token_scales, task, first_panel, last_panel, first_group, last_group):
         layer = layers[0]
         offsets, values = layer.offsets, layer.values
         token_bytes, out_bytes = activations.shape[1] * activations.shape[2], out.shape[1] * out.shape[2] * out.itemsize
-        for token in range(first_panel, last_panel):
-            x = activations.ctypes.data + token * token_bytes
-            to = out.ctypes.data + token * out_bytes
-            for group in range(first_group, last_group):
+        for group in range(first_group, last_group):
+            at = layer.pointers + 8 * group
+            first, last = 16 * read_i64(at), 16 * read_i64(at + 8)
+            fours = first + (last - first) // 64 * 64
+            for token in range(first_panel, last_panel):
+                x = activations.ctypes.data + token * token_bytes
                 a = load(i32x4, layer.start + 16 * group)
                 b = c = d = splat(i32x4, 0)
-                at = layer.pointers + 8 * group
-                first, last = 16 * read_i64(at), 16 * read_i64(at + 8)
-                fours = first + (last - first) // 64 * 64
                 for quad in range(first, fours, 64):
+                    ahead_of(offsets, values, quad)
                     at = values + quad
                     a = dot(a, inputs_of(x, offsets, quad), load_unaligned(i8x16, at))
                     b = dot(b, inputs_of(x, offsets, quad + 16), load_unaligned(i8x16, at + 16))
@@ -83,6 +89,7 @@ def _assemble(dot: Any, inputs_of: Any, epilogue: Any) -> Any:
                     d = dot(d, inputs_of(x, offsets, quad + 48), load_unaligned(i8x16, at + 48))
                 for quad in range(fours, last, 16):
                     a = dot(a, inputs_of(x, offsets, quad), load_unaligned(i8x16, values + quad))
+                to = out.ctypes.data + token * out_bytes
                 epilogue(to, layer, token_scales.ctypes.data + 4 * token, 4 * group, (a + b) + (c + d))
 
     return spmm_1

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsefab.kernels_cpu.ahead import ahead_of_blocks, ahead_of_quads
 from sparsefab.kernels_cpu.intrinsics import broadcast, load, pack_i8, pack_u8, splat, store, view
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.layer import Output
@@ -55,10 +56,15 @@ def spmm(*, product: str, permute: bool, aligned: bool, output: Output) -> Any:
     -------
     kernel                       With the signature that `layer` describes; panels of 16 tokens, `tables()` in it.
     """
-    return _assemble(dot_of(i32x16, product), _aligned if aligned else _interleaved, _epilogue(output, permute))
+    return _assemble(
+        dot_of(i32x16, product),
+        _aligned if aligned else _interleaved,
+        ahead_of_blocks if aligned else ahead_of_quads,
+        _epilogue(output, permute),
+    )
 
 
-def _assemble(dot: Any, tokens_of: Any, epilogue: Any) -> Any:
+def _assemble(dot: Any, tokens_of: Any, ahead_of: Any, epilogue: Any) -> Any:
     @kernel
     def spmm_16(layers, activations, out, token_scales, task, first_panel, last_panel, first_group, last_group):
         layer = layers[0]
@@ -78,6 +84,7 @@ def _assemble(dot: Any, tokens_of: Any, epilogue: Any) -> Any:
                 even = first + (last - first) // 32 * 32
                 for quad in range(first, even, 32):
                     at = layer.values + quad
+                    ahead_of(layer.offsets, layer.values, quad)
                     v = tokens_of(lines, layer.offsets, quad, index)
                     a, b = dot(a, v, broadcast(i8x64, at)), dot(b, v, broadcast(i8x64, at + 4))
                     c, d = dot(c, v, broadcast(i8x64, at + 8)), dot(d, v, broadcast(i8x64, at + 12))
