@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 WIDE = (Level.AVX512_AMX, Level.AVX512_VNNI, Level.AVX512)  # levels with kernels on 512-bit registers
-TILED_WIDTHS = (64, 32)  # that have a kernel on AMX
+TILED_WIDTHS = (64, 32, 16)  # that have a kernel on AMX
 TABLES = {64: 0, 32: spmm_vnni32.tables(), 16: spmm_vnni16.tables(), 1: 0}  # what a width's kernel reads beside
 
 
@@ -123,5 +123,5 @@ def tiles_are_faster(quads: int, *, groups: int, columns: int, width: int, panel
     return tiled < quads * quad + groups * group
 
 
-_QUAD_CYCLES, _GROUP_CYCLES = {64: 12.5, 32: 7.5}, {64: 38.0, 32: 30.0}
-_STEP_CYCLES, _EXPAND_CYCLES, _BLOCK_CYCLES, _ARRANGE_CYCLES = {64: 262.0, 32: 120.0}, 95.0, 60.0, 400.0
+_QUAD_CYCLES, _GROUP_CYCLES = {64: 12.5, 32: 7.5, 16: 6.0}, {64: 38.0, 32: 30.0, 16: 25.0}
+_STEP_CYCLES, _EXPAND_CYCLES, _BLOCK_CYCLES, _ARRANGE_CYCLES = {64: 262.0, 32: 120.0, 16: 70.0}, 95.0, 60.0, 400.0

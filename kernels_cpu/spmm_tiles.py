@@ -1,10 +1,10 @@
-"""s8 weights of any pattern times u8 activations, 64 or 32 tokens wide, on AMX: dense products of what is expanded.
+"""s8 weights of any pattern times u8 activations, 64, 32 or 16 tokens wide, on AMX: dense products of what is expanded.
 
     for run of panels:                             that stays in the second-level cache
       arrange                                      lines interleaved by fours, once: 8 unpacks for 4 inputs of 64 tokens
       for block in M / 32, for chunk in K / 384:   two tiles of rows; their weights stay in the first-level cache
-        for panel, for half of its tokens:         2 x 2 tiles of sums: 32 rows, 32 tokens
-          for step of 64 inputs:                   4 tile loads, 4 x tdpbsud
+        for panel, for half of its tokens:         2 x 2 tiles of sums: 32 rows, 32 tokens (2 x 1 for 16 tokens)
+          for step of 64 inputs:                   4 tile loads, 4 x tdpbsud (3 and 2)
             beside them                            expand some rows of the next chunk; finish some of the panel before
 
 A tile product takes 16 cycles whatever is stored of it, eight times the rate of vpdpbusd: it is faster than products of
@@ -17,26 +17,30 @@ ports, so that it costs little where the processor looks some 500 operations ahe
 import functools
 from typing import Any
 
-from sparsefab.kernels_cpu import spmm_vnni32
-from sparsefab.kernels_cpu.epilogues import epilogue_of
 from sparsefab.kernels_cpu.expand import expand_bytes
-from sparsefab.kernels_cpu.intrinsics import load, splat, store
+from sparsefab.kernels_cpu.intrinsics import store
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.scalars import count_bits, read_i8, read_i32, read_i64, read_u8, write_i32
-from sparsefab.kernels_cpu.spmm_vnni import interleaved_lines
+from sparsefab.kernels_cpu.tile_panels import arrange_of, finish_of, tiles_across
 from sparsefab.kernels_cpu.tile_weights import BLOCK_ROWS, STEP_BYTES, STEP_INPUTS
-from sparsefab.kernels_cpu.tiles import TILE_ROWS, configure, release, tile_dot, tile_load, tile_store, tile_zero
-from sparsefab.kernels_cpu.vector import i8x64, i16x32, i32x16
+from sparsefab.kernels_cpu.tiles import (
+    TILE_BYTES,
+    TILE_ROWS,
+    configure,
+    release,
+    tile_dot,
+    tile_load,
+    tile_store,
+    tile_zero,
+)
+from sparsefab.kernels_cpu.vector import i8x64
 
 __all__ = ["room_bytes", "run_of", "spmm"]
 
 _GROUPS = BLOCK_ROWS // 4
 _CHUNK_STEPS = 12
 _RUN_BYTES = 512 << 10  # of arranged panels, a quarter of a second-level cache
-_TILE = 1024  # bytes
-_HALF = 32  # tokens of two tiles
-_HALF_STEP = STEP_INPUTS * _HALF  # bytes of their activations: [2 tiles][16 quads][16 tokens][4 inputs]
 
 
 def run_of(panels: int, steps: int, width: int) -> int:
@@ -56,9 +60,9 @@ def spmm(*, width: int, shared: int, aligned: bool, output: Output, permute: boo
 
     Parameters
     ----------
-    width : int                  Tokens a panel, 64 or 32.
+    width : int                  Tokens a panel, 64, 32 or 16.
     shared : int                 Rows that share a mask, as in TileWeights.
-    aligned : bool               Activations come interleaved, [P, K / 4, 256].
+    aligned : bool               Activations come interleaved, [P, K / 4, 4 * width].
     permute : bool               True uses vpermi2b for tables.
     native : bool                The processor has AMX; else plain loops stand for it.
 
@@ -66,15 +70,17 @@ def spmm(*, width: int, shared: int, aligned: bool, output: Output, permute: boo
     -------
     kernel                       With the signature that `layer` describes.
     """
-    tiles = _native() if native else _plain()
-    arrange = _copied if aligned else _interleaved if width == 64 else _interleaved_32
-    finish = _finish_64(epilogue_of(output, permute=permute)) if width == 64 else _finish_32(output, permute)
+    across = tiles_across(width)
+    tiles = _native(across) if native else _plain(across)
+    arrange, finish = arrange_of(width, aligned=aligned), finish_of(width, output, permute=permute)
     return _assemble(tiles, arrange, _expanded(shared), finish, width, shared)
 
 
 def _assemble(tiles: Any, arrange: Any, expand: Any, finish: Any, width: int, shared: int) -> Any:
     start, begin, multiply, save, end = tiles
-    halves, panel_sums, panel_codes = width // _HALF, 4 * BLOCK_ROWS * width, STEP_INPUTS * width
+    across = tiles_across(width)
+    halves, half_step, half_sums = width // (16 * across), TILE_BYTES * across, 2 * TILE_BYTES * across
+    panel_sums, panel_codes = half_sums * halves, half_step * halves
 
     masks = 8 * BLOCK_ROWS // max(shared, 1)  # bytes of a step's
 
@@ -129,18 +135,23 @@ def _assemble(tiles: Any, arrange: Any, expand: Any, finish: Any, width: int, sh
                     if unit > 0 and chunk == (0 if panel == 0 else chunks - 1):
                         item = 0
                     for half in range(halves):
-                        at = sums + unit % (run + 1) * panel_sums + 4 * _TILE * half
-                        codes = arranged + panel * steps * panel_codes + (half * steps + begins) * _HALF_STEP
+                        at = sums + unit % (run + 1) * panel_sums + half_sums * half
+                        codes = arranged + panel * steps * panel_codes + (half * steps + begins) * half_step
                         begin(at, chunk == 0)
                         for step in range(max(busy, 1)):
                             if step < busy:
-                                multiply(at, weights + step * STEP_BYTES, codes + step * _HALF_STEP)
+                                multiply(at, weights + step * STEP_BYTES, codes + step * half_step)
                                 source, mask, to = expand_some(source, mask, to, min(expanding, following))
                                 following -= min(expanding, following)
                             for _ in range(min(finishing, _GROUPS - item)):
                                 group = (first_block + (unit - 1) // count) * _GROUPS + item
                                 if first_group <= group < last_group:
-                                    ready = sums + (unit - 1) % (run + 1) * panel_sums + _place_of(item)
+                                    ready = (
+                                        sums
+                                        + (unit - 1) % (run + 1) * panel_sums
+                                        + across * TILE_BYTES * (item // 4)
+                                        + 256 * (item % 4)
+                                    )
                                     finish(layer, out, token_scales, first + (unit - 1) % count, group, ready)
                                 item += 1
                         save(at)
@@ -149,16 +160,16 @@ def _assemble(tiles: Any, arrange: Any, expand: Any, finish: Any, width: int, sh
     return spmm_tiles
 
 
-@piece
-def _place_of(item):
-    """Where the sums of four rows of a block lie: by tiles of 16 rows and 16 tokens."""
-    return 2 * _TILE * (item // 4) + 256 * (item % 4)
-
-
 # --- tiles ------------------------------------------------------------------------------------------------------------
 @functools.cache
-def _native() -> Any:
-    """Return start(), begin(at, first), multiply(at, weights, codes), save(at), end() on AMX."""
+def _native(across: int) -> Any:
+    """Return start(), begin(at, first), multiply(at, weights, codes), save(at), end() on AMX.
+
+    Parameters
+    ----------
+    across : int                 Tiles of 16 tokens beside each other, 2 or 1; those of 32 rows are two, always.
+    """
+    two = across == 2
 
     @piece
     def start():
@@ -168,32 +179,37 @@ def _native() -> Any:
     def begin(at, first):
         if first:
             tile_zero(0)
-            tile_zero(1)
             tile_zero(2)
-            tile_zero(3)
+            if two:
+                tile_zero(1)
+                tile_zero(3)
         else:
             tile_load(0, at, 64)
-            tile_load(1, at + _TILE, 64)
-            tile_load(2, at + 2 * _TILE, 64)
-            tile_load(3, at + 3 * _TILE, 64)
+            tile_load(2, at + across * TILE_BYTES, 64)
+            if two:
+                tile_load(1, at + TILE_BYTES, 64)
+                tile_load(3, at + 3 * TILE_BYTES, 64)
 
     @piece
     def multiply(at, weights, codes):
         tile_load(4, weights, 64)
         tile_load(6, codes, 64)
         tile_dot(0, 4, 6)
-        tile_load(7, codes + _TILE, 64)
-        tile_dot(1, 4, 7)
-        tile_load(5, weights + _TILE, 64)
+        if two:
+            tile_load(7, codes + TILE_BYTES, 64)
+            tile_dot(1, 4, 7)
+        tile_load(5, weights + TILE_BYTES, 64)
         tile_dot(2, 5, 6)
-        tile_dot(3, 5, 7)
+        if two:
+            tile_dot(3, 5, 7)
 
     @piece
     def save(at):
         tile_store(0, at, 64)
-        tile_store(1, at + _TILE, 64)
-        tile_store(2, at + 2 * _TILE, 64)
-        tile_store(3, at + 3 * _TILE, 64)
+        tile_store(2, at + across * TILE_BYTES, 64)
+        if two:
+            tile_store(1, at + TILE_BYTES, 64)
+            tile_store(3, at + 3 * TILE_BYTES, 64)
 
     @piece
     def end():
@@ -203,7 +219,7 @@ def _native() -> Any:
 
 
 @functools.cache
-def _plain() -> Any:
+def _plain(across: int) -> Any:
     """Return the same in plain loops, on the sums in memory: for tests."""
 
     @piece
@@ -212,18 +228,18 @@ def _plain() -> Any:
 
     @piece
     def begin(at, first):
-        for byte in range(0, 4 * _TILE if first else 0, 4):
+        for byte in range(0, 2 * across * TILE_BYTES if first else 0, 4):
             write_i32(at + byte, 0)
 
     @piece
     def multiply(at, weights, codes):
         for row in range(BLOCK_ROWS):
-            for token in range(_HALF):
-                tile = 2 * (row // TILE_ROWS) + token // 16
-                here = at + _TILE * tile + 64 * (row % TILE_ROWS) + 4 * (token % 16)
+            for token in range(16 * across):
+                tile = across * (row // TILE_ROWS) + token // 16
+                here = at + TILE_BYTES * tile + 64 * (row % TILE_ROWS) + 4 * (token % 16)
                 total = read_i32(here)
                 for k in range(STEP_INPUTS):
-                    code = read_u8(codes + _TILE * (token // 16) + 64 * (k // 4) + 4 * (token % 16) + k % 4)
+                    code = read_u8(codes + TILE_BYTES * (token // 16) + 64 * (k // 4) + 4 * (token % 16) + k % 4)
                     total += read_i8(weights + STEP_INPUTS * row + k) * code
                 write_i32(here, total)
 
@@ -232,45 +248,6 @@ def _plain() -> Any:
         pass
 
     return nothing, begin, multiply, save, nothing
-
-
-# --- activations ------------------------------------------------------------------------------------------------------
-# Each step of a half is two tiles: the first registers of its 16 quads, then the second ones.
-@piece
-def _interleaved(layer, lines, to, inputs):
-    """Interleave the lines of a panel of 64 tokens by fours; weights of inputs that are not there are zero."""
-    half_bytes, last = layer.inner_steps * _HALF_STEP, lines + 64 * (inputs - 1)
-    for k in range(0, inputs, 4):
-        at = lines + 64 * k
-        v0, v1, v2, v3 = interleaved_lines(at, min(at + 64, last), min(at + 128, last), min(at + 192, last))
-        here = to + k // STEP_INPUTS * _HALF_STEP + k % STEP_INPUTS * 16
-        store(here, v0)
-        store(here + _TILE, v1)
-        store(here + half_bytes, v2)
-        store(here + half_bytes + _TILE, v3)
-
-
-@piece
-def _interleaved_32(layer, lines, to, inputs):
-    index, last = load(i16x32, layer.tables), lines + 32 * (inputs - 1)
-    for k in range(0, inputs, 4):
-        at = lines + 32 * k
-        v0, v1 = spmm_vnni32.interleaved_lines(at, min(at + 32, last), min(at + 64, last), min(at + 96, last), index)
-        here = to + k // STEP_INPUTS * _HALF_STEP + k % STEP_INPUTS * 16
-        store(here, v0)
-        store(here + _TILE, v1)
-
-
-@piece
-def _copied(layer, lines, to, inputs):
-    """Copy lines that come interleaved, 256 bytes for four inputs."""
-    half_bytes = layer.inner_steps * _HALF_STEP
-    for quad in range(min(inputs, STEP_INPUTS // 4 * layer.inner_steps)):
-        at, here = lines + 256 * quad, to + quad // 16 * _HALF_STEP + quad % 16 * 64
-        store(here, load(i8x64, at))
-        store(here + _TILE, load(i8x64, at + 64))
-        store(here + half_bytes, load(i8x64, at + 128))
-        store(here + half_bytes + _TILE, load(i8x64, at + 192))
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -297,46 +274,3 @@ def _expanded(shared: int) -> Any:
         return source
 
     return of_row if shared == 1 else of_rows
-
-
-# --- results ----------------------------------------------------------------------------------------------------------
-def _finish_64(epilogue: Any) -> Any:
-    """Return finish(layer, out, token_scales, panel, group, sums): the epilogue of four rows whose sums are stored."""
-
-    @piece
-    def row_of(layer, row, sums):
-        start = splat(i32x16, read_i32(layer.start + 4 * row))
-        x0, x1 = load(i32x16, sums) + start, load(i32x16, sums + _TILE) + start
-        return x0, x1, load(i32x16, sums + 4 * _TILE) + start, load(i32x16, sums + 5 * _TILE) + start
-
-    @piece
-    def finish(layer, out, token_scales, panel, group, sums):
-        row, row_bytes = 4 * group, out.itemsize * 64
-        to = out.ctypes.data + panel * out.shape[1] * out.shape[2] * out.itemsize + row * row_bytes
-        a, b = row_of(layer, row, sums), row_of(layer, row + 1, sums + 64)
-        c, d = row_of(layer, row + 2, sums + 128), row_of(layer, row + 3, sums + 192)
-        epilogue(to, row_bytes, layer, token_scales.ctypes.data + 256 * panel, row, a, b, c, d)
-
-    return finish
-
-
-def _finish_32(output: Output, permute: bool) -> Any:
-    epilogue = spmm_vnni32.epilogue_of(output, permute)
-
-    @piece
-    def row_of(layer, row, sums):
-        start = splat(i32x16, read_i32(layer.start + 4 * row))
-        return load(i32x16, sums) + start, load(i32x16, sums + _TILE) + start
-
-    @piece
-    def finish(layer, out, token_scales, panel, group, sums):
-        row, dwords = 4 * group, load(i32x16, layer.tables + 64)
-        to = out.ctypes.data + (panel * out.shape[1] + row) * out.itemsize * 32
-        a0, a1 = row_of(layer, row, sums)
-        b0, b1 = row_of(layer, row + 1, sums + 64)
-        c0, c1 = row_of(layer, row + 2, sums + 128)
-        d0, d1 = row_of(layer, row + 3, sums + 192)
-        tokens = token_scales.ctypes.data + 128 * panel
-        epilogue(to, layer, tokens, row, dwords, a0, a1, b0, b1, c0, c1, d0, d1)
-
-    return finish

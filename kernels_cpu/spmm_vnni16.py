@@ -31,7 +31,7 @@ from sparsefab.kernels_cpu.scalars import read_i32, read_i64
 from sparsefab.kernels_cpu.shuffles import join, permute_dwords, transpose_bytes
 from sparsefab.kernels_cpu.vector import f32x16, i8x16, i8x64, i32x16
 
-__all__ = ["spmm", "tables"]
+__all__ = ["epilogue_of", "interleaved_lines", "spmm", "tables"]
 
 _requantized = rows_of(i32x16)
 
@@ -60,7 +60,7 @@ def spmm(*, product: str, permute: bool, aligned: bool, output: Output) -> Any:
         dot_of(i32x16, product),
         _aligned if aligned else _interleaved,
         ahead_of_blocks if aligned else ahead_of_quads,
-        _epilogue(output, permute),
+        epilogue_of(output, permute),
     )
 
 
@@ -104,10 +104,15 @@ def _assemble(dot: Any, tokens_of: Any, ahead_of: Any, epilogue: Any) -> Any:
 
 @piece
 def _interleaved(lines, offsets, quad, index):
-    """Read a quad's four lines, and bring the four inputs of each token together."""
     at = offsets + quad
-    k0, k1 = load(i8x16, lines + (read_i32(at) >> 2)), load(i8x16, lines + (read_i32(at + 4) >> 2))
-    k2, k3 = load(i8x16, lines + (read_i32(at + 8) >> 2)), load(i8x16, lines + (read_i32(at + 12) >> 2))
+    k0, k1 = lines + (read_i32(at) >> 2), lines + (read_i32(at + 4) >> 2)
+    return interleaved_lines(k0, k1, lines + (read_i32(at + 8) >> 2), lines + (read_i32(at + 12) >> 2), index)
+
+
+@piece
+def interleaved_lines(at0, at1, at2, at3, index):
+    """Read four lines of 16 tokens, and bring the four inputs of each token together."""
+    k0, k1, k2, k3 = load(i8x16, at0), load(i8x16, at1), load(i8x16, at2), load(i8x16, at3)
     return transpose_bytes(permute_dwords(join(join(k0, k1), join(k2, k3)), index))
 
 
@@ -116,7 +121,7 @@ def _aligned(lines, offsets, quad, index):
     return load(i8x64, lines + (read_i32(offsets + (quad >> 2)) >> 2))
 
 
-def _epilogue(output: Output, permute: bool) -> Any:
+def epilogue_of(output: Output, permute: bool) -> Any:
     """Return epilogue(to, layer, tokens, row, index, sums)."""
     if output.kind == "s32":
         return _store_sums

@@ -20,9 +20,9 @@ from numba.extending import intrinsic
 
 from sparsefab.kernels_cpu.lowering import intrinsic_named
 
-__all__ = ["TILE_ROWS", "configure", "release", "tile_dot", "tile_load", "tile_store", "tile_zero"]
+__all__ = ["TILE_BYTES", "TILE_ROWS", "configure", "release", "tile_dot", "tile_load", "tile_store", "tile_zero"]
 
-TILE_ROWS = 16
+TILE_ROWS, TILE_BYTES = 16, 1024
 _TILES, _ROW_BYTES = 8, 64
 _I8, _I64 = ir.IntType(8), ir.IntType(64)
 

@@ -74,6 +74,8 @@ def test_every_form_holds_the_matrix(rows, columns, density, block, shared):
         (36, 4096, 70, 1.0, 64),
         (130, 770, 100, 0.3, 32),
         (3, 64, 1, 1.0, 32),
+        (70, 830, 33, 0.3, 16),
+        (40, 64, 16, 1.0, 16),
     ],
 )
 def test_blocks_chunks_and_runs_equal_numpy(level, rows, columns, tokens, density, width):
@@ -102,10 +104,11 @@ def test_threads_cut_blocks_anywhere(level, density):
 
 @pytest.mark.parametrize("level", AMX)
 @pytest.mark.parametrize("columns", [64, 100, 3])
-def test_interleaved_panels_are_read_as_they_are(level, columns):
+@pytest.mark.parametrize("width", [64, 16])
+def test_interleaved_panels_are_copied(level, columns, width):
     matrix, codes = matrix_of(20, columns, 0.7, block=1), codes_of(90, columns)
     product = Product(BlockWeights.from_matrix(matrix), Sums(), level=level, emulate=True)
-    result = rows_of(product.run(interleaved(panels_of(codes))), tokens=90, outputs=20)
+    result = rows_of(product.run(interleaved(panels_of(codes, width=width))), tokens=90, outputs=20)
     np.testing.assert_array_equal(result, codes.astype(np.int64) @ matrix.T.astype(np.int64))
 
 
@@ -118,7 +121,8 @@ def test_tiles_are_taken_where_they_are_faster():
     assert dense.tiled(64, 1) is not None
     assert half.tiled(64, 1) is not None
     assert half.tiled(32, 1) is not None
-    assert half.tiled(16, 1) is None
+    assert dense.tiled(16, 1) is not None
+    assert half.tiled(1, 1) is None
     assert tenth.tiled(64, 1) is None
     assert Product(dense.weights, Sums(), level=Level.AVX512_VNNI).tiled(64, 1) is None
 
