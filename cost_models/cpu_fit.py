@@ -55,7 +55,8 @@ def padded_tokens(kernel: str, tokens: Floats, isa: str) -> Floats:
     wide = np.ceil(tokens / 64.0) * 64.0
     panels = np.where((tokens <= 32.0) & (kernel == "block_4x1"), 32.0, wide)
     if isa in _SIXTEEN:
-        panels = np.where(tokens <= 16.0, 16.0, panels)
+        most = 32.0 if kernel == "dense_int8" else 16.0
+        panels = np.where(tokens <= most, np.ceil(tokens / 16.0) * 16.0, panels)
     return np.where(tokens <= _single(kernel, isa), tokens, panels)
 
 
@@ -63,7 +64,7 @@ def _single(kernel: str, isa: str) -> float:
     """Most tokens that are multiplied one at a time."""
     if isa == "portable" or kernel == "dequantize_int8":
         return 0.0
-    return 1.0 if kernel != "dense_int8" else 2.0 if isa in _SIXTEEN else 3.0
+    return 1.0 if kernel != "dense_int8" or isa == "avx512-amx" else 2.0 if isa in _SIXTEEN else 3.0
 
 
 def kernel_bytes(kernel: str, rows: Floats, columns: Floats, tokens: Floats, density: Floats) -> Floats:

@@ -56,16 +56,19 @@ def fastest_width(tokens: int, level: Level, *, aligned: bool, interleaved: bool
     """
     if tokens <= _most_single(level, aligned=aligned):
         return 1
-    if tokens <= 16 and level in WIDE:
+    if tokens <= (32 if aligned else 16) and level in WIDE:
         return 16
     return 32 if tokens <= 32 and not aligned and not interleaved else 64
 
 
 def _most_single(level: Level, *, aligned: bool) -> int:
-    """Return the most tokens that are multiplied one at a time: a panel of 16 takes as long as two or three."""
+    """Return the most tokens that are multiplied one at a time: a panel of 16 takes as long as two or three.
+
+    On tiles it takes no longer than one.
+    """
     if level is Level.PORTABLE:
         return 0
-    return 1 if not aligned else 2 if level in WIDE else 3
+    return 1 if not aligned or level is Level.AVX512_AMX else 2 if level in WIDE else 3
 
 
 def masked_kernel_of(level: Level, *, product: str, output: Output, width: int, aligned: bool, permute: bool) -> Any:
@@ -116,12 +119,15 @@ def tiles_are_faster(quads: int, *, groups: int, columns: int, width: int, panel
     width, panels                Of the activations that are multiplied at a time.
     aligned : bool               Quads are four consecutive inputs.
     """
-    quad, group = (9.0 * width / 64, 38.0) if aligned else (_QUAD_CYCLES[width], _GROUP_CYCLES[width])
+    quad, group = (_BLOCK_QUAD_CYCLES if aligned else _QUAD_CYCLES)[width], _GROUP_CYCLES[width]
     blocks, steps = -(-groups // 8), -(-columns // 64)
-    expanding = _EXPAND_CYCLES / max(panels, 1)
-    tiled = blocks * (steps * (_STEP_CYCLES[width] + expanding) + _BLOCK_CYCLES) + steps * _ARRANGE_CYCLES
+    step = _STEP_CYCLES[width] + _EXPAND_CYCLES / max(panels, 1)
+    tiled = blocks * (steps * step + _BLOCK_CYCLES) + steps * _ARRANGE_CYCLES * width
     return tiled < quads * quad + groups * group
 
 
-_QUAD_CYCLES, _GROUP_CYCLES = {64: 12.5, 32: 7.5, 16: 6.0}, {64: 38.0, 32: 30.0, 16: 25.0}
-_STEP_CYCLES, _EXPAND_CYCLES, _BLOCK_CYCLES, _ARRANGE_CYCLES = {64: 262.0, 32: 120.0, 16: 70.0}, 95.0, 60.0, 400.0
+# Cycles of a panel by its width: a quad of 4x1 blocks, of aligned ones, a group of four rows; then of tiles a step of
+# 64 inputs and 32 rows, its expansion (once for all panels), a block of 32 rows, and a token's 64 inputs arranged.
+_QUAD_CYCLES, _BLOCK_QUAD_CYCLES = {64: 12.5, 32: 8.0, 16: 5.8}, {64: 9.1, 16: 3.4}
+_GROUP_CYCLES = {64: 35.0, 32: 40.0, 16: 22.0}
+_STEP_CYCLES, _EXPAND_CYCLES, _BLOCK_CYCLES, _ARRANGE_CYCLES = {64: 235.0, 32: 145.0, 16: 95.0}, 90.0, 60.0, 6.0

@@ -55,7 +55,8 @@ def machine(matrices: int, kernels: tuple[str, ...] = ("dense_int8", "block_4x1"
 
 def test_panels() -> None:
     tokens = np.array([1.0, 2.0, 4.0, 16.0, 17.0, 32.0, 33.0, 64.0, 65.0])
-    assert padded_tokens("dense_int8", tokens, ISA).tolist() == [1, 2, 16, 16, 64, 64, 64, 64, 128]
+    assert padded_tokens("dense_int8", tokens, ISA).tolist() == [1, 2, 16, 16, 32, 32, 64, 64, 128]
+    assert padded_tokens("dense_int8", tokens, "avx512-amx").tolist() == [1, 16, 16, 16, 32, 32, 64, 64, 128]
     assert padded_tokens("block_4x1", tokens, ISA).tolist() == [1, 16, 16, 16, 32, 32, 64, 64, 128]
     assert padded_tokens("dense_int8", tokens, "avx2").tolist() == [1, 2, 64, 64, 64, 64, 64, 64, 128]
     assert padded_tokens("block_4x1", tokens, "avx2").tolist() == [1, 32, 32, 32, 32, 32, 64, 64, 128]
