@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from sparsefab.formats.requantize import Requantizer
 from sparsefab.kernels_cpu.drawn import check_pattern, drawn_mask, drawn_weights
+from sparsefab.kernels_cpu.features import Level
 from sparsefab.kernels_cpu.panels import interleaved, panels_of
 from sparsefab.kernels_cpu.peers import Peer, Problem, peers_of
 from sparsefab.kernels_cpu.probe import MachinePeaks, dot_chain, dot_peak, measure
@@ -35,6 +36,7 @@ _ALLOWED = {
     (False, 64): 16 / 24, (False, 32): 8 / 14, (False, 16): 4 / 9,
     (True, 64): 1.0, (True, 16): 4 / 5,
 }  # fmt: skip
+_TILES = 8.0  # products of a tdpbsud, 16 cycles, to those of as many cycles of two vpdpbusd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +56,11 @@ class BenchRow:
     Attributes
     ----------
     density : float              Of the stored blocks, as drawn.
+    level, engine : str          Of our kernel; 'tiles' of AMX, or 'quads'.
     macs_per_s : float           Products with stored weights, those that fill up quads not counted.
     fraction_of_peak : float | None           Of the dot products that as many threads make; see `probe.dot_chain`.
-    fraction_of_bound : float | None          The same, of what the kernel's instructions allow of that peak; N:M makes
-                                 dense products, of which the stored ones are a part. None for single tokens.
+    fraction_of_bound : float | None          The same, of what the kernel's instructions allow of that peak; N:M and
+                                 tiles make dense products, of which the stored ones are a part. None for single tokens.
     bytes_per_call : int         Weights, activations and results, each once.
     repack_s : float             Time to bring [tokens, columns] into panels, not part of `median_s`.
     """
@@ -68,6 +71,8 @@ class BenchRow:
     tokens: int
     density: float
     threads: int
+    level: str
+    engine: str
     median_s: float
     macs_per_s: float
     fraction_of_peak: float | None
@@ -99,6 +104,7 @@ def bench(
     tokens: Sequence[int] = (128,),
     patterns: Sequence[str] = ("4x1",),
     threads: int = 1,
+    level: Level | None = None,
     peers: Sequence[str] = (),
     rounds: int = 31,
     seed: int = 0,
@@ -143,7 +149,7 @@ def bench(
     absent: dict[str, str] = {}
     for pattern, rows, columns, count, density in plan:
         random = np.random.default_rng([seed, rows, columns, round(1000 * density)])
-        row = _Row(pattern, rows, columns, count, density, threads, random)
+        row = _Row(pattern, rows, columns, count, density, threads, level, random)
         result.append(row.time(peers, absent, rounds))
         if progress is not None:
             progress(len(result), len(plan))
@@ -160,7 +166,7 @@ class _Row:
 
     def __init__(
         self, pattern: str, rows: int, columns: int, tokens: int, density: float, threads: int,
-        random: np.random.Generator,
+        level: Level | None, random: np.random.Generator,
     ) -> None:  # fmt: skip
         mask = drawn_mask(pattern, rows, columns, density, random)
         # Normal weights whose greatest in a row is 127, as quantized layers have: without VNNI, pairs of great ones
@@ -176,10 +182,12 @@ class _Row:
         weights = drawn_weights(pattern, self.matrix, mask)
         ratio = np.full(rows, 1 / (16 * max(1.0, float(np.abs(self.matrix).sum(axis=1, dtype=np.int64).max()))))
         epilogue = Codes(requantizer=Requantizer.of(ratio, 128, 0, 255), interleaved=pattern != "4x1")
-        self.product = Product(weights, epilogue)
+        self.product = Product(weights, epilogue, level=level)
         self.width = self.product.width(tokens)
         self.panels = self._packed()
         self.call = self.product.bind(self.panels, threads=threads)
+        together = len(self.panels) if threads == 1 else 1
+        self.tiled = self.product.tiled(self.width, together) is not None
 
     def _packed(self) -> NDArray[np.uint8]:
         panels = panels_of(self.codes, width=self.width)
@@ -219,7 +227,9 @@ class _Row:
         if chain is not None:
             fraction = float(np.median(self.macs / table[:, 0] * table[:, -1] / chain[1])) / self.threads
         allowed = _ALLOWED.get((self.pattern != "4x1", self.width))
-        if isinstance(self.product.weights, MaskedWeights) and allowed is not None:
+        if self.tiled:
+            allowed = _TILES * self.density
+        elif isinstance(self.product.weights, MaskedWeights) and allowed is not None:
             allowed *= self.density
         begin = time.thread_time_ns()
         self._packed()
@@ -232,6 +242,8 @@ class _Row:
             tokens=len(self.codes),
             density=self.density,
             threads=self.threads,
+            level=self.product.level.value,
+            engine="tiles" if self.tiled else "quads",
             median_s=ours,
             macs_per_s=self.macs / ours,
             fraction_of_peak=fraction,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.formats.requantize import Requantizer
+from sparsefab.kernels_cpu.features import Level
 from sparsefab.kernels_cpu.intel_jit import IntelPair
 from sparsefab.kernels_cpu.panels import panels_of
 from sparsefab.kernels_cpu.peer_processes import PROCESS_PEERS, DeepSparsePair, environment_of
@@ -47,6 +48,7 @@ def bench_pairs(
     peers: Sequence[str],
     cache: Path,
     threads: int = 1,
+    level: Level | None = None,
     rounds: int = 31,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -76,7 +78,7 @@ def bench_pairs(
         for name in peers:
             if name not in absent:
                 try:
-                    result.append(_time(name, pair, count, density, threads, rounds, cache))
+                    result.append(_time(name, pair, count, density, threads, level, rounds, cache))
                 except ImportError as error:
                     absent[name] = str(error)
         if progress is not None:
@@ -90,11 +92,12 @@ def _time(
     tokens: int,
     density: float,
     threads: int,
+    level: Level | None,
     rounds: int,
     cache: Path,
 ) -> PairRow:
     rows, columns = pair[0].shape
-    first, second = _ours(pair, tokens, threads)
+    first, second = _ours(pair, tokens, threads, level)
     peer = (DeepSparsePair if name == "deepsparse" else IntelPair)(pair, tokens, threads, cache)
     try:
         _seconds(first, second, 1)  # compiles
@@ -135,12 +138,14 @@ def _layer(rows: int, columns: int, density: float, random: np.random.Generator)
     return np.where(kept, codes, 0).astype(np.int8)
 
 
-def _ours(pair: tuple[NDArray[np.int8], NDArray[np.int8]], tokens: int, threads: int) -> tuple[Call, Call]:
+def _ours(
+    pair: tuple[NDArray[np.int8], NDArray[np.int8]], tokens: int, threads: int, level: Level | None
+) -> tuple[Call, Call]:
     products = []
     for matrix in pair:
         spread = np.sqrt((matrix.astype(np.float64) ** 2).sum(axis=1)).mean() or 1.0
         epilogue = Codes(requantizer=Requantizer.of(np.full(len(matrix), 1 / spread), 128, 0, 255))
-        products.append(Product(BlockWeights.from_columns(matrix), epilogue, zero_point=128))
+        products.append(Product(BlockWeights.from_columns(matrix), epilogue, zero_point=128, level=level))
     codes = np.random.default_rng(0).integers(0, 256, (tokens, pair[0].shape[1])).astype(np.uint8)
     first = products[0].bind(panels_of(codes, width=products[0].width(tokens)), threads=threads)
     return first, products[1].bind(first.out, threads=threads)

@@ -20,6 +20,7 @@ __all__ = [
     "chosen_level",
     "effective_features",
     "foreign_features",
+    "level_named",
     "runs",
     "tiles_granted",
 ]
@@ -79,6 +80,14 @@ def effective_features() -> frozenset[str]:
     if not config.ENABLE_AVX:
         names = {name for name in names if not name.startswith("avx")}
     return frozenset(names)
+
+
+def level_named(name: str) -> Level:
+    """Return the level of a name; raises ValueError with the names there are."""
+    names = [level.value for level in Level]
+    if name not in names:
+        raise ValueError(f"level {name!r} is not one of {', '.join(names)}")
+    return Level(name)
 
 
 def runs(level: Level) -> bool:

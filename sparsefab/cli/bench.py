@@ -29,6 +29,9 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("--threads", type=positive, default=1, metavar="T", help="default: 1")
     parser.add_argument(
+        "--level", metavar="L", help="cpu: instructions of our int8 products, as avx512-vnni (default: the best here)"
+    )
+    parser.add_argument(
         "--peers", default="", metavar="A,B", help="to time beside ours: onnxruntime, torch, scipy, deepsparse, intel"
     )
     parser.add_argument("--rounds", type=positive, default=31, metavar="N", help="turns of each (default: 31)")
@@ -161,6 +164,7 @@ def _table(options: argparse.Namespace) -> int:
     from sparsefab.kernels_cpu.bench import BENCH_DENSITIES, BENCH_SHAPES, bench, geometric_mean
     from sparsefab.kernels_cpu.bench_pairs import bench_pairs
     from sparsefab.kernels_cpu.bench_stream import STREAM_TOKENS, bench_stream, is_weight_only
+    from sparsefab.kernels_cpu.features import level_named
     from sparsefab.kernels_cpu.peer_processes import PROCESS_PEERS
     from sparsefab.kernels_cpu.roofline import draw_roofline
 
@@ -171,18 +175,19 @@ def _table(options: argparse.Namespace) -> int:
             raise ValueError(f"--tokens must be at most {STREAM_TOKENS} with --pattern {pattern}")
     products = [pattern for pattern in patterns if not is_weight_only(pattern)]
     names = [name for name in options.peers.split(",") if name]
+    level = None if options.level is None else level_named(options.level)
     apart = [name for name in names if name in PROCESS_PEERS]
     with bar("timing, compiling on first use") as report:
         table = bench(
             shapes=options.shape or BENCH_SHAPES, densities=options.density or BENCH_DENSITIES,
-            tokens=tokens, patterns=products, threads=options.threads,
+            tokens=tokens, patterns=products, threads=options.threads, level=level,
             peers=[name for name in names if name not in apart], rounds=options.rounds, seed=options.seed,
             progress=report,
         )  # fmt: skip
         pairs, missing = bench_pairs(
             shapes=options.shape or BENCH_SHAPES, densities=options.density or BENCH_DENSITIES,
             tokens=tokens, peers=apart, cache=options.cache_dir, threads=options.threads,
-            rounds=options.rounds, seed=options.seed, progress=report,
+            level=level, rounds=options.rounds, seed=options.seed, progress=report,
         )  # fmt: skip
         streams = bench_stream(
             shapes=options.shape or BENCH_SHAPES, densities=options.density or BENCH_DENSITIES, tokens=few,
@@ -213,12 +218,13 @@ def _table(options: argparse.Namespace) -> int:
         ratios = {peer.name: f"{peer.ratio:.2f}x" for peer in row.peers}
         part = "-" if row.fraction_of_peak is None else f"{row.fraction_of_peak:.3f}"
         bound = "-" if row.fraction_of_bound is None else f"{row.fraction_of_bound:.3f}"
-        rows.append([row.pattern, f"{row.rows}x{row.columns}", row.tokens, f"{row.density:.2f}", si(row.median_s, "s"),
-                     f"{si(row.macs_per_s)}MAC/s", part, bound,
+        rows.append([row.pattern, f"{row.rows}x{row.columns}", row.tokens, f"{row.density:.2f}", row.engine,
+                     si(row.median_s, "s"), f"{si(row.macs_per_s)}MAC/s", part, bound,
                      *(ratios.get(name, "-") for name in columns)])  # fmt: skip
     if rows:
         print_table(f"int8 products, {options.threads} thread(s); a peer's column is its time over ours",
-                    ["pattern", "shape", "tokens", "density", "median", "rate", "of peak", "of bound", *columns], rows,
+                    ["pattern", "shape", "tokens", "density", "by", "median", "rate", "of peak", "of bound", *columns],
+                    rows,
                     right=["tokens", "density", "median", "rate", "of peak", "of bound", *columns])  # fmt: skip
     if streams:
         print_table(f"weights out of memory, {options.threads} thread(s); the bound is what takes longer at best",
