@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from sparsefab.kernels_cpu.caches import cache_sizes
 from sparsefab.kernels_cpu.gemv import LaneWeights, MatrixVector
 from sparsefab.kernels_cpu.panels import aligned_empty, interleaved, panels_of
 from sparsefab.kernels_cpu.probe import MachinePeaks, measure
@@ -70,7 +71,7 @@ def measure_host(date: str, seconds: float = 2.0) -> MeasuredCpu:
         cores=peaks.threads,
         memory_bytes=_memory_bytes(),
         peaks=rows,
-        last_level_cache_bytes=_last_level_cache_bytes(),
+        last_level_cache_bytes=max(cache_sizes().values(), default=None),
     )
 
 
@@ -197,12 +198,3 @@ def _cpu_model() -> str:
 
 def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _last_level_cache_bytes() -> int | None:
-    """The largest cache that the kernel lists, None when it lists none."""
-    sizes = []
-    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        text = path.read_text().strip()
-        sizes.append(int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}[text[-1]] if text[-1] in "KM" else int(text))
-    return max(sizes, default=None)

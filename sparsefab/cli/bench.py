@@ -191,7 +191,8 @@ def _table(options: argparse.Namespace) -> int:
         )  # fmt: skip
         streams = bench_stream(
             shapes=options.shape or BENCH_SHAPES, densities=options.density or BENCH_DENSITIES, tokens=few,
-            patterns=patterns, threads=options.threads, rounds=options.rounds, seed=options.seed, progress=report,
+            patterns=patterns, threads=options.threads, level=level, rounds=options.rounds, seed=options.seed,
+            progress=report,
         )  # fmt: skip
     absent = table.absent | missing
     if options.output is not None:
@@ -200,8 +201,7 @@ def _table(options: argparse.Namespace) -> int:
     if options.json:
         print_json({
             **asdict(table), "absent": absent, "pairs": [asdict(pair) for pair in pairs],
-            "streams": [asdict(row) | {"bound": row.bound, "fraction_of_bound": row.fraction_of_bound}
-                        for row in streams],
+            "streams": [asdict(row) for row in streams],
             "geometric_mean_of_peak": geometric_mean(fractions) if fractions else None,
             "geometric_mean_of_pairs": geometric_mean([pair.ratio for pair in pairs]) if pairs else None,
             "geometric_means_of_pairs": {
@@ -227,10 +227,10 @@ def _table(options: argparse.Namespace) -> int:
                     rows,
                     right=["tokens", "density", "median", "rate", "of peak", "of bound", *columns])  # fmt: skip
     if streams:
-        print_table(f"weights out of memory, {options.threads} thread(s); the bound is what takes longer at best",
-                    ["pattern", "shape", "tokens", "median", "read", "rate", "bound", "of bound"],
-                    [[row.pattern, f"{row.rows}x{row.columns}", row.tokens, si(row.median_s, "s"),
-                      f"{si(row.bytes_per_s)}B/s", f"{si(row.macs_per_s)}MAC/s", row.bound,
+        print_table(f"few tokens, {options.threads} thread(s); the bound is what takes longer at best",
+                    ["pattern", "shape", "tokens", "weights", "median", "read", "rate", "bound", "limit", "of bound"],
+                    [[row.pattern, f"{row.rows}x{row.columns}", row.tokens, row.source, si(row.median_s, "s"),
+                      f"{si(row.bytes_per_s)}B/s", f"{si(row.macs_per_s)}MAC/s", row.bound, row.limit,
                       f"{row.fraction_of_bound:.3f}"] for row in streams],
                     right=["tokens", "median", "read", "rate", "of bound"])  # fmt: skip
     if fractions:

@@ -37,7 +37,7 @@ def test_block_sparse_products_beat_the_best_dense_library(density, least):
 
 def test_decode_products_run_at_the_speed_of_memory():
     for row in bench_stream():
-        assert row.fraction_of_read >= 0.75
+        assert row.source == "cache" or row.fraction_of_read >= 0.85
 
 
 def test_whole_encoders_beat_other_runtimes():

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sparsefab.kernels_cpu.features import Level
+from sparsefab.kernels_cpu.ports import LOOPS
 
 pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86 code")
 
@@ -43,6 +44,11 @@ gathered = BlockWeights(
 masked = MaskedWeights(
     rows=4, columns=16, tile_bytes=32, values=np.zeros(40, np.int8), masks=np.array([0xFFFFFFFF], np.uint64)
 )
+aligned = BlockWeights(
+    rows=4, columns=4, ptr=np.array([0, 1]), offsets=np.zeros(1, np.int32), values=np.ones((1, 4, 4), np.int8),
+    aligned=True,
+)
+kinds = {"masked": masked, "aligned": aligned}
 epilogues = {
     "s32": (Sums(), np.int32),
     "f32": (Reals(row_scales=np.ones(4, np.float32)), np.float32),
@@ -51,8 +57,9 @@ epilogues = {
 }
 result = {}
 for level, output, width in json.loads(sys.argv[1]):
-    epilogue, dtype = epilogues[output.removeprefix("masked ")]
-    product = Product(masked if output.startswith("masked") else gathered, epilogue, level=Level(level))
+    *kind, name = output.split()
+    epilogue, dtype = epilogues[name]
+    product = Product(kinds[kind[0]] if kind else gathered, epilogue, level=Level(level))
     cached, layer, _ = product.prepared(width)
     options = {name: value for name, value in cached.targetoptions.items() if name != "nopython"}
     fresh = njit(**options)(cached.py_func)  # code from the disk cache cannot be inspected
@@ -68,7 +75,10 @@ WANTED = [
     (Level.AVX512_VNNI.value, "u8", 16),
     (Level.AVX512_VNNI.value, "u8", 1),
     (Level.AVX512_VNNI.value, "masked u8", 64),
+    (Level.AVX512_VNNI.value, "masked u8", 16),
     (Level.AVX512_VNNI.value, "masked u8", 1),
+    (Level.AVX512_VNNI.value, "aligned u8", 16),
+    (Level.AVX512_VNNI.value, "aligned u8", 1),
     (Level.AVX2.value, "masked u8", 64),
     (Level.AVX512_AMX.value, "u8", 64),
     (Level.AVX512_AMX.value, "f32", 64),
@@ -113,6 +123,48 @@ def innermost_loops(text, marker):
 
 def count(body, pattern):
     return sum(bool(re.match(pattern, line)) for line in body)
+
+
+def ports_of(body):
+    """Count what `ports.Loop` does: instructions, loads, 512-bit loads, vector instructions, shuffles."""
+    loads = wide = vectors = shuffles = 0
+    for line in body:
+        name, _, operands = re.sub(r"\{vex\}\s*", "", line).partition("\t")
+        stored = name.startswith(("vmov", "mov")) and operands.endswith(")")
+        reads = "(" in operands and not stored and not name.startswith("lea")
+        loads += reads
+        wide += reads and "zmm" in operands
+        if name == "kmovq":
+            vectors, shuffles = vectors + 1, shuffles + 1
+        elif name.startswith("vpexpand"):
+            vectors, shuffles = vectors + 2, shuffles + 2
+        elif name.startswith("v") and not (
+            name.startswith(("vmovd", "vmovu", "vmova")) or (reads and "broadcast" in name)
+        ):
+            vectors += 1
+            shuffles += bool(re.match(r"vpunpck|vpshuf|vperm|vpack|vpbroadcast", name)) or (
+                name.startswith("vinsert") and not reads
+            )
+    return len(body), loads, wide, vectors, shuffles
+
+
+@pytest.mark.parametrize(
+    ("kind", "output", "width", "marker"),
+    [
+        ("gathered", "u8", 1, "vpdpbusd"),
+        ("gathered", "u8", 16, "vpdpbusd"),
+        ("aligned", "aligned u8", 1, "vpdpbusd"),
+        ("aligned", "aligned u8", 16, "vpdpbusd"),
+        ("aligned", "masked u8", 16, "vpdpbusd"),
+        ("masked", "masked u8", 1, "vpexpandb"),
+        ("expanded", "masked u8", 16, "vpexpandb"),
+    ],
+)
+def test_the_bounds_of_few_tokens_count_the_emitted_loops(assembly, kind, output, width, marker):
+    loop = LOOPS[kind, width]
+    body = max(innermost_loops(assembly(Level.AVX512_VNNI, output, width), marker), key=len)
+    declared = (loop.instructions, loop.loads, loop.wide_loads, loop.vectors, loop.shuffles)
+    assert ports_of(body) == declared
 
 
 @pytest.mark.parametrize("output", CODES)

@@ -5,11 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sparsefab.kernels_cpu import caches
 from sparsefab.kernels_cpu.bench import bench, geometric_mean
 from sparsefab.kernels_cpu.bench_stream import bench_stream
+from sparsefab.kernels_cpu.caches import cache_sizes
+from sparsefab.kernels_cpu.drawn import drawn_weights
 from sparsefab.kernels_cpu.features import Level, level_named
 from sparsefab.kernels_cpu.peers import PEERS, Problem, peers_of
+from sparsefab.kernels_cpu.ports import LOOPS, busiest, product_loops, tile_loops
 from sparsefab.kernels_cpu.roofline import draw_roofline
+from sparsefab.kernels_cpu.weights import BlockWeights
 
 
 @pytest.mark.parametrize("name", list(PEERS))
@@ -104,8 +109,10 @@ def test_rows_of_the_stream_table(monkeypatch):
     table = bench_stream(
         patterns=patterns, shapes=[(32, 64)], tokens=[1, 3], rounds=3, progress=lambda *done: seen.append(done)
     )
-    assert [(row.pattern, row.tokens) for row in table] == [(name, count) for name in patterns for count in (1, 3)]
-    assert seen[-1] == (12, 12)
+    assert [(row.pattern, row.tokens, row.source) for row in table] == [
+        (name, count, source) for name in patterns for count in (1, 3) for source in ("memory", "cache")
+    ]
+    assert seen[-1] == (24, 24)
     nbytes = {row.pattern: row.bytes_per_call for row in table}
     assert nbytes["int4g32"] == 32 * 64 // 2 + 32 * 64 // 32 + 1
     assert nbytes["uint3g64"] == 32 * 64 * 3 // 8 + 2 * 32
@@ -116,14 +123,39 @@ def test_rows_of_the_stream_table(monkeypatch):
     assert nbytes["2:4"] == 32 * 64 * 5 // 8 + 8
     for row in table:
         assert row.bytes_per_s == pytest.approx(row.bytes_per_call / row.median_s)
-        assert row.bound in ("memory", "dot products")
-        assert row.fraction_of_bound == max(row.fraction_of_read, row.fraction_of_dots or 0) > 0
+        work = ("instructions", "dot products")
+        assert row.bound in (work if "read" not in row.limit else (row.source, *cache_sizes()))
+        # The bound holds the longer time, and that of a call besides.
+        assert row.fraction_of_bound > 0.99 * row.fraction_of_read
+        assert row.call_s > 0
+    assert {row.pattern: row.density for row in table}["2:4"] == 0.5
     with pytest.raises(ValueError, match="at least 1"):
         bench_stream(shapes=[(8, 8)], rounds=0)
     with pytest.raises(ValueError, match="tokens 1 to 16"):
         bench_stream(shapes=[(8, 8)], tokens=[17])
     with pytest.raises(ValueError, match="as int4g32, not 'int9g4'"):
         bench_stream(patterns=["int9g4"])
+
+
+def test_loops_of_few_tokens_are_counted():
+    blocks = BlockWeights.from_columns(np.ones((8, 12), np.int8))  # two groups of three quads
+    ((loop, units),) = product_loops(blocks, width=16, panels=2)
+    assert (loop.unit, units) == ("a quad", 12)
+    assert loop.cycles == max(54 / 6, 28 / 3, 8 / 2, 18 / 2, 6) / 2
+    assert loop.limit == "4.7 cycles for a quad: loads"
+    assert busiest([(loop, 1), (LOOPS["masked", 1], 2)]) == "3.0 cycles for a tile: shuffles"
+    masked = drawn_weights("2:4", np.ones((8, 32), np.int8), np.tile([True, True, False, False], (8, 8)))
+    assert [(loop.unit, units) for loop, units in product_loops(masked, width=16, panels=1)] == [
+        ("a quad", 16),
+        ("a tile", 4),
+    ]
+    assert product_loops(masked, width=1, panels=3) == [(LOOPS["masked", 1], 12)]
+    assert tile_loops(masked, tokens=17)[0][1] == 2
+
+
+def test_caches_are_told_by_size(monkeypatch):
+    monkeypatch.setattr(caches, "cache_sizes", lambda: {"L2": 1000, "L3": 4000})
+    assert [caches.cache_of(size) for size in (750, 751, 3001)] == ["L2", "L3", "cache"]
 
 
 def test_geometric_mean():

@@ -11,8 +11,9 @@ from sparsefab.errors import LayoutError
 from sparsefab.formats import Dense, Lanes16, QuantTensor, RowMajor, SparseRows, Unstructured, get_format, pack
 from sparsefab.kernels_cpu.features import Level, runs
 from sparsefab.kernels_cpu.gemv import LaneWeights, MatrixVector, OutlierWeights
+from sparsefab.kernels_cpu.ports import lane_loops
 from sparsefab.kernels_cpu.threads import available_threads
-from tests.unit.kernels_cpu.test_assembly import innermost_loops
+from tests.unit.kernels_cpu.test_assembly import innermost_loops, ports_of
 
 LEVELS = [
     pytest.param(level, marks=[] if runs(level) else [pytest.mark.slow])
@@ -234,6 +235,12 @@ def test_the_loops_are_eight_dot_products_a_token(name, ands):
     loops = innermost_loops(text, "vpdpbusd")
     for loop, tokens in zip(sorted(loops, key=len), (1, 2, 4, 8, 16), strict=True):
         dots = [line for line in loop if re.match(r"vpdpbusd\s.*zmm", line)]
+        (bound, _), *_ = lane_loops(product.weights, tokens=tokens)
+        _, loads, wide, vectors, shuffles = ports_of(loop)
+        assert vectors == bound.vectors - 2 * tokens  # a group's sums are taken up outside
+        assert bound.wide_loads <= wide <= bound.wide_loads + 2  # masks that no register is left for
+        assert loads - wide >= bound.loads - bound.wide_loads  # likewise an address
+        assert shuffles == 0
         assert len(dots) == 8 * tokens
         assert all("{1to16}" in line for line in dots)  # the broadcast rides on the dot product
         assert not [line for line in loop if "rsp" in line and "zmm" in line]

@@ -1,0 +1,123 @@
+"""How long the innermost loops of the kernels for few tokens take at least, by the ports that their instructions need.
+
+    loops = product_loops(weights, width=16, panels=1)       [(loop, rounds)]
+    sum(loop.cycles * rounds for loop, rounds in loops)
+
+The ports are those of Intel's cores from Golden Cove on while 512-bit vectors are in flight.  In a cycle begin six
+instructions; three loads, two of them of 512 bits, broadcasts to so many included; two vector instructions (p0 and p5);
+one that moves elements (p5).  Counted is the code that LLVM emits, and a test counts it again.
+"""
+
+from dataclasses import dataclass
+
+from sparsefab.kernels_cpu.lane_weights import LaneWeights
+from sparsefab.kernels_cpu.masked import MaskedWeights
+from sparsefab.kernels_cpu.weights import BlockWeights
+
+__all__ = ["LOOPS", "Loop", "busiest", "lane_loops", "product_loops", "tile_loops"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """Instructions of one round of a loop.
+
+    Attributes
+    ----------
+    unit : str                   What the loop goes through.
+    units : int                  Of these in a round.
+    instructions, loads, wide_loads, vectors, shuffles : int   As above; a shuffle is also a vector instruction.
+    vector_ports : int           Three where no instruction has more than 256 bits.
+    """
+
+    unit: str
+    units: int
+    instructions: int
+    loads: int
+    wide_loads: int
+    vectors: int
+    shuffles: int
+    vector_ports: int = 2
+
+    @property
+    def needs(self) -> dict[str, float]:
+        """Cycles that a unit takes at least, by what it waits for."""
+        cycles = {
+            "instructions": self.instructions / 6,
+            "loads": self.loads / 3,
+            "512-bit loads": self.wide_loads / 2,
+            "vector instructions": self.vectors / self.vector_ports,
+            "shuffles": float(self.shuffles),
+        }
+        return {name: value / self.units for name, value in cycles.items()}
+
+    @property
+    def cycles(self) -> float:
+        """Cycles that a unit takes at least."""
+        return max(self.needs.values())
+
+    @property
+    def limit(self) -> str:
+        """What a unit waits for, in words: '4.7 cycles for a quad: loads'."""
+        needs = self.needs
+        name = max(needs, key=lambda each: needs[each])
+        return f"{needs[name]:.1f} cycles for {self.unit}: {name}"
+
+
+# By gathered or aligned inputs and the width of panels; and the loop that expands a tile of N:M weights.
+LOOPS = {
+    ("gathered", 1): Loop(
+        unit="a quad", units=4, instructions=104, loads=40, wide_loads=0, vectors=8, shuffles=4, vector_ports=3
+    ),
+    ("gathered", 16): Loop(unit="a quad", units=2, instructions=54, loads=28, wide_loads=8, vectors=18, shuffles=6),
+    ("aligned", 1): Loop(
+        unit="a quad", units=4, instructions=34, loads=15, wide_loads=0, vectors=4, shuffles=0, vector_ports=3
+    ),
+    ("aligned", 16): Loop(unit="a quad", units=2, instructions=26, loads=15, wide_loads=10, vectors=8, shuffles=0),
+    ("masked", 1): Loop(unit="a tile", units=2, instructions=16, loads=8, wide_loads=4, vectors=8, shuffles=6),
+    ("expanded", 16): Loop(unit="a tile", units=1, instructions=9, loads=5, wide_loads=1, vectors=3, shuffles=3),
+}
+_TILE = Loop(unit="a product of tiles", units=1, instructions=1, loads=0, wide_loads=0, vectors=0, shuffles=16)
+_UNPACKING = {3: 29, 4: 12, 8: 0}  # vector instructions for the codes of 32 inputs
+_JOINING = 2  # for a group's sum, where it fits 16 bits
+_PASSES = (16, 8, 4, 2, 1)  # tokens at a time
+
+Rounds = list[tuple[Loop, int]]
+
+
+def product_loops(weights: BlockWeights | MaskedWeights, *, width: int, panels: int) -> Rounds:
+    """Return what a product of up to 16 tokens goes through on 512-bit registers: loops, and units of each."""
+    if isinstance(weights, BlockWeights):
+        return [(LOOPS["aligned" if weights.aligned else "gathered", width], len(weights.offsets) * panels)]
+    tiles = weights.groups * weights.tiles
+    if width == 1:
+        return [(LOOPS["masked", 1], tiles * panels)]
+    quads = weights.groups * -(-weights.columns // 4)
+    return [(LOOPS["aligned", 16], quads * panels), (LOOPS["expanded", 16], tiles)]
+
+
+def tile_loops(weights: BlockWeights | MaskedWeights, *, tokens: int) -> Rounds:
+    """Return the products of AMX tiles: 16 rows, 16 tokens and 64 inputs in 16 cycles."""
+    return [(_TILE, -(-weights.rows // 16) * -(-weights.columns // 64) * -(-tokens // 16))]
+
+
+def lane_loops(weights: LaneWeights, *, tokens: int) -> Rounds:
+    """Return what a product of group-quantized weights goes through: 32 inputs of 16 rows, by passes of tokens."""
+    blocks, groups, parts, _ = weights.values.shape
+    result, left = [], tokens
+    for count in _PASSES:
+        passes, left = divmod(left, count)
+        if passes:
+            joined = -(-_JOINING * count // parts)
+            vectors = 8 * count + _UNPACKING[weights.bits] + joined
+            wide = 8 * count + weights.bits
+            loop = Loop(
+                unit="32 inputs of 16 rows", units=1, instructions=vectors + 3 * weights.bits, wide_loads=wide,
+                loads=wide + 2 * weights.bits, vectors=vectors, shuffles=0,
+            )  # fmt: skip
+            result.append((loop, passes * blocks * groups * parts))
+    return result
+
+
+def busiest(loops: Rounds) -> str:
+    """Return what most of the time is spent on, in words."""
+    return max(loops, key=lambda each: each[0].cycles * each[1])[0].limit
