@@ -4,7 +4,8 @@ Every layout ends with the same scale sections: `multipliers` (if grouped), `zer
 Block formats have `block_scales`, a byte each, then `row_exponents` (MX: a row's largest block scale, an E8M0 byte, so
 that a reader knows it before the first block), or `row_scales`, or a float32 `tensor_scale`.
 Lanes16 keeps the first two in its own order, u8[16-row blocks][groups][16 rows], GroupRows a byte each a kept group;
-both have multipliers also where all are 1.
+both have multipliers also where all are 1. Outliers follow as `outlier_codes`, `_inputs` and `_pointers`,
+those of SparseRows; the layouts of the kernels' blocks and of the chain hold none.
 
     RowMajor            codes     rows of codes, each row starting a byte
     Sparse(index)       codes     N slots a block of M       indices   log2(M) bits a slot, a row or pair of rows

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sparsefab.errors import LayoutError
 from sparsefab.formats.ints import IntFormat
 from sparsefab.formats.layout_lanes import Lanes16
+from sparsefab.formats.layout_scales import outlier_sections
 from sparsefab.formats.scales import MULTIPLIER_BITS
 from sparsefab.formats.sparsity import Block
 from sparsefab.formats.tensors import ROW_SCALE_BYTES, TensorSpec
@@ -104,4 +105,5 @@ class GroupRows:
         sections = {"codes": codes, "groups": 2 * numbers, "multipliers": numbers}
         if spec.asymmetric:
             sections["zero_points"] = numbers
-        return {**sections, "pointers": 4 * (spec.rows + 1), "row_scales": spec.rows * ROW_SCALE_BYTES}
+        sections["pointers"] = 4 * (spec.rows + 1)
+        return {**sections, "row_scales": spec.rows * ROW_SCALE_BYTES, **outlier_sections(spec)}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sparsefab.errors import LayoutError
 from sparsefab.formats.ints import IntFormat
-from sparsefab.formats.layout_scales import scale_sections
+from sparsefab.formats.layout_scales import outlier_sections, scale_sections
 from sparsefab.formats.tensors import ROW_SCALE_BYTES, TensorSpec
 
 __all__ = ["Lanes16", "SparseRows"]
@@ -76,7 +76,7 @@ class Lanes16:
         sections = {"values": lanes * parts * LANE_PART_INPUTS * self.bits // 8, "multipliers": lanes}
         if spec.asymmetric:
             sections["zero_points"] = lanes
-        return {**sections, "row_scales": spec.rows * ROW_SCALE_BYTES}
+        return {**sections, "row_scales": spec.rows * ROW_SCALE_BYTES, **outlier_sections(spec)}
 
 
 @dataclass(frozen=True, slots=True)

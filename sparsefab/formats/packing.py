@@ -29,14 +29,9 @@ from sparsefab.formats.layout import (
 from sparsefab.formats.mx import BlockFormat
 from sparsefab.formats.packing_chain import read_chain, write_chain
 from sparsefab.formats.packing_groups import read_group_rows, read_group_rows_groups, write_group_rows
-from sparsefab.formats.packing_lanes import (
-    read_lanes16,
-    read_lanes16_groups,
-    read_sparse_rows,
-    write_lanes16,
-    write_sparse_rows,
-)
+from sparsefab.formats.packing_lanes import read_lanes16, read_lanes16_groups, write_lanes16
 from sparsefab.formats.packing_memory import read_chain_memory, read_chain_memory_zero_points, write_chain_memory
+from sparsefab.formats.packing_outliers import pack_outliers, read_sparse_rows, unpack_outliers, write_sparse_rows
 from sparsefab.formats.packing_parts import (
     Parts,
     Sections,
@@ -74,12 +69,13 @@ def pack(tensor: QuantTensor, layout: Layout) -> PackedTensor:
 
     Raises
     ------
-    LayoutError                     If the layout cannot hold the tensor's format, pattern, scales or range.
+    LayoutError                     If the layout cannot hold the tensor's format, pattern, scales, range or outliers.
     """
     writer: Callable[[QuantTensor, Any], Sections] = _WRITERS[type(layout)]
     sections = writer(tensor, layout) | pack_scales(tensor, grouped=not isinstance(layout, Lanes16 | GroupRows))
     if isinstance(layout, ChainMemory):
         sections.pop("zero_points", None)  # they are in the pieces
+    sections |= pack_outliers(tensor, layout)
     return PackedTensor(spec=tensor.spec, layout=layout, sections=sections)
 
 
@@ -114,6 +110,7 @@ def unpack(packed: PackedTensor) -> QuantTensor:
         row_scales=section(packed, "row_scales", 4 * spec.rows).view(np.float32),
         group_multipliers=multipliers,
         zero_points=zero_points,
+        outliers=unpack_outliers(packed),
     )
 
 

@@ -1,4 +1,4 @@
-"""Weights of up to 8 bits with a multiplier a group, 16 rows in the lanes of a register; outliers row by row."""
+"""Weights of up to 8 bits with a multiplier a group, 16 rows in the lanes of a register."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
-from sparsefab.formats.layout_lanes import LANE_PART_INPUTS, LANE_ROWS, Lanes16, SparseRows
+from sparsefab.formats.layout_lanes import LANE_PART_INPUTS, LANE_ROWS, Lanes16
 from sparsefab.formats.packing_parts import Groups, Parts, Sections, filled_codes, section
 from sparsefab.formats.tensors import PackedTensor, QuantTensor, TensorSpec
 
-__all__ = ["read_lanes16", "read_lanes16_groups", "read_sparse_rows", "write_lanes16", "write_sparse_rows"]
+__all__ = ["read_lanes16", "read_lanes16_groups", "write_lanes16"]
 
 
 def write_lanes16(tensor: QuantTensor, layout: Lanes16) -> Sections:
@@ -57,32 +57,6 @@ def read_lanes16_groups(packed: PackedTensor, layout: Lanes16) -> Groups:
         zeros = _by_rows(section(packed, "zero_points", sizes["zero_points"]), spec)
         zero_points = zeros.astype(np.int16) - np.int16(layout.zero_code(spec))
     return None if (multipliers == 1).all() else multipliers, zero_points
-
-
-def write_sparse_rows(tensor: QuantTensor, layout: SparseRows) -> Sections:
-    sizes = layout.section_bytes(tensor.spec)  # refuses what does not fit
-    mask = tensor.stored_mask
-    pointers = np.concatenate([[0], mask.sum(axis=1).cumsum()]).astype(np.uint32)
-    sections = {
-        "codes": tensor.codes[mask].astype(np.int16).view(np.uint8),
-        "inputs": np.nonzero(mask)[1].astype(np.uint16).view(np.uint8),
-        "pointers": pointers.view(np.uint8),
-    }
-    assert all(part.nbytes == sizes[name] for name, part in sections.items())
-    return sections
-
-
-def read_sparse_rows(packed: PackedTensor, layout: SparseRows, zero_points: NDArray[np.int16] | None) -> Parts:
-    spec = packed.spec
-    sizes = layout.section_bytes(spec)
-    pointers = section(packed, "pointers", sizes["pointers"]).view(np.uint32).astype(np.int64)
-    row = np.repeat(np.arange(spec.rows), pointers[1:] - pointers[:-1])
-    place = (row, section(packed, "inputs", sizes["inputs"]).view(np.uint16))
-    codes = np.zeros((spec.rows, spec.columns), np.int16)
-    mask = np.zeros(codes.shape, np.bool_)
-    codes[place] = section(packed, "codes", sizes["codes"]).view(np.int16)
-    mask[place] = True
-    return codes, mask
 
 
 # [block, group, part, 8 fours of inputs, row, byte] <-> [block, group, part, `bits` lines, row, byte]

@@ -20,6 +20,7 @@ __all__ = ["PackedTensor", "QuantTensor", "TensorSpec"]
 
 ROW_SCALE_BYTES = 4  # float32
 MAX_WEIGHT_BITS = 15  # codes are held as int16
+OUTLIER_LIMIT = 1 << (MAX_WEIGHT_BITS - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class TensorSpec:
     stored : int                Weights that are stored; rows * columns when dense, every slot with per-block N.
     group_size : int            Inputs that share a multiplier; `columns` for one scale a row, a block format's own.
     asymmetric : bool           Each group has a zero point.
+    outliers : int              Weights that have an integer of 15 bits besides.
     """
 
     rows: int
@@ -39,11 +41,13 @@ class TensorSpec:
     group_size: int
     asymmetric: bool = False
     multiplier_bits: int = MULTIPLIER_BITS
+    outliers: int = 0
 
     def __post_init__(self) -> None:
         self.pattern.check_shape(self.rows, self.columns)
-        if not 0 <= self.stored <= self.rows * self.columns:
-            raise ValueError(f"stored must lie in 0..{self.rows * self.columns}, not {self.stored}")
+        for name, count in (("stored", self.stored), ("outliers", self.outliers)):
+            if not 0 <= count <= self.rows * self.columns:
+                raise ValueError(f"{name} must lie in 0..{self.rows * self.columns}, not {count}")
         if isinstance(self.format, BlockFormat) and self.group_size != self.format.block_size:
             size = self.format.block_size
             raise ValueError(f"group_size of {self.format.name} must be its block's {size}, not {self.group_size}")
@@ -56,8 +60,9 @@ class TensorSpec:
         pattern: Pattern | None = None,
         group_size: int | None = None,
         asymmetric: bool = False,
+        outliers: float = 0.0,
     ) -> "TensorSpec":
-        """Describe a matrix by shape alone; the pattern's own density says how much is stored."""
+        """Describe a matrix by shape alone; the pattern's density says how much is stored, `outliers` is a share."""
         chosen = Dense() if pattern is None else pattern
         density = 1.0 if chosen.density is None else chosen.density
         if group_size is None:
@@ -70,6 +75,7 @@ class TensorSpec:
             stored=round(rows * columns * density),
             group_size=group_size,
             asymmetric=asymmetric,
+            outliers=round(rows * columns * outliers),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -83,6 +89,7 @@ class TensorSpec:
             "group_size": self.group_size,
             "asymmetric": self.asymmetric,
             "multiplier_bits": self.multiplier_bits,
+            "outliers": self.outliers,
         }
 
     @staticmethod
@@ -103,16 +110,19 @@ class TensorSpec:
 
     @property
     def name(self) -> str:
-        """int4 g32 2:4, as tables print it."""
+        """int4 g32 2:4, or int3 g32 +1%, as tables print it."""
         own = self.group_size < self.columns and not isinstance(self.format, BlockFormat)
         grouped = f" g{self.group_size}" if own else ""
         sparse = "" if isinstance(self.pattern, Dense) else f" {self.pattern.name}"
-        return f"{self.format.name}{grouped}{sparse}"
+        extra = f" +{100 * self.outliers / (self.rows * self.columns):.2g}%" if self.outliers else ""
+        return f"{self.format.name}{grouped}{sparse}{extra}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class QuantTensor:
     """A compressed weight matrix: real = row_scale * multiplier_g * (value(code) - zero_point_g), absent weights 0.
+
+    Outliers, where there are any, are added: real = row_scale * (multiplier_g * (...) + outlier).
 
     In a block format real = row_scale * m_b * 2^-d_b * value(code), where m and d follow from the block scales: see
     `formats.mx`, and `QuantTensor.of_blocks` to build one.
@@ -128,6 +138,7 @@ class QuantTensor:
     block_scales : uint8[out, blocks] | None           Scale codes of a block format, else None.
     pattern : Pattern
     mask : bool[out, in] | None         True where a weight is stored; None: everywhere.
+    outliers : int16[out, in] | None    15 bits, -16384 to 16383; 0 where there is none. Integer formats only.
 
     Raises
     ------
@@ -144,6 +155,7 @@ class QuantTensor:
     block_scales: NDArray[np.uint8] | None = None
     pattern: Pattern = Dense()  # noqa: RUF009 - frozen and stateless
     mask: NDArray[np.bool_] | None = None
+    outliers: NDArray[np.int16] | None = None
 
     def __post_init__(self) -> None:
         if self.codes.ndim != 2 or self.codes.dtype != np.int16:
@@ -169,7 +181,20 @@ class QuantTensor:
                 raise LayoutError(f"pattern {self.pattern.name} needs a mask")
         elif self.mask.shape != self.codes.shape or not self.pattern.holds(self.mask):
             raise LayoutError(f"the mask does not obey pattern {self.pattern.name}")
+        self._check_outliers()
         self._check_blocks()
+
+    def _check_outliers(self) -> None:
+        """Raise an error where outliers do not fit the rest."""
+        if self.outliers is None:
+            return
+        if not isinstance(self.format, IntFormat):
+            raise FormatError(f"outliers need an integer format, not {self.format.name}")
+        if self.outliers.shape != self.codes.shape or self.outliers.dtype != np.int16:
+            raise LayoutError(f"outliers must be int16{list(self.codes.shape)}, not {self.outliers.dtype}")
+        low, high = self.outliers.min(initial=0), self.outliers.max(initial=0)
+        if low < -OUTLIER_LIMIT or high >= OUTLIER_LIMIT:
+            raise LayoutError(f"outliers span {low}..{high}, beyond {-OUTLIER_LIMIT}..{OUTLIER_LIMIT - 1}")
 
     def _check_blocks(self) -> None:
         """Raise LayoutError where block scales and format do not belong together."""
@@ -242,6 +267,7 @@ class QuantTensor:
             group_size=self.group_size,
             asymmetric=self.zero_points is not None,
             multiplier_bits=multiplier_bits,
+            outliers=0 if self.outliers is None else int(np.count_nonzero(self.outliers)),
         )
 
     @property
@@ -285,7 +311,7 @@ class QuantTensor:
         return values if self.mask is None else np.where(self.mask, values, 0)
 
     def integers(self) -> NDArray[np.int64]:
-        """Return multiplier * (value(code) - zero_point), int64[out, in]: what an accumulator sums products of.
+        """Return multiplier * (value(code) - zero_point) + outlier, int64[out, in]: what sums are of products of.
 
         The shifts of MX blocks come on top.
 
@@ -294,17 +320,19 @@ class QuantTensor:
         OverflowError               If the format's grid is wider than an int64; `significands` serves all.
         """
         values = self.centred()
-        if self.group_multipliers is None and self.block_scales is None:
-            return values
-        return values * self.per_weight(self.multipliers, 1)
+        if self.group_multipliers is not None or self.block_scales is not None:
+            values = values * self.per_weight(self.multipliers, 1)
+        return values if self.outliers is None else values + self.outliers
 
     def significands(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return int64[out, in] twice: multiplier * (value(code) - zero_point) = significand * 2^shift on the grid."""
+        """Return int64[out, in] twice: `integers` = significand * 2^shift, on the grid of a wide format too."""
         table, patterns = self.format.decode_table(), self.format.to_pattern(self.codes)
         values = table.significand[patterns] - self.per_weight(self.zero_points, 0)
         if self.mask is not None:
             values = np.where(self.mask, values, 0)
         values = values * self.per_weight(self.multipliers, 1)
+        if self.outliers is not None:  # integers have no shifts
+            values = values + self.outliers
         return values, np.where(values != 0, table.shifts[patterns], 0)
 
     @property
