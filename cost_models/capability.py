@@ -101,6 +101,10 @@ def choose_kernel(device: Device, spec: TensorSpec | None, activation: str) -> C
     ------
     TargetError                     If the device has no kernel for it, wider ones included; says what is missing.
     """
+    if spec is not None and spec.outliers:
+        raise TargetError(
+            f"absent on {device.name}: no kernel adds outliers to a product of {spec.format.name} weights"
+        )
     weight = None if spec is None else spec.format
     two_four = spec is not None and isinstance(spec.pattern, NM) and spec.pattern.n <= 2  # 2:8 and 1:4 obey 2:4, too
     dense = spec is None or isinstance(spec.pattern, Dense)

@@ -168,7 +168,7 @@ def route(spec: TensorSpec | None, activation: str, rows: int, columns: int) -> 
             f"absent: {spec.format.name} values need more than 8 bits in fixed point, the int8 kernels take s8; "
             "use float activations"
         )
-    per_row = spec.group_size >= spec.columns
+    per_row = spec.group_size >= spec.columns and not spec.outliers  # outliers have a kernel only beside group scales
     if isinstance(spec.pattern, Block) and (spec.pattern.rows, spec.pattern.columns) == (4, 1) and per_row:
         size = float(sum(Vnni4x1().section_bytes(spec).values()))
         return Route(
@@ -187,6 +187,10 @@ def route(spec: TensorSpec | None, activation: str, rows: int, columns: int) -> 
         note = "sparsity not exploited: stored and multiplied as dense" if sparse_note and not masked else sparse_note
         return Route(kernel="dense_int8", support=label, integer=True, weight_bytes=size, work=1.0, note=note)
     grouped = isinstance(storage_layout(spec), GroupRows) and not per_row  # kept groups are read and multiplied alone
+    notes = [
+        "" if grouped else sparse_note,
+        "outliers: their bytes are priced, not their sums" if spec.outliers else "",
+    ]
     label = Support.DEQUANTIZED if isinstance(spec.format, IntFormat) and not sparse_note else Support.EMULATED
     return Route(
         kernel="dequantize_int8",
@@ -194,7 +198,7 @@ def route(spec: TensorSpec | None, activation: str, rows: int, columns: int) -> 
         integer=True,
         weight_bytes=stored,
         work=spec.density if grouped else 1.0,
-        note="" if grouped else sparse_note,
+        note="; ".join(filter(None, notes)),
     )
 
 

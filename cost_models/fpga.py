@@ -166,6 +166,8 @@ def price_fpga(
                 "give the layer a format"
             )
         label, reason = support(plan.spec.format, plan.spec.asymmetric, plan.activation)
+        if plan.spec.outliers:
+            label, reason = Support.ABSENT, "outliers of 15 bits, the chain multiplies s8"
         if label is Support.ABSENT:
             raise TargetError(f"layer {layer.name}: absent on {device.name}: {reason}")
         slots[index], (codes[index], metadata[index]) = chain_slots(plan.spec), _stored_bytes(plan.spec)

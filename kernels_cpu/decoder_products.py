@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sparsefab.errors import LayoutError, ModelError
 from sparsefab.formats import BlockFormat, IntFormat, QuantTensor
 from sparsefab.kernels_cpu.gemv import MatrixVector, VectorCall
-from sparsefab.kernels_cpu.layer_weights import block_weights, name_of, vector_weights
+from sparsefab.kernels_cpu.layer_weights import block_weights, takes_vector, vector_product
 from sparsefab.kernels_cpu.panels import interleaved, panels_of, rows_of
 from sparsefab.kernels_cpu.spmm import Call, Product, Reals
 from sparsefab.models.compress import CompressedModel
@@ -53,14 +53,13 @@ class Linears:
         self._threads = threads
         self._blocks: Product | None = None
         self._vector: MatrixVector | None = None
-        if tensor.group_multipliers is None:
+        if takes_vector(tensor):
+            self._vector = vector_product(tensor)
+            self.name, self.nbytes = self._vector.name, self._vector.nbytes
+        else:
             weights = block_weights(tensor)
             self._blocks = Product(weights, Reals(row_scales=tensor.accumulator_scale), zero_point=128)
-            self.name, self.nbytes = f"{name_of(weights)}, {self._blocks.level.value}", weights.nbytes
-        else:
-            vector = vector_weights(tensor)
-            self._vector = MatrixVector(vector, row_scales=tensor.accumulator_scale)
-            self.name, self.nbytes = f"{name_of(vector)}, {self._vector.level.value}", vector.nbytes
+            self.name, self.nbytes = f"{weights.name}, {self._blocks.level.value}", weights.nbytes
         self._one: tuple[NDArray[np.uint8], Call] | None = None
         self._single: tuple[tuple[int, int], VectorCall] | None = None
 
@@ -157,7 +156,15 @@ def _stacked(tensors: Sequence[QuantTensor]) -> QuantTensor:
         group_multipliers=_joined([tensor.group_multipliers for tensor in tensors]) if grouped else None,
         zero_points=_joined([tensor.zero_points for tensor in tensors]) if shifted else None,
         mask=np.concatenate([tensor.stored_mask for tensor in tensors]) if masked else None,
+        outliers=_outliers(tensors),
     )
+
+
+def _outliers(tensors: Sequence[QuantTensor]) -> NDArray[np.int16] | None:
+    if all(tensor.outliers is None for tensor in tensors):
+        return None
+    parts = [np.zeros(each.shape, np.int16) if each.outliers is None else each.outliers for each in tensors]
+    return np.concatenate(parts)
 
 
 def _joined(parts: Sequence[Any]) -> NDArray[Any]:

@@ -93,6 +93,16 @@ class MatrixVector:
         if outliers is not None:
             self._kernel = with_outliers(self._kernel)
 
+    @property
+    def name(self) -> str:
+        """4-bit groups and outliers, avx512-vnni."""
+        return f"{self.weights.name}{'' if self.outliers is None else ' and outliers'}, {self.level.value}"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights that one product reads."""
+        return self.weights.nbytes + (0 if self.outliers is None else self.outliers.nbytes)
+
     def run(
         self, codes: NDArray[np.int8], token_scales: NDArray[np.float32] | None = None, *, threads: int = 1
     ) -> NDArray[Any]:

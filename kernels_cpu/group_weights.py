@@ -1,6 +1,6 @@
 """Group-sparse weights as kernels read them: views of a packed tensor of the layout GroupRows, checked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,7 @@ class GroupWeights:
         layout, spec = packed.layout, packed.spec
         if not isinstance(layout, GroupRows):
             raise LayoutError(f"this kernel reads the layout group-rows, not {layout.name}")
-        tensor = unpack(packed)  # checks the sections
+        tensor = replace(unpack(packed), outliers=None)  # checks the sections; outliers are a matrix of their own
         values = tensor.centred()
         if values.min() < -128 or values.max() > 127:
             raise LayoutError(f"codes less their zero points span {values.min()}..{values.max()}, not s8")

@@ -1,6 +1,6 @@
 """Group-quantized weights and outliers as kernels read them: views of packed sections, checked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,9 @@ class LaneWeights:
         if not isinstance(layout, Lanes16):
             raise LayoutError(f"this kernel reads the layout lanes-16, not {layout.name}")
         blocks, groups, parts = layout.grid(spec)
-        tensor = unpack(packed)  # checks the sections' sizes
+        tensor = replace(
+            unpack(packed), outliers=None
+        )  # checks the sections' sizes; outliers are a matrix of their own
         values = packed.sections["values"].reshape(blocks, groups, parts, 64 * layout.bits)
         if values.ctypes.data % 64 or not values.flags.c_contiguous:
             values = aligned_empty(values.shape, np.uint8)
@@ -129,23 +131,24 @@ class OutlierWeights:
 
     @classmethod
     def from_packed(cls, packed: PackedTensor) -> "OutlierWeights":
-        """Read a PackedTensor of the layout SparseRows with one scale a row; sections are viewed where they lie right.
+        """Read the outliers of a PackedTensor, or one of the layout SparseRows with one scale a row, as a view of it.
 
         Raises
         ------
-        LayoutError              If the layout is another one, or a section is absent or cut short.
+        LayoutError              If there are none, or a section is absent or cut short.
         """
         spec = packed.spec
-        if not isinstance(packed.layout, SparseRows):
-            raise LayoutError(f"outliers are read from the layout sparse-rows, not {packed.layout.name}")
-        if spec.group_size < spec.columns or spec.asymmetric:
+        if not spec.outliers and not isinstance(packed.layout, SparseRows):
+            raise LayoutError(f"a tensor in the layout {packed.layout.name} without outliers has none to read")
+        if not spec.outliers and (spec.group_size < spec.columns or spec.asymmetric):
             raise LayoutError("outliers have one scale a row and no zero points")
+        prefix = "outlier_" if spec.outliers else ""
         return cls(
             rows=spec.rows,
             columns=spec.columns,
-            pointers=viewed(packed, "pointers", np.uint32, ()),
-            inputs=viewed(packed, "inputs", np.uint16, ()),
-            values=viewed(packed, "codes", np.int16, ()),
+            pointers=viewed(packed, f"{prefix}pointers", np.uint32, ()),
+            inputs=viewed(packed, f"{prefix}inputs", np.uint16, ()),
+            values=viewed(packed, f"{prefix}codes", np.int16, ()),
         )
 
     @property

@@ -4,10 +4,10 @@ import numpy as np
 
 from sparsefab.errors import LayoutError
 from sparsefab.formats import NM, GroupRows, Lanes16, Layout, QuantTensor, TensorSpec, Vnni4x1, Vnni4x4, VnniNM, pack
-from sparsefab.kernels_cpu.gemv import GroupWeights, LaneWeights
+from sparsefab.kernels_cpu.gemv import GroupWeights, LaneWeights, MatrixVector, OutlierWeights
 from sparsefab.kernels_cpu.spmm import BlockWeights, MaskedWeights
 
-__all__ = ["block_weights", "name_of", "vector_weights"]
+__all__ = ["block_weights", "takes_vector", "vector_product"]
 
 # Above this share of inputs that any of four rows keeps, whole 4x4 blocks without a shuffle are the faster ones.
 _GATHER_DENSITY = 0.7
@@ -20,10 +20,10 @@ def block_weights(tensor: QuantTensor) -> BlockWeights | MaskedWeights:
 
     Raises
     ------
-    LayoutError                  If it has group scales, or centred values beyond s8.
+    LayoutError                  If it has group scales or outliers, or centred values beyond s8.
     """
-    if tensor.group_multipliers is not None:
-        raise LayoutError("block kernels hold one scale a row, not group multipliers")
+    if takes_vector(tensor):
+        raise LayoutError("block kernels hold one scale a row, not group multipliers or outliers")
     if isinstance(tensor.pattern, NM) and tensor.pattern.n / tensor.pattern.m <= _MASKED_DENSITY:
         return MaskedWeights.from_packed(pack(tensor, VnniNM()))
     rows, columns = tensor.shape
@@ -35,8 +35,13 @@ def block_weights(tensor: QuantTensor) -> BlockWeights | MaskedWeights:
     return BlockWeights.from_packed(pack(tensor, Vnni4x1() if gathered else Vnni4x4()))
 
 
-def vector_weights(tensor: QuantTensor) -> LaneWeights | GroupWeights:
-    """Return a compressed matrix with group scales, by its kept groups alone where these are fewer bytes.
+def takes_vector(tensor: QuantTensor) -> bool:
+    """Say whether a matrix runs on the products of few tokens: group scales and outliers have no others."""
+    return tensor.group_multipliers is not None or tensor.outliers is not None
+
+
+def vector_product(tensor: QuantTensor) -> MatrixVector:
+    """Return the product of a matrix and its outliers, in reals, of kept groups alone where these are fewer bytes.
 
     Raises
     ------
@@ -44,17 +49,14 @@ def vector_weights(tensor: QuantTensor) -> LaneWeights | GroupWeights:
     """
     spec = tensor.spec
     lanes, groups = Lanes16.of(spec), GroupRows.of(spec)
+    weights: LaneWeights | GroupWeights
     centred_s8 = not (spec.asymmetric and spec.format.bits == 8)
     if centred_s8 and groups.holds(spec) and _nbytes(groups, spec) < _nbytes(lanes, spec):
-        return GroupWeights.from_packed(pack(tensor, groups))
-    return LaneWeights.from_packed(pack(tensor, lanes))
-
-
-def name_of(weights: BlockWeights | MaskedWeights | LaneWeights | GroupWeights) -> str:
-    """Name the kernel that reads a form: 4x1 blocks, 2:4, 4-bit groups."""
-    if isinstance(weights, BlockWeights):
-        return f"{'aligned 4x4' if weights.aligned else '4x1'} blocks"
-    return weights.name
+        weights = GroupWeights.from_packed(packed := pack(tensor, groups))
+    else:
+        weights = LaneWeights.from_packed(packed := pack(tensor, lanes))
+    outliers = OutlierWeights.from_packed(packed) if spec.outliers else None
+    return MatrixVector(weights, outliers=outliers, row_scales=tensor.accumulator_scale)
 
 
 def _nbytes(layout: Layout, spec: TensorSpec) -> int:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sparsefab.errors import LayoutError
 from sparsefab.formats import BlockFormat, IntFormat, Requantizer
 from sparsefab.kernels_cpu.gemv import MatrixVector
-from sparsefab.kernels_cpu.layer_weights import block_weights, name_of, vector_weights
+from sparsefab.kernels_cpu.layer_weights import block_weights, takes_vector, vector_product
 from sparsefab.kernels_cpu.panels import interleaved as interleave
 from sparsefab.kernels_cpu.panels import panels_of, rows_of
 from sparsefab.kernels_cpu.spmm import Codes, Product, Reals
@@ -97,7 +97,7 @@ class _BlockPlan:
 
     @property
     def name(self) -> str:
-        return f"{name_of(self.product.weights)}, {self.product.level.value}"
+        return f"{self.product.weights.name}, {self.product.level.value}"
 
     def run(self, x: Floats, threads: int) -> Floats:
         codes = quantize_input(self.layer, x)
@@ -124,7 +124,7 @@ class _VectorPlan:
 
     @property
     def name(self) -> str:
-        return f"{name_of(self.product.weights)}, {self.product.level.value}"
+        return self.product.name
 
     def run(self, x: Floats, threads: int) -> Floats:
         codes = quantize_input(self.layer, x)
@@ -139,10 +139,10 @@ def _plan(layer: CompressedLayer, bias: Floats | None, codes_out: OutputCodes | 
     if isinstance(tensor.format, BlockFormat):
         raise LayoutError(f"weights in {tensor.format.name} have a scale a block")
     scale = tensor.accumulator_scale
-    if tensor.group_multipliers is not None:
+    if takes_vector(tensor):
         if not (layer.dynamic and activations.signed):
-            raise LayoutError("group scales need signed activations with a scale a token")
-        return _VectorPlan(layer=layer, product=MatrixVector(vector_weights(tensor), row_scales=scale), bias=bias)
+            raise LayoutError("group scales and outliers need signed activations with a scale a token")
+        return _VectorPlan(layer=layer, product=vector_product(tensor), bias=bias)
     offset = 128 if activations.signed else 0
     zero_point = offset + (0 if layer.static is None else layer.static.zero_point)
     if layer.static is None or codes_out is None:

@@ -106,6 +106,11 @@ class BlockWeights:
         return cls.from_packed(pack(_int8(matrix, Block(4, 4), mask), Vnni4x4()))
 
     @property
+    def name(self) -> str:
+        """4x1 blocks, or aligned 4x4 blocks."""
+        return f"{'aligned 4x4' if self.aligned else '4x1'} blocks"
+
+    @property
     def groups(self) -> int:
         """Groups of four rows."""
         return -(-self.rows // 4)

@@ -233,6 +233,8 @@ class _Writer:
         """Store codes, scales and zero points, and dequantize them; or say why ONNX cannot hold them."""
         if not isinstance(tensor.format, IntFormat):
             return f"{tensor.format.name}: ONNX has no such weights; stored as float32"
+        if tensor.outliers is not None:
+            return f"{tensor.spec.name}: ONNX has no weights with outliers; stored as float32"
         zeros = tensor.zero_points
         codes = tensor.codes.astype(np.int32)
         if tensor.mask is not None:  # absent weights become the code of zero

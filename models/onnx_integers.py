@@ -3,6 +3,7 @@
     scale = max|x| / 127, or 1                codes = round(x / scale) + 128          u8, one scale a token
     sums  = MatMulInteger(codes, weights)     [groups, tokens, out], int32, zero points of both taken off
     acc   = ReduceSum(sums * multipliers)     over the groups, int32
+            + 256 * MatMulInteger(codes, high) + MatMulInteger(codes, low)      outliers, by their two bytes
     y     = float32(acc) * row scale, then * token scale, + bias
 
 So the layer has the bits of `formats.activations` and of the bit-true evaluation. DequantizeLinear and MatMulNBits,
@@ -110,9 +111,19 @@ class IntegerLayer:
         if tensor.group_multipliers is not None:
             factors = tensor.group_multipliers.T[:, None, :].astype(np.int32)
             steps.append(("Mul", [at("sums"), keep("multipliers", factors)], at("multiplied"), {}))
+        steps += [("ReduceSum", [steps[-1][2], keep("groups", np.array([0]))], at("accumulators"), {"keepdims": 0})]
+        if tensor.outliers is not None:
+            high, low = (tensor.outliers >> 8) + _MIDDLE, tensor.outliers & 255
+            steps += [
+                ("MatMulInteger", [at("tokens"), keep("outliers_high", high.T.astype(np.uint8)), middle, middle],
+                                  at("high"), {}),
+                ("MatMulInteger", [at("tokens"), keep("outliers_low", low.T.astype(np.uint8)), middle], at("low"), {}),
+                ("Mul", [at("high"), keep("byte", np.int32(256))], at("raised"), {}),
+                ("Add", [at("accumulators"), at("raised")], at("partly"), {}),
+                ("Add", [at("partly"), at("low")], at("all"), {}),
+            ]  # fmt: skip
         steps += [
-            ("ReduceSum", [steps[-1][2], keep("groups", np.array([0]))], at("accumulators"), {"keepdims": 0}),
-            ("Cast", [at("accumulators")], at("reals"), {"to": TensorProto.FLOAT}),
+            ("Cast", [steps[-1][2]], at("reals"), {"to": TensorProto.FLOAT}),
             ("Mul", [at("reals"), keep("row_scales", tensor.accumulator_scale)], at("scaled"), {}),
             ("Shape", [self.x], at("lengths"), {"end": -1}),
             ("Concat", [at("lengths"), keep("width", np.array([rows]))], at("shape"), {"axis": 0}),

@@ -5,12 +5,14 @@
     LAYER.multipliers   uint16 [out, groups]        Only with group scales
     LAYER.zero_points   int16 [out, groups]         Only if asymmetric
     LAYER.block_scales  uint8 [out, blocks]         Only of block formats (MX: E8M0, NVFP4: E4M3)
+    LAYER.outliers      int16 [n]                   Only if there are any; in units of the row's scale
+    LAYER.outlier_places int32 [n]                  in * row + input of each
     LAYER.mask          uint8 [out, ceil(in / 8)]   Only if sparse; bit i of byte j: is weight 8 j + i stored?
     LAYER.bias          float32 [out]               LAYER.weight float32 [out, in]: a layer that is not compressed
 
 The header's metadata holds, under 'layers', a JSON object: layer -> format, pattern, group_size. A weight is
-scale * multiplier * (value(code) - zero_point). In block formats it is value(code) * block scale, for NVFP4 times
-`scales`; for MX these only repeat each row's largest block scale.
+scale * (multiplier * (value(code) - zero_point) + outlier). In block formats it is value(code) * block scale, for NVFP4
+times `scales`; for MX these only repeat each row's largest block scale.
 """
 
 import json
@@ -79,6 +81,10 @@ def read_tensors(path: Path) -> dict[str, QuantTensor]:
         multipliers, zero_points, block_scales = (
             file.get(f"{name}.{part}") for part in ("multipliers", "zero_points", "block_scales")
         )
+        outliers = None
+        if f"{name}.outliers" in file:
+            outliers = np.zeros(codes.shape, np.int16)
+            outliers.reshape(-1)[np.asarray(file[f"{name}.outlier_places"])] = file[f"{name}.outliers"]
         tensors[name] = QuantTensor(
             codes=codes,
             format=get_format(entry["format"]),
@@ -89,6 +95,7 @@ def read_tensors(path: Path) -> dict[str, QuantTensor]:
             block_scales=None if block_scales is None else np.asarray(block_scales, np.uint8),
             pattern=parse_pattern(entry["pattern"]),
             mask=mask,
+            outliers=outliers,
         )
     return tensors
 
@@ -106,6 +113,9 @@ def _parts(tensor: QuantTensor) -> dict[str, NDArray[np.generic]]:
         parts["zero_points"] = tensor.zero_points
     if tensor.block_scales is not None:
         parts["block_scales"] = tensor.block_scales
+    if tensor.outliers is not None:
+        places = np.flatnonzero(tensor.outliers)
+        parts["outliers"], parts["outlier_places"] = tensor.outliers.reshape(-1)[places], places.astype(np.int32)
     if tensor.mask is not None:
         parts["mask"] = np.packbits(tensor.mask, axis=1, bitorder="little")
     return parts

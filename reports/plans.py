@@ -28,7 +28,12 @@ def shape_plans(workload: Workload, recipe: Recipe) -> dict[str, LayerPlan]:
         if key not in known:
             asymmetric = isinstance(chosen.weights, IntFormat) and not chosen.weights.signed
             spec = TensorSpec.of(
-                *layer.weight_shape, chosen.weights, chosen.pattern, chosen.group_size, asymmetric=asymmetric
+                *layer.weight_shape,
+                chosen.weights,
+                chosen.pattern,
+                chosen.group_size,
+                asymmetric=asymmetric,
+                outliers=chosen.outliers,
             )
             known[key] = LayerPlan(spec=spec, activation=chosen.activations.name)
         plans[layer.name] = known[key]

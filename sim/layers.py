@@ -30,9 +30,11 @@ def chain_layout(pattern: Pattern, arch: ChainArch) -> Chain:
 def runs_on_chain(layer: CompressedLayer) -> bool:
     """Whether weights and activations are integers that fit s8, once a u8 activation is taken less 128.
 
-    The chain adds what lies in different blocks of a beat, so block formats do not run on it as they are.
+    The chain adds what lies in different blocks of a beat, so block formats do not run on it as they are; nor outliers.
     """
     formats = (layer.tensor.format, layer.activations)
+    if layer.tensor.outliers is not None:
+        return False
     if any(isinstance(fmt, BlockFormat) or fmt.decode_table().wide for fmt in formats):
         return False
     values = layer.tensor.centred()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sparsefab.errors import ModelError
 from sparsefab.formats import Format, QuantTensor, StaticScale
 from sparsefab.models.compress.assign import LayerRecipe, Note, assign
+from sparsefab.models.compress.outliers import outlier_mask, with_outliers
 from sparsefab.models.compress.prune import magnitude_mask
 from sparsefab.models.compress.recipe import Recipe
 from sparsefab.models.compress.rtn import METHODS
@@ -94,8 +95,12 @@ def _compress_layer(
 ) -> CompressedLayer:
     if not np.isfinite(weights).all():
         raise ModelError(f"layer {name} holds a weight that is NaN or infinite; repair the model file")
-    mask = magnitude_mask(weights, chosen.pattern)
-    tensor, scale_loss = METHODS[chosen.method](weights, chosen.weights, chosen.group_size, chosen.pattern, mask)
+    apart = outlier_mask(weights, chosen.outliers) if chosen.outliers else None
+    rest = weights if apart is None else np.where(apart, np.float32(0), weights)
+    mask = magnitude_mask(rest, chosen.pattern)
+    tensor, scale_loss = METHODS[chosen.method](rest, chosen.weights, chosen.group_size, chosen.pattern, mask)
+    if apart is not None:
+        tensor = with_outliers(tensor, weights, apart)
     norm = float(np.linalg.norm(weights))
     error = float(np.linalg.norm(weights - tensor.dequantize())) / norm if norm > 0 else 0.0
     return CompressedLayer(

@@ -20,12 +20,14 @@ class LayerRecipe:
 
     activations : Format        Of the layer's input.
     dynamic : bool              One activation scale a token, found at run time; else one a tensor, calibrated.
+    outliers : float            Share of the weights that are kept beside the quantized rest.
     """
 
     weights: Format
     pattern: Pattern
     group_size: int | None
     method: str
+    outliers: float
     activations: Format
     dynamic: bool
 
@@ -86,15 +88,16 @@ def _rule_for(name: str, recipe: Recipe) -> tuple[Rule | None, bool]:
 
 def _layer_recipe(layer: Linear | Convolution, rule: Rule, named: bool, family: str) -> tuple[LayerRecipe, list[str]]:
     notes: list[str] = []
-    weights, pattern, group_size, method = (
+    weights, pattern, group_size, method, outliers = (
         get_format(rule.weights),
         parse_pattern(rule.pattern),
         rule.group_size,
         rule.method,
+        rule.outliers,
     )
     rows, columns = layer.weight_shape
     if isinstance(layer, Linear) and layer.head and not named:
-        weights, pattern, group_size, method = get_format("int8sym"), Dense(), None, "rtn"
+        weights, pattern, group_size, method, outliers = get_format("int8sym"), Dense(), None, "rtn", 0.0
         notes.append("output head: int8, one scale a row")
     try:
         pattern.check_shape(rows, columns)
@@ -125,6 +128,7 @@ def _layer_recipe(layer: Linear | Convolution, rule: Rule, named: bool, family: 
             pattern=pattern,
             group_size=group_size,
             method=method,
+            outliers=outliers,
             activations=activations,
             dynamic=dynamic,
         ),

@@ -29,6 +29,7 @@ BUILTIN = (
     "w8-4x1-50",
     "w4g64z",
     "w4g16-1x16-50",
+    "w3g32z-o1",
 )
 PUBLISHED = ("flightllm",)  # configurations of papers, for estimates; not part of a default exploration
 

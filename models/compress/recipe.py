@@ -7,6 +7,7 @@ weights = "int4"            # a number format, or "float" to leave the layer alo
 group_size = 32             # weights that share a scale; absent: one scale a row, or a block format's own blocks
 pattern = "2:4"             # dense, N:M, N:M pairs, N:16@density, RxC@density, unstructured@density
 method = "rtn"              # rtn, rtn-clip
+outliers = 0.01             # share of the weights, the greatest, that are 15-bit integers beside the rest; absent: none
 activations = "auto"        # a format; auto: int8 a token for decoders, uint8 a tensor for encoders and CNNs
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from sparsefab import config
 from sparsefab.errors import ConfigError, FormatError
-from sparsefab.formats import BlockFormat, FloatFormat, Format, get_format, parse_pattern
+from sparsefab.formats import BlockFormat, FloatFormat, Format, IntFormat, get_format, parse_pattern
 from sparsefab.models.compress.rtn import METHODS
 
 MOST_UNIT_EXPONENT = 100  # leaves float32 scales 26 binades for the weights themselves
@@ -32,6 +33,7 @@ class Rule:
     group_size: int | None = None
     pattern: str = "dense"
     method: str = "rtn"
+    outliers: float = 0.0
     activations: str = "auto"
 
     def __post_init__(self) -> None:
@@ -57,6 +59,11 @@ class Rule:
                 )
         if self.activations != "auto":
             _usable(self.activations)
+        if not 0 <= self.outliers < 1:
+            raise ValueError(f"outliers must be a share of the weights, 0 to below 1, not {self.outliers:g}")
+        for name in (self.weights, self.activations) if self.outliers else ():
+            if name not in ("auto", "float") and not isinstance(get_format(name), IntFormat):
+                raise ValueError(f"outliers need weights and activations that are integers, not {name!r}")
 
 
 def _usable(name: str) -> Format:

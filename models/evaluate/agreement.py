@@ -22,6 +22,7 @@ from sparsefab.sim.reference.linear import (
     Operand,
     accumulate,
     accumulate_limbs,
+    accumulate_more,
     limbs_to_float32,
     requantize_codes,
     to_values,
@@ -86,6 +87,8 @@ def _reference(
         values = (limbs_to_float32(sums, exponent) * scale) * scales[:, None]
     else:
         acc = accumulate(weights, activations, fraction_bits(layer), bias_codes[part])
+        if tensor.outliers is not None:
+            acc = accumulate_more(acc, tensor.outliers[part], activations)
         if codes_out is not None:
             return _codes(acc, layer, codes_out, part), bits
         values = to_values(acc, scale, scales)

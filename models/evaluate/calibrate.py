@@ -81,7 +81,11 @@ def coarse_rows(layer: CompressedLayer, bias: NDArray[np.float32] | None) -> Qua
     whole: NDArray[np.float64] = np.rint(fine) + zero if isinstance(tensor.format, IntFormat) else fine
     codes = np.where(coarse[:, None], tensor.format.encode(whole), tensor.codes)
     scales = (tensor.row_scales.astype(np.float64) * factor).astype(np.float32)
-    return replace(tensor, codes=codes.astype(np.int16), row_scales=np.where(coarse, scales, tensor.row_scales))
+    outliers = None
+    if tensor.outliers is not None:
+        outliers = np.rint(tensor.outliers / factor[:, None]).astype(np.int16)
+    row_scales = np.where(coarse, scales, tensor.row_scales)
+    return replace(tensor, codes=codes.astype(np.int16), row_scales=row_scales, outliers=outliers)
 
 
 def _coarse_blocks(tensor: QuantTensor, fmt: BlockFormat, factor: NDArray[np.float64]) -> QuantTensor:

@@ -1,6 +1,7 @@
 """A compressed linear layer, to the bit: exact integers in, exact integers out.
 
     acc = bias + sum over segments of floor(m_w * m_x * sum of (q_i - z_w) * (x_i - z_x) * 2^(F - d_w - d_x))
+               + sum of o_i * (x_i - z_x)          outliers, of integer formats alone
 
 A segment is what lies in one group of the weights and one of the activations; m, z, d are the groups' multipliers, zero
 points and shifts, F fraction bits: `sparsefab.formats.mx` says where they come from. Where there are no shifts, F is 0.
@@ -21,6 +22,7 @@ __all__ = [
     "Operand",
     "accumulate",
     "accumulate_limbs",
+    "accumulate_more",
     "limbs_to_float32",
     "requantize_codes",
     "to_values",
@@ -71,6 +73,22 @@ def accumulate(weights: Operand, activations: Operand, fraction_bits: int, bias:
                 total += partial << shift if shift >= 0 else partial >> min(-shift, 63)
                 start = stop
             result[token, row] = total
+    return result
+
+
+@njit(cache=True)
+def accumulate_more(accumulators: Integers, outliers: NDArray[np.int16], activations: Operand) -> Integers:
+    """Return int64[tokens, out] with outliers [out, in] added: + sum of outlier_i * m_x * (x_i - z_x), no shifts."""
+    tokens, columns = activations.patterns.shape
+    values = activations.significands << activations.exponents
+    result = accumulators.copy()
+    for token in range(tokens):
+        for row in range(outliers.shape[0]):
+            for i in range(columns):
+                if outliers[row, i] != 0:
+                    block = i // activations.group_size
+                    x = values[activations.patterns[token, i]] - activations.zero_points[token, block]
+                    result[token, row] += np.int64(outliers[row, i]) * activations.multipliers[token, block] * x
     return result
 
 

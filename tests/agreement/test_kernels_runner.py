@@ -33,6 +33,7 @@ def feeds_of(name, seed, count):
         ("char-llama", "w4g32", 0.9),
         ("char-llama", "w4g64z", 0.9),
         ("char-llama", "w4g16-1x16-50", 1.0),
+        ("char-llama", "w3g32z-o1", 1.0),
         ("char-llama", "w8-2of4", 1.0),
         ("char-llama", "w6", 1.0),
         ("char-llama", "e2m3", 1.0),

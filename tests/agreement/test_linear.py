@@ -252,6 +252,8 @@ def oracle(layer: CompressedLayer, x: np.ndarray, bias: np.ndarray | None) -> np
                 total *= row.multipliers[group] * token.multipliers[block]
                 shift = fraction - row.exponents[group] - token.exponents[block]
                 acc += floor(total * Fraction(2) ** shift)
+            if tensor.outliers is not None:
+                acc += sum(int(o) * a for o, a in zip(tensor.outliers[r], token.integers, strict=True))
             if integer_bias and bias is not None:
                 counts = float(row.scale) * layer.static.scale
                 acc += round(Fraction(float(np.float64(bias[r]) / counts)))
@@ -293,6 +295,19 @@ def check(weights: np.ndarray, rule: Rule, x: np.ndarray, bias: np.ndarray | Non
 @pytest.fixture(scope="module")
 def rng() -> np.random.Generator:
     return np.random.default_rng(3)
+
+
+@pytest.mark.parametrize("activations", ["int8", "uint8"])
+@pytest.mark.parametrize(
+    ("name", "group_size", "pattern"),
+    [("uint3", 32, "dense"), ("int4sym", 16, "1x16@0.5"), ("int4", None, "2:4"), ("int8", None, "unstructured@0.3")],
+)
+def test_outliers_beside_the_rest(
+    name: str, group_size: int | None, pattern: str, activations: str, rng: np.random.Generator
+) -> None:
+    weights, x, bias = rng.standard_t(2, (8, 96)), rng.normal(0, 1, (3, 96)), rng.normal(0, 1, 8)
+    rule = Rule(weights=name, group_size=group_size, pattern=pattern, outliers=0.05, activations=activations)
+    check(weights.astype(np.float32), rule, x.astype(np.float32), bias.astype(np.float32))
 
 
 @pytest.mark.parametrize("group_size", [None, 32])

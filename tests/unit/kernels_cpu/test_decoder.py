@@ -42,6 +42,8 @@ def small():
         ({}, {"pattern": "4x1@0.4"}),
         ({}, {"pattern": "2:4"}),
         ({}, {"weights": "int4sym", "group_size": 16, "pattern": "1x16@0.5"}),
+        ({}, {"weights": "int4sym", "group_size": 16, "pattern": "1x16@0.5", "outliers": 0.02}),
+        ({}, {"weights": "int4", "outliers": 0.02}),
     ],
 )
 def test_logits_are_within_the_bound_of_the_bit_true_model(shape, rule):

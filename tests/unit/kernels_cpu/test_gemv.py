@@ -140,7 +140,7 @@ def test_outliers_that_do_not_fit_are_refused():
         replace(outliers, rows=5)
     with pytest.raises(LayoutError, match="outliers of 4 x 33 do not fit 4 x 32"):
         MatrixVector(lanes(tensor), outliers=replace(outliers, columns=33))
-    with pytest.raises(LayoutError, match="from the layout sparse-rows, not lanes-16x3"):
+    with pytest.raises(LayoutError, match="in the layout lanes-16x3 without outliers"):
         OutlierWeights.from_packed(pack(tensor, Lanes16.of(tensor.spec)))
 
 

@@ -38,6 +38,7 @@ def test_char_llama(recipe, tmp_path):
         ({}, {"weights": "int4", "group_size": 16}),
         ({}, {"weights": "int8", "group_size": 40}),  # the last group is short
         ({}, {"pattern": "4x1@0.4"}),
+        ({}, {"weights": "uint3", "group_size": 40, "outliers": 0.03}),
     ],
 )
 def test_decoders_of_all_kinds_of_weights(shape, rule):
