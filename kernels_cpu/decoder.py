@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.errors import LayoutError
-from sparsefab.kernels_cpu.decoder_products import Linears
+from sparsefab.kernels_cpu.decoder_products import Linears, Shared
 from sparsefab.kernels_cpu.decoder_steps import attend, gate, normalize, quantize
 from sparsefab.kernels_cpu.panels import aligned_zeros
 from sparsefab.kernels_cpu.threads import check_threads
@@ -66,17 +66,18 @@ class DecoderPlan:
         graph, self._width = self.graph, self.graph.words.shape[1]
         if self._width % 16 or graph.head_width % 16:
             raise LayoutError(f"{self._width} channels and heads of {graph.head_width} must be multiples of 16")
+        shared = self._shared = Shared()
         self._layers = [
             _Layer(
                 names=block,
-                project=Linears(compressed, (block.query, block.key, block.value), threads=threads),
-                out=Linears(compressed, (block.out,), threads=threads),
-                open=Linears(compressed, (block.gate, block.up), threads=threads),
-                down=Linears(compressed, (block.down,), threads=threads),
+                project=Linears(compressed, (block.query, block.key, block.value), threads=threads, shared=shared),
+                out=Linears(compressed, (block.out,), threads=threads, shared=shared),
+                open=Linears(compressed, (block.gate, block.up), threads=threads, shared=shared),
+                down=Linears(compressed, (block.down,), threads=threads, shared=shared),
             )
             for block in graph.blocks
         ]
-        self._head = Linears(compressed, (graph.head,), threads=threads)
+        self._head = Linears(compressed, (graph.head,), threads=threads, shared=shared)
         inner = self._layers[0].down.columns
         mixed = graph.heads * graph.head_width
         if any(layer.down.columns != inner or inner % 16 for layer in self._layers):
@@ -120,7 +121,7 @@ class DecoderPlan:
     def buffer_bytes(self) -> int:
         """Bytes of the cache and of the buffers."""
         buffers = [self._keys, self._values, self._scores, self._x, self._mixed, self._scratch, *self._codes.values()]
-        return sum(buffer.nbytes for buffer in buffers)
+        return sum(buffer.nbytes for buffer in buffers) + self._shared.nbytes
 
     def forget(self) -> None:
         """Drop what was read."""

@@ -5,7 +5,7 @@ says in which form); both take s8 codes with a scale a token and give float32.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,41 @@ from sparsefab.errors import LayoutError, ModelError
 from sparsefab.formats import BlockFormat, IntFormat, QuantTensor
 from sparsefab.kernels_cpu.gemv import MatrixVector, VectorCall
 from sparsefab.kernels_cpu.layer_weights import block_weights, takes_vector, vector_product
-from sparsefab.kernels_cpu.panels import interleaved, panels_of, rows_of
+from sparsefab.kernels_cpu.panels import aligned_zeros, fill_interleaved, fill_rows, interleaved, panels_of
 from sparsefab.kernels_cpu.spmm import Call, Product, Reals
 from sparsefab.models.compress import CompressedModel
 
-__all__ = ["Linears"]
+__all__ = ["Linears", "Shared"]
 
 Floats = NDArray[np.float32]
+
+
+class Shared:
+    """Buffers of the layers of one plan, by purpose and shape: what a layer leaves is read before another writes."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[str, tuple[int, ...]], NDArray[Any]] = {}
+
+    def array(self, purpose: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Return the buffer, made of zeros when it is first asked for."""
+        found = self._arrays.get((purpose, shape))
+        if found is None:
+            found = self._arrays[purpose, shape] = aligned_zeros(shape, dtype)
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of them."""
+        return sum(array.nbytes for array in self._arrays.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Bucket:
+    """The call for some panels of a width, on shared buffers; plain: its activations are not interleaved."""
+
+    call: Call
+    scales: Floats
+    plain: bool
 
 
 class Linears:
@@ -32,6 +60,7 @@ class Linears:
     compressed : CompressedModel
     names : layers               Of one format, group size and kind of scales.
     threads : int                For large products.
+    shared : Shared              Buffers of the plan; the results of several tokens are one of them.
 
     Raises
     ------
@@ -39,7 +68,7 @@ class Linears:
     LayoutError                  If no kernel holds the weights.
     """
 
-    def __init__(self, compressed: CompressedModel, names: Sequence[str], *, threads: int) -> None:
+    def __init__(self, compressed: CompressedModel, names: Sequence[str], *, threads: int, shared: Shared) -> None:
         for name in names:
             _check(compressed, name)
         tensor = _stacked([compressed.layers[name].tensor for name in names])
@@ -50,7 +79,7 @@ class Linears:
             parts = [np.zeros(count, np.float32) if b is None else b for b, count in zip(biases, rows, strict=True)]
             self._bias = np.concatenate(parts)
         self.rows, self.columns = tensor.shape
-        self._threads = threads
+        self._threads, self._shared = threads, shared
         self._blocks: Product | None = None
         self._vector: MatrixVector | None = None
         if takes_vector(tensor):
@@ -61,6 +90,7 @@ class Linears:
             self._blocks = Product(weights, Reals(row_scales=tensor.accumulator_scale), zero_point=128)
             self.name, self.nbytes = f"{weights.name}, {self._blocks.level.value}", weights.nbytes
         self._one: tuple[NDArray[np.uint8], Call] | None = None
+        self._buckets: dict[tuple[int, int], _Bucket] = {}
         self._single: tuple[tuple[int, int], VectorCall] | None = None
 
     @property
@@ -104,10 +134,32 @@ class Linears:
             call()
             rows: Floats = call.out.reshape(1, -1)[:, : self.rows]
             return rows
-        panels = panels_of(codes, width=width)
-        result = product.run(interleaved(panels) if aligned else panels, token_scales=scales, threads=self._threads)
-        wide: Floats = rows_of(result, tokens=len(codes), outputs=self.rows)
+        bucket = self._bucket(product, -(-len(codes) // width), width)
+        bucket.scales[: len(codes)] = scales
+        if bucket.plain:
+            panels_of(codes, width=width, out=bucket.call.activations)
+        elif self.columns % 4:
+            interleaved(panels_of(codes, width=width), out=bucket.call.activations)
+        else:
+            fill_interleaved(codes, bucket.call.activations)
+        bucket.call()
+        whole = self._shared.array("rows", (bucket.scales.size, self.rows), np.float32)
+        wide: Floats = whole[: len(codes)]
+        fill_rows(bucket.call.out, wide)
         return wide
+
+    def _bucket(self, product: Product, panels: int, width: int) -> _Bucket:
+        """The call for so many panels, made once on the plan's buffers."""
+        found = self._buckets.get((panels, width))
+        if found is None:
+            plain = not product.weights.aligned
+            lines = (self.columns, width) if plain else (-(-self.columns // 4), 4 * width)
+            activations = self._shared.array("activations", (panels, *lines), np.uint8)
+            scales = self._shared.array("scales", (panels * width,), np.float32)
+            out = self._shared.array("results", (panels, product.padded_rows, width), np.float32)
+            call = product.bind(activations, token_scales=scales, out=out, threads=self._threads)
+            found = self._buckets[panels, width] = _Bucket(call=call, scales=scales, plain=plain)
+        return found
 
     def _bound(self, product: Product, codes: NDArray[np.uint8], scales: Floats) -> Call:
         """The call for one token, made once for the buffers that codes and scales come in."""

@@ -52,7 +52,9 @@ def continue_text(
     ids = [int(code) for code in prompt]
     exact = BitTrueRunner(compressed) if check else None
     window = np.array(ids[-plan.context :])
+    begin = clock()
     _compile(plan, window)
+    prepare_s = clock() - begin
     begin = clock()
     logits = plan.feed(window)
     prompt_seconds = clock() - begin
@@ -89,6 +91,7 @@ def continue_text(
         resident_bytes=resident_bytes(),
         prompt_tokens=len(window),
         prompt_seconds=prompt_seconds,
+        prepare_s=prepare_s,
         bound=BOUND,
         other_choices=other,
     )

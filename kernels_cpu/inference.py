@@ -45,6 +45,7 @@ class Report:
     weight_bytes, buffer_bytes   What a plan holds; 0 else.
     resident_bytes : int         Memory of this process after the run, everything in it; 0 where it is not known.
     prompt_tokens, prompt_seconds             Of a decoder's plan: what it read first, and the time that took; 0 else.
+    prepare_s : float            First calls, which compile kernels or load them from disk; in no other time.
     bound : float                How far a value may be from the bit-true one, as a share of the range of a token's
                                  logits; 0: the bits.
     other_choices : int          Tokens of a text for which the compared logits have another greatest one.
@@ -68,6 +69,7 @@ class Report:
     resident_bytes: int = 0
     prompt_tokens: int = 0
     prompt_seconds: float = 0.0
+    prepare_s: float = 0.0
     bound: float = 0.0
     other_choices: int = 0
 
@@ -106,13 +108,15 @@ class Engine:
         self._last: Mapping[str, NDArray[Any]] = {}
         self._items: list[int] = []
         self._seconds: list[float] = []
-        self._layers_s = 0.0
+        self._layers_s = self._prepare_s = 0.0
         self._compared = self._differing = 0
 
     def __call__(self, feeds: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         """Run a batch; the first one runs twice, and its first time, with the compiling, does not count."""
         if not self._seconds:
+            begin = self._clock()
             self._results(feeds, outputs)
+            self._prepare_s = self._clock() - begin
         if self._runner is not None:
             self._runner.seconds = 0.0
         begin = self._clock()
@@ -168,6 +172,7 @@ class Engine:
             weight_bytes=0 if plan is None else plan.weight_bytes,
             buffer_bytes=0 if plan is None else plan.buffer_bytes,
             resident_bytes=resident_bytes(),
+            prepare_s=self._prepare_s,
         )
 
 

@@ -21,8 +21,19 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sparsefab.kernels_cpu.kernel import kernel
+from sparsefab.kernels_cpu.scalars import read_f32, read_i32, write_f32, write_i32
 
-__all__ = ["WIDTHS", "aligned_empty", "aligned_zeros", "interleaved", "misaligned", "panels_of", "rows_of"]
+__all__ = [
+    "WIDTHS",
+    "aligned_empty",
+    "aligned_zeros",
+    "fill_interleaved",
+    "fill_rows",
+    "interleaved",
+    "misaligned",
+    "panels_of",
+    "rows_of",
+]
 
 WIDTHS = (64, 32, 16, 1)  # tokens a panel
 _LINE_BYTES = 64
@@ -123,6 +134,40 @@ def interleaved(panels: NDArray[np.uint8], *, out: NDArray[np.uint8] | None = No
         target[:, whole] = 0
         target[:, whole, ..., :rest] = tokens[:, 4 * whole :].transpose(0, 3, 2, 4, 1)
     return out
+
+
+@kernel
+def fill_interleaved(codes, out):
+    """Bring rows straight into the panels that `interleaved` makes of `panels_of`, of 64 or 16 tokens.
+
+    Parameters
+    ----------
+    codes : uint8[tokens, inputs]             Inputs are a multiple of four.
+    out : uint8[P, inputs / 4, 4 * width]     What lies beyond the tokens stays.
+    """
+    tokens, inputs = codes.shape
+    width = out.shape[2] // 4
+    for token in range(tokens):
+        panel, place = token // width, token % width
+        lane, rest = place // 16, place % 16
+        slot = rest // 4 * (width // 4) + 4 * lane + rest % 4
+        source = codes.ctypes.data + token * inputs
+        target = out.ctypes.data + panel * inputs * width + 4 * slot
+        for at in range(0, inputs, 4):
+            write_i32(target + at * width, read_i32(source + at))
+
+
+@kernel
+def fill_rows(panels, out):
+    """Bring results float32[P, rows, width] into rows float32[tokens, outputs], 16 outputs of a token at a time."""
+    width, (tokens, outputs) = panels.shape[2], out.shape
+    for first in range(0, outputs, 16):
+        last = min(first + 16, outputs)
+        for token in range(tokens):
+            source = panels.ctypes.data + 4 * (token // width * panels.shape[1] * width + token % width)
+            target = out.ctypes.data + 4 * token * outputs
+            for row in range(first, last):
+                write_f32(target + 4 * row, read_f32(source + 4 * row * width))
 
 
 def rows_of(panels: NDArray[Any], *, tokens: int, outputs: int | None = None) -> NDArray[Any]:

@@ -98,6 +98,7 @@ def _as_json(model: str, threads: int, ran: "Ran") -> dict[str, object]:
         "resident_bytes": report.resident_bytes or None,
         "prompt_tokens": report.prompt_tokens or None,
         "prompt_tokens_per_s": report.prompt_tokens / report.prompt_seconds if report.prompt_seconds else None,
+        "prepare_s": report.prepare_s,
         "bound": report.bound,
         "other_choices": report.other_choices,
         "onnxruntime": None if ran.runtime is None else asdict(ran.runtime) | {"holds": ran.runtime.holds},
@@ -128,6 +129,7 @@ def _print(model: str, threads: int, ran: "Ran") -> None:
         print(
             f"  {report.prompt_tokens} tokens of prompt at {report.prompt_tokens / report.prompt_seconds:.3g} tokens/s"
         )
+    print(f"  first calls, which compile kernels or load them from disk: {si(report.prepare_s, 's')}")
     for line in _how(ran):
         print(f"  {line}")
     if report.planned:

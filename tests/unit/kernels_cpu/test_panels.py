@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from sparsefab.kernels_cpu.panels import aligned_empty, aligned_zeros, panels_of, rows_of
+from sparsefab.kernels_cpu.panels import (
+    aligned_empty,
+    aligned_zeros,
+    fill_interleaved,
+    fill_rows,
+    interleaved,
+    panels_of,
+    rows_of,
+)
 
 
 @pytest.mark.parametrize("tokens", [1, 63, 64, 65, 128, 200])
@@ -59,3 +67,17 @@ def test_wrong_arguments_are_named():
 def test_large_arrays_start_on_a_huge_page():
     assert aligned_empty((5 << 20,), np.uint8).ctypes.data % (2 << 20) == 0
     assert aligned_empty((100,), np.uint8).ctypes.data % 64 == 0
+
+
+@pytest.mark.parametrize(("tokens", "width"), [(1, 16), (16, 16), (21, 16), (64, 64), (100, 64)])
+def test_rows_go_straight_into_interleaved_panels_and_back(tokens, width):
+    random = np.random.default_rng(tokens)
+    codes = random.integers(0, 256, (tokens, 24)).astype(np.uint8)
+    expected = interleaved(panels_of(codes, width=width))
+    found = aligned_zeros(expected.shape, np.uint8)
+    fill_interleaved(codes, found)
+    np.testing.assert_array_equal(found, expected)
+    results = random.normal(size=(len(expected), 20, width)).astype(np.float32)
+    rows = np.empty((tokens, 17), np.float32)
+    fill_rows(results, rows)
+    np.testing.assert_array_equal(rows, rows_of(results, tokens=tokens, outputs=17))
