@@ -1,20 +1,21 @@
 """Group-sparse weights of 4 or 8 bits times s8 activations of a few tokens, inputs in the lanes of a register.
 
     for block in M / 16:                           16 rows
-      for a token, or four tokens side by side:    the block's weights come from memory once, then from the cache
+      for a token, or 4 or 16 side by side:        the block's weights come from memory once, then from the cache
         for row:
           for as many kept groups as fill a register, a unit of 16 inputs in each 128-bit lane:
             codes                                  32 bytes of 4-bit codes widened to 64, zero points taken off
             one token: its inputs of these units   one load a unit, joined; then 1 dot product
-            four:      for each unit               one line, 16 inputs of each token; 1 dot product with its codes
+            4 or 16:   for each unit               a line for 4 tokens, 16 inputs of each; 1 dot product with its codes
             acc += multipliers * products          a multiplier in the low word of its group's dwords: exact in s32
           sum of the lanes
 
 Activations enter as u8, 128 added, and codes are the signed factors; the 128 leaves each sum by a constant of its row.
-With 4 bits a dword's four products fit 16 bits, so that the multiplier takes one operation (vpdpwssd), else two.
+With 4 bits a dword's four products fit 16 bits, so that the multiplier takes one or two operations (vpdpwssd, or
+vpmaddwd and an addition), else three.
 
 One token is bound by memory: 11 bytes a group of 16, where four such take some 5 cycles on two vector ports.  Four
-tokens take 2.5 cycles a group, of shuffles and dot products alike.
+tokens take 2.5 cycles a group, of shuffles and dot products alike, and 16 take 5.6: the shuffles are shared.
 """
 # mypy: allow-untyped-defs
 # Kernels are typed by Numba, at the first call.
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.kernels_cpu.ahead import AHEAD_BYTES, ahead
+from sparsefab.kernels_cpu.gemv_groups_tokens import Kind, abreast, alone
 from sparsefab.kernels_cpu.intrinsics import (
     broadcast,
     load,
@@ -34,19 +36,18 @@ from sparsefab.kernels_cpu.intrinsics import (
     multiply_add_words,
     prefetch,
     splat,
-    store,
     view,
 )
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.panels import aligned_empty
 from sparsefab.kernels_cpu.products import dot_of
-from sparsefab.kernels_cpu.scalars import read_i32, read_u8, read_u16, write_i32
-from sparsefab.kernels_cpu.shuffles import each_lane_sum, every_lane, join, look_up_bytes, total
-from sparsefab.kernels_cpu.vector import VectorType, i8x16, i32x8, i32x16
+from sparsefab.kernels_cpu.scalars import read_i32, read_u8, read_u16
+from sparsefab.kernels_cpu.shuffles import look_up_bytes
+from sparsefab.kernels_cpu.vector import VectorType, i32x8, i32x16
 
-__all__ = ["SIDE_BY_SIDE", "gemv", "spread_tables"]
+__all__ = ["SIDES", "gemv", "spread_tables"]
 
-SIDE_BY_SIDE = 4  # tokens
+SIDES = (4, 16)  # tokens side by side
 
 
 @functools.cache
@@ -91,18 +92,18 @@ def gemv(*, bits: int, units: int, wide: bool, asymmetric: bool, output: str) ->
     kernel(codes, groups, multipliers, zeros, pointers, offsets, row_scales, tables, x, sums, start, token_scales, out,
     first, last)
         The weights as in `GroupWeights`, row_scales float32[M]; tables of `spread_tables` on a 64-byte boundary, x
-        uint8[passes, inputs / 16 + 3, side, 16] with `side` 1 or 4 tokens a pass, sums int32[passes, M, side] room for
-        these, start int32[tokens, M]: what a sum starts with, token_scales float32[tokens], out [tokens, M]; blocks of
-        16 rows first to last are computed.
+        uint8[passes, inputs / 16 + 3, side, 16] with 1, 4 or 16 tokens side by side, sums int32[passes, M, side] room
+        for these, start int32[tokens, M]: what a sum starts with, token_scales float32[tokens], out [tokens, M]; rows
+        of blocks first to last, 16 each, are computed.
     """
     dwords = i32x16 if wide else i32x8
     # Without VNNI two products are added in 16 bits: 255 * 15 twice fits, 255 * 128 does not.
     dot = dot_of(dwords, "vnni" if wide else "widened" if bits == 8 else "paired")
     scaled = _scaled_of(dwords, dot, narrow=bits == 4)
     places = _places_of(units, dwords.bits // 128)
-    one = _row_of(dwords, bits, units, asymmetric, _single_of(dwords, places, scaled))
-    four = _row_of(dwords, bits, units, asymmetric, _four_of(dwords, places, scaled))
-    return _assemble(one, four, _reals if output == "f32" else _sums)
+    kinds = alone(dwords, places, scaled), *(abreast(dwords, places, scaled, side) for side in SIDES)
+    one, four, sixteen = (_row_of(dwords, bits, units, asymmetric, kind) for kind in kinds)
+    return _assemble(one, four, sixteen, _reals if output == "f32" else _sums)
 
 
 def _steps(units: int, lanes: int) -> tuple[int, int]:
@@ -110,7 +111,7 @@ def _steps(units: int, lanes: int) -> tuple[int, int]:
     return max(1, lanes // units) if lanes % units == 0 else 1, -(-units // lanes)
 
 
-def _assemble(one: Any, four: Any, finish: Any) -> Any:
+def _assemble(one: Any, four: Any, sixteen: Any, finish: Any) -> Any:
     @kernel
     def gemv_groups(
         codes, groups, multipliers, zeros, pointers, offsets, row_scales, tables, x, sums, start, token_scales, out,
@@ -125,7 +126,9 @@ def _assemble(one: Any, four: Any, finish: Any) -> Any:
                 to = sums.ctypes.data + 4 * side * (sums.shape[1] * turn + begin)
                 for row in range(begin, end):
                     kept = np.int64(pointers[row]), np.int64(pointers[row + 1])
-                    if side == 4:
+                    if side == 16:
+                        sixteen(to, weights, kept, tables.ctypes.data, inputs)
+                    elif side == 4:
                         four(to, weights, kept, tables.ctypes.data, inputs)
                     else:
                         one(to, weights, kept, tables.ctypes.data, inputs)
@@ -138,7 +141,7 @@ def _assemble(one: Any, four: Any, finish: Any) -> Any:
     return gemv_groups
 
 
-def _row_of(dwords: VectorType, bits: int, units: int, asymmetric: bool, tokens: Any) -> Any:
+def _row_of(dwords: VectorType, bits: int, units: int, asymmetric: bool, tokens: Kind) -> Any:
     """Return a row's kept groups times one token or four: row(to, weights, (first, last), tables, inputs)."""
     begin, step, end = tokens
     lanes = dwords.bits // 128
@@ -177,80 +180,6 @@ def _row_of(dwords: VectorType, bits: int, units: int, asymmetric: bool, tokens:
         end(to, acc)
 
     return row
-
-
-def _single_of(dwords: VectorType, places: Any, scaled: Any) -> Any:
-    """Return how one token goes along a row: begin(), step(acc, ...), end(to, acc); two sums in turn."""
-    gathered = _gathered_512 if dwords.bits == 512 else _gathered_256
-
-    @piece
-    def begin():
-        return splat(dwords, 0), splat(dwords, 0)
-
-    @piece
-    def step(acc, codes, multipliers, group, unit, inputs):
-        x = gathered(places(group, unit), inputs)
-        return acc[1], scaled(acc[0], x, codes, multipliers)
-
-    @piece
-    def end(to, acc):
-        write_i32(to, total(acc[0] + acc[1]))
-
-    return begin, step, end
-
-
-@piece
-def _gathered_512(place, inputs):
-    low = join(load(i8x16, inputs + 16 * place[0]), load(i8x16, inputs + 16 * place[1]))
-    return join(low, join(load(i8x16, inputs + 16 * place[2]), load(i8x16, inputs + 16 * place[3])))
-
-
-@piece
-def _gathered_256(place, inputs):
-    return join(load(i8x16, inputs + 16 * place[0]), load(i8x16, inputs + 16 * place[1]))
-
-
-def _four_of(dwords: VectorType, places: Any, scaled: Any) -> Any:
-    """Return how four tokens, a lane each, go along a row side by side."""
-    octets = dwords.of("i8")
-
-    @piece
-    def begin_512():
-        return splat(dwords, 0), splat(dwords, 0), splat(dwords, 0), splat(dwords, 0)
-
-    @piece
-    def step_512(acc, codes, multipliers, group, unit, inputs):
-        p = places(group, unit)
-        a = scaled(acc[0], load(octets, inputs + 64 * p[0]), every_lane(codes, 0), every_lane(multipliers, 0))
-        b = scaled(acc[1], load(octets, inputs + 64 * p[1]), every_lane(codes, 1), every_lane(multipliers, 1))
-        c = scaled(acc[2], load(octets, inputs + 64 * p[2]), every_lane(codes, 2), every_lane(multipliers, 2))
-        d = scaled(acc[3], load(octets, inputs + 64 * p[3]), every_lane(codes, 3), every_lane(multipliers, 3))
-        return a, b, c, d
-
-    @piece
-    def end_512(to, acc):
-        store(to, each_lane_sum(acc[0] + acc[1] + (acc[2] + acc[3])))
-
-    @piece
-    def begin_256():
-        return splat(dwords, 0), splat(dwords, 0)
-
-    @piece
-    def step_256(acc, codes, multipliers, group, unit, inputs):
-        """Two tokens a register."""
-        p, a, b = places(group, unit), acc[0], acc[1]
-        w, m = every_lane(codes, 0), every_lane(multipliers, 0)
-        a = scaled(a, load(octets, inputs + 64 * p[0]), w, m)
-        b = scaled(b, load(octets, inputs + 64 * p[0] + 32), w, m)
-        w, m = every_lane(codes, 1), every_lane(multipliers, 1)
-        a = scaled(a, load(octets, inputs + 64 * p[1]), w, m)
-        return a, scaled(b, load(octets, inputs + 64 * p[1] + 32), w, m)
-
-    @piece
-    def end_256(to, acc):
-        store(to, each_lane_sum(join(acc[0], acc[1])))
-
-    return (begin_512, step_512, end_512) if dwords.bits == 512 else (begin_256, step_256, end_256)
 
 
 @functools.cache

@@ -201,7 +201,7 @@ def test_random_group_quantized_products_stay_inside_their_buffers(level, at_end
 def test_random_group_sparse_products_stay_inside_their_buffers(level, at_end):
     random = np.random.default_rng([list(Level).index(level), at_end, 11])
     for turn in range(16):
-        rows, groups, tokens = (int(random.integers(1, most)) for most in (40, 12, 7))
+        rows, groups, tokens = (int(random.integers(1, most)) for most in (40, 12, 20))
         width, bits = int((16, 16, 48, 32)[turn % 4]), 4 if turn % 8 < 6 else 8
         columns, shape = width * groups, (rows, groups)
         tensor = QuantTensor(
