@@ -63,6 +63,7 @@ class BenchRow:
                                  tiles make dense products, of which the stored ones are a part. None for single tokens.
     bytes_per_call : int         Weights, activations and results, each once.
     repack_s : float             Time to bring [tokens, columns] into panels, not part of `median_s`.
+    speedup : float | None       One thread's time over that of several; None for one.
     """
 
     pattern: str
@@ -79,6 +80,7 @@ class BenchRow:
     fraction_of_bound: float | None
     repack_s: float
     bytes_per_call: int
+    speedup: float | None
     peers: tuple[PeerTime, ...]
 
     def best_dense(self) -> PeerTime | None:
@@ -206,6 +208,8 @@ class _Row:
             self.call,
             *(peer.call for peer in found),
         ]
+        if self.threads > 1:
+            engines.append(self.product.bind(self.panels))
         chain = dot_chain()
         if chain is not None:
             engines.append(chain[0])
@@ -250,6 +254,7 @@ class _Row:
             fraction_of_bound=None if fraction is None or allowed is None else fraction / allowed,
             repack_s=repack,
             bytes_per_call=weights.nbytes + self.panels.nbytes + self.call.out.nbytes,
+            speedup=float(np.median(table[:, 1 + len(found)] / table[:, 0])) if self.threads > 1 else None,
             peers=tuple(
                 PeerTime(
                     name=peer.name,

@@ -124,20 +124,22 @@ def _drawn_products(
     weights = drawn_weights(pattern, matrix, mask)
     macs = tokens * (rows * columns if isinstance(weights, MaskedWeights) else weights.values.size)
     activations = random.integers(0, 256, (tokens, columns)).astype(np.uint8)
-    calls, loops, scales = [], list[Any](), np.ones(rows, np.float32)
+    calls, loops, scales, nbytes = [], list[Any](), np.ones(rows, np.float32), weights.nbytes
     for _ in range(_copies(weights.nbytes, least_bytes)):
         product = Product(_copied(weights), Reals(row_scales=scales), level=level)
         width = product.width(tokens)
         panels = panels_of(activations, width=width)
         if product.level in (Level.AVX512_VNNI, Level.AVX512_AMX) and width in (1, 16):
-            tiled = product.tiled(width, len(panels)) is not None
-            sizes = {"width": width, "panels": len(panels)}
-            loops = tile_loops(weights, tokens=tokens) if tiled else product_loops(weights, **sizes)
+            tiles = product.tiled(width, len(panels))
+            if tiles is None:
+                loops = product_loops(weights, width=width, panels=len(panels))
+            else:
+                loops, nbytes = tile_loops(tiles, tokens=tokens), tiles.nbytes
         calls.append(product.bind(interleaved(panels) if weights.aligned else panels, threads=threads))
     return DrawnCalls(
         calls=list(calls),
         idle=replace(calls[0], groups=0, threads=1),
-        nbytes=weights.nbytes,
+        nbytes=nbytes,
         macs=macs,
         density=float(mask.mean()),
         loops=loops,

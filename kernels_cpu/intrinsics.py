@@ -217,10 +217,10 @@ def _define_operator(which: Callable[..., Any], integer: str, real: str | None) 
         def generic(self, operands: Any, keywords: Any) -> Any:
             if len(operands) != 2 or not isinstance(operands[0], VectorType) or operands[0] != operands[1]:
                 return None
-            return signature(operands[0], *operands) if real or operands[0].element != "f32" else None
+            return signature(operands[0], *operands) if real or operands[0].element[0] != "f" else None
 
     def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        method = real if real and typed.return_type.element == "f32" else integer
+        method = real if real and typed.return_type.element[0] == "f" else integer
         return getattr(builder, method)(*arguments)
 
     infer_global(which)(Template)

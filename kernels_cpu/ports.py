@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from sparsefab.kernels_cpu.lane_weights import LaneWeights
 from sparsefab.kernels_cpu.masked import MaskedWeights
+from sparsefab.kernels_cpu.tile_weights import TileWeights
 from sparsefab.kernels_cpu.weights import BlockWeights
 
 __all__ = ["LOOPS", "Loop", "busiest", "lane_loops", "product_loops", "tile_loops"]
@@ -27,6 +28,7 @@ class Loop:
     units : int                  Of these in a round.
     instructions, loads, wide_loads, vectors, shuffles : int   As above; a shuffle is also a vector instruction.
     vector_ports : int           Three where no instruction has more than 256 bits.
+    tiles : int                  Products of AMX tiles, 16 rows by 16 tokens by 64 inputs, 16 cycles each.
     """
 
     unit: str
@@ -37,6 +39,7 @@ class Loop:
     vectors: int
     shuffles: int
     vector_ports: int = 2
+    tiles: int = 0
 
     @property
     def needs(self) -> dict[str, float]:
@@ -47,6 +50,7 @@ class Loop:
             "512-bit loads": self.wide_loads / 2,
             "vector instructions": self.vectors / self.vector_ports,
             "shuffles": float(self.shuffles),
+            "tile products": 16.0 * self.tiles,
         }
         return {name: value / self.units for name, value in cycles.items()}
 
@@ -76,7 +80,8 @@ LOOPS = {
     ("masked", 1): Loop(unit="a tile", units=2, instructions=16, loads=8, wide_loads=4, vectors=8, shuffles=6),
     ("expanded", 16): Loop(unit="a tile", units=1, instructions=9, loads=5, wide_loads=1, vectors=3, shuffles=3),
 }
-_TILE = Loop(unit="a product of tiles", units=1, instructions=1, loads=0, wide_loads=0, vectors=0, shuffles=16)
+_TILE = Loop(unit="a tile's product", units=1, instructions=1, loads=0, wide_loads=0, vectors=0, shuffles=0, tiles=1)
+_EXPANDED_ROW = Loop(unit="64 inputs of a row", units=1, instructions=4, loads=2, wide_loads=1, vectors=3, shuffles=3)
 _UNPACKING = {3: 29, 4: 12, 8: 0}  # vector instructions for the codes of 32 inputs
 _JOINING = 2  # for a group's sum, where it fits 16 bits
 _PASSES = (16, 8, 4, 2, 1)  # tokens at a time
@@ -95,9 +100,11 @@ def product_loops(weights: BlockWeights | MaskedWeights, *, width: int, panels: 
     return [(LOOPS["aligned", 16], quads * panels), (LOOPS["expanded", 16], tiles)]
 
 
-def tile_loops(weights: BlockWeights | MaskedWeights, *, tokens: int) -> Rounds:
-    """Return the products of AMX tiles: 16 rows, 16 tokens and 64 inputs in 16 cycles."""
-    return [(_TILE, -(-weights.rows // 16) * -(-weights.columns // 64) * -(-tokens // 16))]
+def tile_loops(tiles: TileWeights, *, tokens: int) -> Rounds:
+    """Return what AMX goes through: products of tiles or, beside them, expanding rows, whichever takes longer."""
+    blocks = len(tiles.starts) * tiles.steps  # of 32 rows and 64 inputs
+    products, rows = (_TILE, 2 * blocks * -(-tokens // 16)), (_EXPANDED_ROW, 32 * blocks if tiles.shared else 0)
+    return [max(products, rows, key=lambda each: each[0].cycles * each[1])]
 
 
 def lane_loops(weights: LaneWeights, *, tokens: int) -> Rounds:

@@ -26,13 +26,14 @@ import numba
 import numpy as np
 
 from sparsefab.kernels_cpu.features import Level, best_level, effective_features, runs
+from sparsefab.kernels_cpu.half import native_halves
 from sparsefab.kernels_cpu.intrinsics import dot, fma, load, multiply_add_bytes, multiply_add_words, splat, store, view
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.panels import aligned_zeros
 from sparsefab.kernels_cpu.tiles import configure, release, tile_dot
-from sparsefab.kernels_cpu.vector import f32x8, f32x16, i8x32, i8x64, i16x16, i32x8, i32x16
+from sparsefab.kernels_cpu.vector import f16x32, f32x8, f32x16, i8x32, i8x64, i16x16, i32x8, i32x16
 
-__all__ = ["MachinePeaks", "dot_chain", "dot_peak", "measure", "reader", "usable_threads"]
+__all__ = ["FusedChain", "MachinePeaks", "dot_chain", "dot_peak", "fused_chain", "measure", "reader", "usable_threads"]
 
 _STEPS = 20_000  # of 12 independent instructions: some 30 microseconds
 _DOTS = (Level.AVX512_AMX, Level.AVX512_VNNI, Level.AVX_VNNI)  # levels that have vpdpbusd
@@ -140,6 +141,28 @@ def dot_chain() -> tuple[Callable[[], None], int] | None:
     wide, scratch = level in _DOTS and level is not Level.AVX_VNNI, aligned_zeros((12 * 64,), np.uint8)
     chain = _dots(wide) if level in _DOTS else _chain_of(_pair_step, i32x8, i8x32)
     return (lambda: chain(_STEPS, scratch)), _STEPS * 12 * (64 if wide else 32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusedChain:
+    """A call that does nothing but fused steps of `steps`, 'binary16' or 'binary32', and how many it makes."""
+
+    call: Callable[[], None]
+    macs: int
+    steps: str
+
+
+def fused_chain() -> FusedChain | None:
+    """Return a chain of fused steps: of binary16 with AVX512-FP16, else of binary32; None without AVX2 and FMA."""
+    scratch = aligned_zeros((12 * 64,), np.uint8)
+    if native_halves():
+        chain = _halves()
+        return FusedChain(call=lambda: chain(_STEPS, scratch), macs=_STEPS * 12 * 32, steps="binary16")
+    if not (runs(Level.AVX2) and "fma" in effective_features()):
+        return None
+    wide = runs(Level.AVX512)
+    floats = _floats(wide)
+    return FusedChain(call=lambda: floats(_STEPS, scratch), macs=_STEPS * 12 * (16 if wide else 8), steps="binary32")
 
 
 def dot_peak() -> float | None:
@@ -314,3 +337,8 @@ def _dots(wide: bool) -> Any:
 @functools.cache
 def _floats(wide: bool) -> Any:
     return _chain_of(_float_step, f32x16, f32x16) if wide else _chain_of(_float_step, f32x8, f32x8)
+
+
+@functools.cache
+def _halves() -> Any:
+    return _chain_of(_float_step, f16x32, f16x32)

@@ -25,7 +25,7 @@ def add_parser(verbs: Verbs) -> None:
         "--pattern",
         action="append",
         metavar="P",
-        help="4x1, 4x4, dense, 2:4; int4g32, uint3g64, int4g16@0.5, int3g64+outliers; repeat for more",
+        help="4x1, 4x4, dense, 2:4; 4x1-fp16; int4g32, uint3g64, int4g16@0.5, int3g64+outliers; repeat for more",
     )
     parser.add_argument("--threads", type=positive, default=1, metavar="T", help="default: 1")
     parser.add_argument(
@@ -162,10 +162,12 @@ def _table(options: argparse.Namespace) -> int:
     """Print the peaks and a row a product."""
     from sparsefab.cli.output import bar, print_json, print_table, si
     from sparsefab.kernels_cpu.bench import BENCH_DENSITIES, BENCH_SHAPES, bench, geometric_mean
+    from sparsefab.kernels_cpu.bench_half import HALF_PATTERN, bench_halves
     from sparsefab.kernels_cpu.bench_pairs import bench_pairs
     from sparsefab.kernels_cpu.bench_stream import STREAM_TOKENS, bench_stream, is_weight_only
     from sparsefab.kernels_cpu.features import level_named
     from sparsefab.kernels_cpu.peer_processes import PROCESS_PEERS
+    from sparsefab.kernels_cpu.product_figures import product_figures
     from sparsefab.kernels_cpu.roofline import draw_roofline
 
     patterns, tokens = options.pattern or ("4x1",), options.tokens or (128,)
@@ -173,6 +175,8 @@ def _table(options: argparse.Namespace) -> int:
     for pattern in patterns:
         if is_weight_only(pattern) and len(few) < len(tokens):
             raise ValueError(f"--tokens must be at most {STREAM_TOKENS} with --pattern {pattern}")
+    halves = [pattern for pattern in patterns if pattern == HALF_PATTERN]
+    patterns = [pattern for pattern in patterns if pattern != HALF_PATTERN]
     products = [pattern for pattern in patterns if not is_weight_only(pattern)]
     names = [name for name in options.peers.split(",") if name]
     level = None if options.level is None else level_named(options.level)
@@ -194,14 +198,21 @@ def _table(options: argparse.Namespace) -> int:
             patterns=patterns, threads=options.threads, level=level, rounds=options.rounds, seed=options.seed,
             progress=report,
         )  # fmt: skip
+        half_rows = bench_halves(
+            shapes=options.shape or BENCH_SHAPES, densities=options.density or BENCH_DENSITIES,
+            tokens=tokens if halves else (), threads=options.threads, rounds=options.rounds, seed=options.seed,
+            progress=report,
+        )  # fmt: skip
     absent = table.absent | missing
+    figures = product_figures(table, pairs, streams, absent)
     if options.output is not None:
         draw_roofline(table, options.output)
     fractions = [row.fraction_of_peak for row in table.rows if row.fraction_of_peak is not None]
     if options.json:
         print_json({
             **asdict(table), "absent": absent, "pairs": [asdict(pair) for pair in pairs],
-            "streams": [asdict(row) for row in streams],
+            "streams": [asdict(row) for row in streams], "halves": [asdict(row) for row in half_rows],
+            "figures": [figure.to_json() for figure in figures],
             "geometric_mean_of_peak": geometric_mean(fractions) if fractions else None,
             "geometric_mean_of_pairs": geometric_mean([pair.ratio for pair in pairs]) if pairs else None,
             "geometric_means_of_pairs": {
@@ -233,6 +244,13 @@ def _table(options: argparse.Namespace) -> int:
                       f"{si(row.bytes_per_s)}B/s", f"{si(row.macs_per_s)}MAC/s", row.bound, row.limit,
                       f"{row.fraction_of_bound:.3f}"] for row in streams],
                     right=["tokens", "median", "read", "rate", "of bound"])  # fmt: skip
+    if half_rows:
+        print_table(f"binary16 products of 4x1 blocks, {options.threads} thread(s); the peak is that of fused steps",
+                    ["shape", "tokens", "density", "median", "rate", "steps", "of peak"],
+                    [[f"{row.rows}x{row.columns}", row.tokens, f"{row.density:.2f}", si(row.median_s, "s"),
+                      f"{si(row.macs_per_s)}MAC/s", row.steps,
+                      "-" if row.fraction_of_peak is None else f"{row.fraction_of_peak:.3f}"] for row in half_rows],
+                    right=["tokens", "density", "median", "rate", "of peak"])  # fmt: skip
     if fractions:
         print(f"geometric mean of the fraction of peak: {geometric_mean(fractions):.3f}")
     if pairs:
@@ -244,6 +262,9 @@ def _table(options: argparse.Namespace) -> int:
         for name in dict.fromkeys(pair.peer for pair in pairs):
             ratios_of_it = [pair.ratio for pair in pairs if pair.peer == name]
             print(f"against {name}: geometric mean {geometric_mean(ratios_of_it):.2f}x, least {min(ratios_of_it):.2f}x")
+    for figure in figures:
+        if figure.figure.reached is not None:
+            print(f"  {figure}")
     for name, reason in absent.items():
         print(f"  {name} is absent: {reason}")
     return 0

@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 
 from sparsefab.kernels_cpu import caches
-from sparsefab.kernels_cpu.bench import bench, geometric_mean
-from sparsefab.kernels_cpu.bench_stream import bench_stream
+from sparsefab.kernels_cpu.bench import PeerTime, bench, geometric_mean
+from sparsefab.kernels_cpu.bench_half import bench_halves
+from sparsefab.kernels_cpu.bench_pairs import PairRow
+from sparsefab.kernels_cpu.bench_stream import StreamRow, bench_stream
 from sparsefab.kernels_cpu.caches import cache_sizes
 from sparsefab.kernels_cpu.drawn import drawn_weights
 from sparsefab.kernels_cpu.features import Level, level_named
 from sparsefab.kernels_cpu.peers import PEERS, Problem, peers_of
 from sparsefab.kernels_cpu.ports import LOOPS, busiest, product_loops, tile_loops
+from sparsefab.kernels_cpu.product_figures import product_figures
 from sparsefab.kernels_cpu.roofline import draw_roofline
+from sparsefab.kernels_cpu.tile_weights import TileWeights
 from sparsefab.kernels_cpu.weights import BlockWeights
 
 
@@ -120,7 +124,7 @@ def test_rows_of_the_stream_table(monkeypatch):
     kept, rest = divmod(nbytes["uint4g16@0.5"] - 3 * (8 + 2 + 1 + 1) - 4 * 33 - 4 * 32, 8 + 2 + 1 + 1)
     assert rest == 0
     assert 32 < kept < 96  # of 128
-    assert nbytes["2:4"] == 32 * 64 * 5 // 8 + 8
+    assert {row.bytes_per_call for row in table if row.pattern == "2:4" and row.tokens == 1} == {32 * 64 * 5 // 8 + 8}
     for row in table:
         assert row.bytes_per_s == pytest.approx(row.bytes_per_call / row.median_s)
         work = ("instructions", "dot products")
@@ -150,7 +154,75 @@ def test_loops_of_few_tokens_are_counted():
         ("a tile", 4),
     ]
     assert product_loops(masked, width=1, panels=3) == [(LOOPS["masked", 1], 12)]
-    assert tile_loops(masked, tokens=17)[0][1] == 2
+    dense, halves = TileWeights.of(np.ones((64, 128), np.int8)), TileWeights.of(masked.matrix())
+    assert tile_loops(dense, tokens=17)[0][1] == 2 * 2 * 2 * 2  # blocks, steps, tiles of rows and of tokens
+    ((loop, units),) = tile_loops(halves, tokens=16)
+    assert (loop.limit, units) == ("3.0 cycles for 64 inputs of a row: shuffles", 32)
+
+
+def test_binary16_products_are_timed_beside_fused_steps():
+    seen = []
+    (row,) = bench_halves(
+        shapes=[(32, 64)], densities=[0.5], tokens=[3], rounds=2, progress=lambda *done: seen.append(done)
+    )
+    assert seen == [(1, 1)]
+    assert row.macs_per_s * row.median_s == pytest.approx(row.density * 32 * 64 * 3)
+    assert row.steps == ("binary16" if row.native else "binary32" if row.fraction_of_peak is not None else "none")
+    with pytest.raises(ValueError, match="densities above 0"):
+        bench_halves(shapes=[(8, 8)], densities=[0], tokens=[1])
+
+
+def test_every_figure_of_products_is_stated():
+    table = bench(shapes=[(64, 32)], densities=[1], tokens=[70], rounds=1)
+    row, none = table.rows[0], product_figures(table, [], [], {"intel": "no compiler"})
+    assert len(none) == 14
+    assert {figure.figure.reached for figure in none} == {None}
+    assert {figure.figure.met for figure in none} == {None}
+    bounds = {figure.figure.name: figure.bound for figure in none}
+    assert bounds["pairs of 4x1 layers times intel, least"] == "absent: no compiler"
+    assert bounds["pairs of 4x1 layers times deepsparse, least"] == "ask for --peers deepsparse"
+    peers = (
+        PeerTime(name="torch 2 oneDNN qlinear", precision="int8", median_s=1, ratio=3.0),
+        PeerTime(name="onnxruntime MatMulInteger", precision="int8", median_s=1, ratio=2.5),
+    )
+    row = replace(row, rows=768, columns=768, tokens=128, fraction_of_peak=0.6, peers=peers, speedup=None)
+    rows = [
+        *(replace(row, density=density) for density in (0.3, 0.2, 0.1)),
+        replace(row, columns=256, fraction_of_peak=0.4),
+        replace(row, pattern="4x4", fraction_of_peak=0.95),
+        replace(row, pattern="dense", density=1),
+        replace(row, columns=3072, density=0.5, threads=2, speedup=1.95),
+    ]
+    pair = PairRow(
+        rows=768, columns=768, tokens=128, density=0.2, threads=1, peer="deepsparse", median_s=1, peer_median_s=2,
+        ratio=2.0,
+    )  # fmt: skip
+    stream = StreamRow(
+        pattern="int4g32", rows=4096, columns=4096, tokens=1, density=1, source="memory", threads=1, median_s=1,
+        bytes_per_call=1 << 23, bytes_per_s=1, macs_per_s=1, fraction_of_read=0.95, fraction_of_dots=None, call_s=0,
+        bound="memory", limit="15.0 GB/s read", fraction_of_bound=0.95,
+    )  # fmt: skip
+    slow = replace(stream, pattern="4x4", tokens=16, source="cache", fraction_of_bound=0.7, bound="L2")
+    figures = product_figures(replace(table, rows=tuple(rows)), [pair], [stream, slow], {})
+    reached = {figure.figure.name.split(",")[0]: figure.figure.reached for figure in figures[:4] + figures[8:]}
+    assert reached == {
+        "4x1 of the dot products' peak": pytest.approx(0.6),
+        "4x1 times the best dense int8 library": pytest.approx(2.5),
+        "4x1 with 256 inputs of the dot products' peak": 0.4,
+        "aligned 4x4 of the dot products' peak": pytest.approx(0.95),
+        "dense times oneDNN int8": pytest.approx(3),
+        "1 to 16 tokens of the bound": 0.7,
+        "4-bit product out of memory of a plain read": pytest.approx(0.95),
+        "two threads times one": 1.95,
+    }
+    assert [figure.figure.met for figure in figures] == [
+        False, True, False, False, True, True, None, None, False, True, True, False, True, True,
+    ]  # fmt: skip
+    assert figures[0].bound == "two ports allow 0.64: 12 cycles a quad, 26 a group"
+    assert figures[11].bound == "4x4 4096x4096, 16 token(s), cache: L2, 15.0 GB/s read"
+    assert not figures[1].bound
+    assert str(figures[8]).endswith("missed; two ports allow 0.64: 12 cycles a quad, 26 a group")
+    assert figures[1].to_json()["met"]
 
 
 def test_caches_are_told_by_size(monkeypatch):
