@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsefab.kernels_cpu.features import Level
-from sparsefab.kernels_cpu.gemv_groups import SIDES, spread_tables
+from sparsefab.kernels_cpu.gemv_groups import side_of, spread_tables
 from sparsefab.kernels_cpu.group_weights import GROUP_UNIT, GroupWeights
 from sparsefab.kernels_cpu.kernel import kernel
 from sparsefab.kernels_cpu.lane_weights import LaneWeights
@@ -42,8 +42,7 @@ def arranged_lanes(weights: LaneWeights, codes: NDArray[np.int8]) -> Arranged:
 
 def arranged_groups(weights: GroupWeights, codes: NDArray[np.int8], level: Level) -> Arranged:
     """Do the same for group-sparse weights; what a kernel reads includes its tables, and room for sums."""
-    # Sixteen take 2.2 times as long as four.
-    side = 1 if len(codes) == 1 or level is Level.PORTABLE else SIDES[len(codes) > 2 * SIDES[0]]
+    side = 1 if level is Level.PORTABLE else side_of(len(codes))
     passes = -(-len(codes) // side)
     units = aligned_zeros((passes, weights.columns // GROUP_UNIT + _SPARE_UNITS, side, GROUP_UNIT), np.uint8)
     tables = spread_tables(weights.units, wide=level is Level.AVX512_VNNI)

@@ -18,7 +18,7 @@ from sparsefab.kernels_cpu.drawn import drawn_mask, drawn_weights
 from sparsefab.kernels_cpu.features import Level
 from sparsefab.kernels_cpu.gemv import GroupWeights, LaneWeights, MatrixVector, OutlierWeights
 from sparsefab.kernels_cpu.panels import aligned_empty, interleaved, panels_of
-from sparsefab.kernels_cpu.ports import Rounds, lane_loops, product_loops, tile_loops
+from sparsefab.kernels_cpu.ports import Rounds, group_loops, lane_loops, product_loops, tile_loops
 from sparsefab.kernels_cpu.spmm import MaskedWeights, Product, Reals
 
 __all__ = ["DrawnCalls", "drawn_calls", "is_weight_only"]
@@ -103,14 +103,18 @@ def _drawn_vectors(
         vector = MatrixVector(_copied(weights), outliers=outliers, row_scales=scales)
         wide = vector.level is Level.AVX512_VNNI
         calls.append(vector.bind(codes, threads=threads))
-    known = wide and isinstance(weights, LaneWeights) and outliers is None
+    loops: Rounds = []
+    if wide and outliers is None and isinstance(weights, LaneWeights):
+        loops = lane_loops(weights, tokens=tokens)
+    elif wide and outliers is None and isinstance(weights, GroupWeights):
+        loops = group_loops(weights, tokens=tokens)
     return DrawnCalls(
         calls=list(calls),
         idle=replace(calls[0], blocks=0, threads=1),
         nbytes=nbytes,
         macs=macs,
         density=kept,
-        loops=lane_loops(weights, tokens=tokens) if known and isinstance(weights, LaneWeights) else [],
+        loops=loops,
     )
 
 

@@ -8,14 +8,28 @@ instructions; three loads, two of them of 512 bits, broadcasts to so many includ
 one that moves elements (p5).  Counted is the code that LLVM emits, and a test counts it again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
+
+from sparsefab.kernels_cpu.gemv_groups import side_of
+from sparsefab.kernels_cpu.group_weights import GroupWeights
 from sparsefab.kernels_cpu.lane_weights import LaneWeights
 from sparsefab.kernels_cpu.masked import MaskedWeights
 from sparsefab.kernels_cpu.tile_weights import TileWeights
 from sparsefab.kernels_cpu.weights import BlockWeights
 
-__all__ = ["LOOPS", "Loop", "busiest", "lane_loops", "product_loops", "tile_loops"]
+__all__ = [
+    "GROUP_LOOPS",
+    "LOOPS",
+    "OWN_ZEROS",
+    "Loop",
+    "busiest",
+    "group_loops",
+    "lane_loops",
+    "product_loops",
+    "tile_loops",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +98,13 @@ _TILE = Loop(unit="a tile's product", units=1, instructions=1, loads=0, wide_loa
 _EXPANDED_ROW = Loop(unit="64 inputs of a row", units=1, instructions=4, loads=2, wide_loads=1, vectors=3, shuffles=3)
 _UNPACKING = {3: 29, 4: 12, 8: 0}  # vector instructions for the codes of 32 inputs
 _JOINING = 2  # for a group's sum, where it fits 16 bits
+# Of 4-bit codes in groups of 16 with one zero point, by tokens side by side; a zero point a group takes so much more.
+GROUP_LOOPS = {
+    1: Loop(unit="four groups", units=1, instructions=34, loads=14, wide_loads=2, vectors=11, shuffles=3),
+    4: Loop(unit="four groups", units=1, instructions=47, loads=14, wide_loads=6, vectors=25, shuffles=10),
+    16: Loop(unit="four groups", units=1, instructions=107, loads=26, wide_loads=18, vectors=73, shuffles=10),
+}
+OWN_ZEROS = {"instructions": 3, "loads": 1, "wide_loads": 1, "vectors": 1, "shuffles": 1}
 _PASSES = (16, 8, 4, 2, 1)  # tokens at a time
 
 Rounds = list[tuple[Loop, int]]
@@ -123,6 +144,18 @@ def lane_loops(weights: LaneWeights, *, tokens: int) -> Rounds:
             )  # fmt: skip
             result.append((loop, passes * blocks * groups * parts))
     return result
+
+
+def group_loops(weights: GroupWeights, *, tokens: int) -> Rounds:
+    """Return what a product of group-sparse weights goes through; nothing where the loops were not counted."""
+    if weights.bits != 4 or weights.units != 1:
+        return []
+    side = side_of(tokens)
+    loop = GROUP_LOOPS[side]
+    if weights.asymmetric:
+        loop = replace(loop, **{name: getattr(loop, name) + more for name, more in OWN_ZEROS.items()})
+    rounds = int((-(-np.diff(weights.pointers.astype(np.int64)) // 4)).sum())
+    return [(loop, rounds * -(-tokens // side))]
 
 
 def busiest(loops: Rounds) -> str:

@@ -142,7 +142,7 @@ def ports_of(body):
             name.startswith(("vmovd", "vmovu", "vmova")) or (reads and "broadcast" in name)
         ):
             vectors += 1
-            shuffles += bool(re.match(r"vpunpck|vpshuf|vperm|vpack|vpbroadcast", name)) or (
+            shuffles += bool(re.match(r"vpunpck|vp?shuf|vperm|vpack|vpbroadcast|vpmovzx", name)) or (
                 name.startswith("vinsert") and not reads
             )
     return len(body), loads, wide, vectors, shuffles

@@ -22,8 +22,9 @@ from sparsefab.formats import (
 from sparsefab.kernels_cpu.features import Level, runs
 from sparsefab.kernels_cpu.gemv import GroupWeights, LaneWeights, MatrixVector, OutlierWeights
 from sparsefab.kernels_cpu.gemv_groups import spread_tables
+from sparsefab.kernels_cpu.ports import OWN_ZEROS, group_loops
 from sparsefab.kernels_cpu.threads import available_threads
-from tests.unit.kernels_cpu.test_assembly import innermost_loops
+from tests.unit.kernels_cpu.test_assembly import innermost_loops, ports_of
 from tests.unit.kernels_cpu.test_gemv import codes_of, tensor_of, widest_tensor
 
 LEVELS = [
@@ -203,8 +204,9 @@ def test_tables_leave_lanes_beyond_a_group_out(units, registers):
 
 
 @pytest.mark.skipif(not runs(Level.AVX512_VNNI), reason="needs AVX512-VNNI")
-def test_the_loops_are_one_dot_product_a_register_and_token():
-    tensor = sparse_tensor("int4", 16, 16)
+@pytest.mark.parametrize("name", ["int4", "uint4"])
+def test_the_loops_are_one_dot_product_a_register_and_token(name):
+    tensor = sparse_tensor(name, 16, 16)
     product = MatrixVector(weights_of(tensor))
     options = {key: value for key, value in product._kernel.targetoptions.items() if key != "nopython"}
     product._kernel = njit(**options)(product._kernel.py_func)
@@ -212,6 +214,10 @@ def test_the_loops_are_one_dot_product_a_register_and_token():
     text = max(product._kernel.inspect_asm().values(), key=len)
     loops = sorted(innermost_loops(text, "vpdpbusd"), key=len)
     assert len(loops) == 3  # one token, 4 and 16
+    for loop, tokens in zip(loops, (1, 4, 16), strict=True):  # the bounds that the bench states
+        ((bound, rounds),) = group_loops(product.weights, tokens=tokens)
+        assert ports_of(loop) == tuple(getattr(bound, name) for name in OWN_ZEROS)
+        assert rounds == sum(-(-int(kept.sum()) // 16 // 4) for kept in tensor.stored_mask)
     for loop, dots in zip(loops, (1, 4, 16), strict=True):
         assert len([line for line in loop if re.match(r"vpdpbusd\s.*zmm", line)]) == dots
         # Multipliers, added in one operation, or in two where LLVM finds the sums' latency in the way.
