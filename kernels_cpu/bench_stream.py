@@ -4,9 +4,10 @@
     table[0].bound, table[0].limit, table[0].fraction_of_bound
 
 Out of memory, copies of the weights rotate through more bytes than the nearer caches hold; in the cache one copy is
-read again and again.  A plain read of as many bytes in the same place, a chain of bare dot products and a call without
-any rows take turns with the product.  The bound is the time of that call, and the longer of two times: to read the
-bytes; to begin the instructions of the loops on the ports that they need (`ports`), at the clock of the dot products.
+read again and again.  A plain read of as many bytes in the same place, a chain of bare dot products and a call on a
+matrix that stores nothing take turns with the product.  The bound is the time of that call, and the longer of two: the
+time to read the bytes; that to begin the instructions of the loops on the ports that they need (`ports`), at the clock
+of the dot products.
 """
 
 import functools
@@ -49,7 +50,7 @@ class StreamRow:
     macs_per_s : float           Products that are made, those with zeros that a dense form stores too.
     fraction_of_read : float     Of a plain read of as many bytes, on one thread; median of the ratios of single turns.
     fraction_of_dots : float | None           Of the dot products that one thread makes from registers.
-    call_s : float               Of a call without any rows.
+    call_s : float               Of the same call on a matrix that stores nothing; see `drawn_calls`.
     bound : str                  What takes longer at best: 'memory', 'L2' or another cache, 'instructions', or, where
                                  the loops are not known, 'dot products'.
     limit : str                  The bound in numbers.

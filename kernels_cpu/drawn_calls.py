@@ -19,7 +19,7 @@ from sparsefab.kernels_cpu.features import Level
 from sparsefab.kernels_cpu.gemv import GroupWeights, LaneWeights, MatrixVector, OutlierWeights
 from sparsefab.kernels_cpu.panels import aligned_empty, interleaved, panels_of
 from sparsefab.kernels_cpu.ports import Rounds, group_loops, lane_loops, product_loops, tile_loops
-from sparsefab.kernels_cpu.spmm import MaskedWeights, Product, Reals
+from sparsefab.kernels_cpu.spmm import BlockWeights, MaskedWeights, Product, Reals
 
 __all__ = ["DrawnCalls", "drawn_calls", "is_weight_only"]
 
@@ -34,7 +34,8 @@ class DrawnCalls:
     Attributes
     ----------
     calls : list                 One on each copy.
-    idle : callable              The same call without any rows: what calling takes.
+    idle : callable              The same call on a matrix that stores nothing: what calling takes, and each group's
+                                 start and end. Of N:M and group-quantized weights, and on tiles: without any rows.
     nbytes : int                 That one call reads of its weights.
     macs : int                   That one call makes.
     density : float              Of what is stored, as drawn.
@@ -140,9 +141,14 @@ def _drawn_products(
             else:
                 loops, nbytes = tile_loops(tiles, tokens=tokens), tiles.nbytes
         calls.append(product.bind(interleaved(panels) if weights.aligned else panels, threads=threads))
+    idle = replace(calls[0], groups=0, threads=1)
+    if isinstance(weights, BlockWeights) and nbytes == weights.nbytes:
+        ptr = np.zeros_like(weights.ptr)
+        nothing = replace(weights, ptr=ptr, offsets=weights.offsets[:0].copy(), values=weights.values[:0].copy())
+        idle = Product(nothing, Reals(row_scales=scales), level=level).bind(calls[0].activations)
     return DrawnCalls(
         calls=list(calls),
-        idle=replace(calls[0], groups=0, threads=1),
+        idle=idle,
         nbytes=nbytes,
         macs=macs,
         density=float(mask.mean()),

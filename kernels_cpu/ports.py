@@ -84,13 +84,13 @@ class Loop:
 # By gathered or aligned inputs and the width of panels; and the loop that expands a tile of N:M weights.
 LOOPS = {
     ("gathered", 1): Loop(
-        unit="a quad", units=4, instructions=104, loads=40, wide_loads=0, vectors=8, shuffles=4, vector_ports=3
+        unit="a quad", units=4, instructions=88, loads=40, wide_loads=0, vectors=8, shuffles=4, vector_ports=3
     ),
-    ("gathered", 16): Loop(unit="a quad", units=2, instructions=54, loads=28, wide_loads=8, vectors=18, shuffles=6),
+    ("gathered", 16): Loop(unit="a quad", units=2, instructions=46, loads=28, wide_loads=8, vectors=18, shuffles=6),
     ("aligned", 1): Loop(
-        unit="a quad", units=4, instructions=34, loads=15, wide_loads=0, vectors=4, shuffles=0, vector_ports=3
+        unit="a quad", units=4, instructions=24, loads=15, wide_loads=0, vectors=4, shuffles=0, vector_ports=3
     ),
-    ("aligned", 16): Loop(unit="a quad", units=2, instructions=26, loads=15, wide_loads=10, vectors=8, shuffles=0),
+    ("aligned", 16): Loop(unit="a quad", units=2, instructions=24, loads=15, wide_loads=10, vectors=8, shuffles=0),
     ("masked", 1): Loop(unit="a tile", units=2, instructions=16, loads=8, wide_loads=4, vectors=8, shuffles=6),
     ("expanded", 16): Loop(unit="a tile", units=1, instructions=9, loads=5, wide_loads=1, vectors=3, shuffles=3),
 }

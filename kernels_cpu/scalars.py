@@ -21,6 +21,7 @@ __all__ = [
     "read_i64",
     "read_u8",
     "read_u16",
+    "read_u32",
     "write_f32",
     "write_i8",
     "write_i32",
@@ -47,6 +48,7 @@ read_u8 = intrinsic_named("read_u8", _scalar_read(_I8, types.int64, 1, signed=Fa
 read_i16 = intrinsic_named("read_i16", _scalar_read(_I16, types.int64, 2))
 read_u16 = intrinsic_named("read_u16", _scalar_read(_I16, types.int64, 2, signed=False))
 read_i32 = intrinsic_named("read_i32", _scalar_read(_I32, types.int64, 4))
+read_u32 = intrinsic_named("read_u32", _scalar_read(_I32, types.int64, 4, signed=False))
 read_i64 = intrinsic_named("read_i64", _scalar_read(ir.IntType(64), types.int64, 1))
 read_f32 = intrinsic_named("read_f32", _scalar_read(ir.FloatType(), types.float32, 4))
 

@@ -37,7 +37,7 @@ from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.layer import Output
 from sparsefab.kernels_cpu.products import dot_of
 from sparsefab.kernels_cpu.requantizing import finished_of, scaled_of
-from sparsefab.kernels_cpu.scalars import read_f32, read_i32, read_i64, read_u8, write_f32, write_i32
+from sparsefab.kernels_cpu.scalars import read_f32, read_i64, read_u8, read_u32, write_f32, write_i32
 from sparsefab.kernels_cpu.vector import f32x4, i8x16, i16x8, i32x4
 
 __all__ = ["epilogue_of", "spmm"]
@@ -60,13 +60,12 @@ def spmm(*, product: str, aligned: bool, output: Output) -> Any:
     """
     return _assemble(
         dot_of(i32x4, product),
-        _consecutive if aligned else _gathered,
-        ahead_of_blocks if aligned else ahead_of_quads,
+        *((_place_of_block, _consecutive, ahead_of_blocks) if aligned else (_place_of_quad, _gathered, ahead_of_quads)),
         epilogue_of(output),
     )
 
 
-def _assemble(dot: Any, inputs_of: Any, ahead_of: Any, epilogue: Any) -> Any:
+def _assemble(dot: Any, place_of: Any, inputs_of: Any, ahead_of: Any, epilogue: Any) -> Any:
     @kernel
     def spmm_1(layers, activations, out, token_scales, task, first_panel, last_panel, first_group, last_group):
         layer = layers[0]
@@ -83,12 +82,13 @@ def _assemble(dot: Any, inputs_of: Any, ahead_of: Any, epilogue: Any) -> Any:
                 for quad in range(first, fours, 64):
                     ahead_of(offsets, values, quad)
                     at = values + quad
-                    a = dot(a, inputs_of(x, offsets, quad), load_unaligned(i8x16, at))
-                    b = dot(b, inputs_of(x, offsets, quad + 16), load_unaligned(i8x16, at + 16))
-                    c = dot(c, inputs_of(x, offsets, quad + 32), load_unaligned(i8x16, at + 32))
-                    d = dot(d, inputs_of(x, offsets, quad + 48), load_unaligned(i8x16, at + 48))
+                    four = place_of(offsets, quad)
+                    a = dot(a, inputs_of(x, four, 0), load_unaligned(i8x16, at))
+                    b = dot(b, inputs_of(x, four, 1), load_unaligned(i8x16, at + 16))
+                    c = dot(c, inputs_of(x, four, 2), load_unaligned(i8x16, at + 32))
+                    d = dot(d, inputs_of(x, four, 3), load_unaligned(i8x16, at + 48))
                 for quad in range(fours, last, 16):
-                    a = dot(a, inputs_of(x, offsets, quad), load_unaligned(i8x16, values + quad))
+                    a = dot(a, inputs_of(x, place_of(offsets, quad), 0), load_unaligned(i8x16, values + quad))
                 to = out.ctypes.data + token * out_bytes
                 epilogue(to, layer, token_scales.ctypes.data + 4 * token, 4 * group, (a + b) + (c + d))
 
@@ -96,17 +96,28 @@ def _assemble(dot: Any, inputs_of: Any, ahead_of: Any, epilogue: Any) -> Any:
 
 
 @piece
-def _gathered(x, offsets, quad):
+def _place_of_quad(offsets, at):
+    """Return the address of the offsets of the quad whose weights begin `at` bytes from the first."""
+    return offsets + at
+
+
+@piece
+def _gathered(x, at, which):
     """Put the four bytes of a quad together, in every dword."""
-    at = offsets + quad
-    low = read_u8(x + (read_i32(at) >> 6)) | read_u8(x + (read_i32(at + 4) >> 6)) << 8
-    high = read_u8(x + (read_i32(at + 8) >> 6)) | read_u8(x + (read_i32(at + 12) >> 6)) << 8
+    at += 16 * which
+    low = read_u8(x + (read_u32(at) >> 6)) | read_u8(x + (read_u32(at + 4) >> 6)) << 8
+    high = read_u8(x + (read_u32(at + 8) >> 6)) | read_u8(x + (read_u32(at + 12) >> 6)) << 8
     return view(i8x16, splat(i32x4, low | high << 16))
 
 
 @piece
-def _consecutive(x, offsets, quad):
-    return broadcast(i8x16, x + (read_i32(offsets + (quad >> 2)) >> 6))
+def _place_of_block(offsets, at):
+    return offsets + (at >> 2)
+
+
+@piece
+def _consecutive(x, at, which):
+    return broadcast(i8x16, x + (read_u32(at + 4 * which) >> 6))
 
 
 def epilogue_of(output: Output) -> Any:

@@ -27,7 +27,7 @@ from sparsefab.kernels_cpu.panels import aligned_empty
 from sparsefab.kernels_cpu.products import dot_of
 from sparsefab.kernels_cpu.reals import added_up_of, real_of
 from sparsefab.kernels_cpu.requantizing import finished_of, rows_of
-from sparsefab.kernels_cpu.scalars import read_i32, read_i64
+from sparsefab.kernels_cpu.scalars import read_i32, read_i64, read_u32
 from sparsefab.kernels_cpu.shuffles import join, permute_dwords, transpose_bytes
 from sparsefab.kernels_cpu.vector import f32x16, i8x16, i8x64, i32x16
 
@@ -105,8 +105,8 @@ def _assemble(dot: Any, tokens_of: Any, ahead_of: Any, epilogue: Any) -> Any:
 @piece
 def _interleaved(lines, offsets, quad, index):
     at = offsets + quad
-    k0, k1 = lines + (read_i32(at) >> 2), lines + (read_i32(at + 4) >> 2)
-    return interleaved_lines(k0, k1, lines + (read_i32(at + 8) >> 2), lines + (read_i32(at + 12) >> 2), index)
+    k0, k1 = lines + (read_u32(at) >> 2), lines + (read_u32(at + 4) >> 2)
+    return interleaved_lines(k0, k1, lines + (read_u32(at + 8) >> 2), lines + (read_u32(at + 12) >> 2), index)
 
 
 @piece
@@ -118,7 +118,7 @@ def interleaved_lines(at0, at1, at2, at3, index):
 
 @piece
 def _aligned(lines, offsets, quad, index):
-    return load(i8x64, lines + (read_i32(offsets + (quad >> 2)) >> 2))
+    return load(i8x64, lines + (read_u32(offsets + (quad >> 2)) >> 2))
 
 
 def epilogue_of(output: Output, permute: bool) -> Any:
