@@ -1,16 +1,9 @@
-"""How one token, or several side by side, go along a row of group-sparse weights: pieces of `gemv_groups`.
-
-A kind of tokens is three pieces
-
-    begin()                                                    sums of nothing
-    step(acc, codes, multipliers, group, unit, inputs)         a register of codes, a unit of 16 inputs in each lane
-    end(to, acc)                                               a row's sums stored, an int32 a token
-"""
+"""How one token, or several side by side, go along a row of group-sparse weights: pieces of `gemv_groups`."""
 # mypy: allow-untyped-defs
 # Kernels are typed by Numba, at the first call.
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 from sparsefab.kernels_cpu.intrinsics import load, splat, store
 from sparsefab.kernels_cpu.kernel import piece
@@ -20,7 +13,22 @@ from sparsefab.kernels_cpu.vector import VectorType, i8x16
 
 __all__ = ["Kind", "abreast", "alone"]
 
-Kind = tuple[Any, Any, Any]
+
+class Kind(NamedTuple):
+    """The pieces of one kind of tokens.
+
+    Attributes
+    ----------
+    begin : begin()              Sums of nothing.
+    step : step(acc, codes, multipliers, group, unit, inputs)       A register of codes, a unit of inputs in each lane.
+    end : end(to, acc)           A row's sums stored, an int32 a token.
+    doubled : bool               A round of the loop takes two registers: its own instructions are a fifth of one's.
+    """
+
+    begin: Any
+    step: Any
+    end: Any
+    doubled: bool
 
 
 def alone(dwords: VectorType, places: Any, scaled: Any) -> Kind:
@@ -46,7 +54,7 @@ def alone(dwords: VectorType, places: Any, scaled: Any) -> Kind:
     def end(to, acc):
         write_i32(to, total(acc[0] + acc[1]))
 
-    return begin, step, end
+    return Kind(begin=begin, step=step, end=end, doubled=True)
 
 
 def abreast(dwords: VectorType, places: Any, scaled: Any, tokens: int) -> Kind:
@@ -87,9 +95,9 @@ def abreast(dwords: VectorType, places: Any, scaled: Any, tokens: int) -> Kind:
     def end_apart(to, acc):
         end(to, add(add(acc[0], acc[1]), add(acc[2], acc[3])))
 
-    if lanes == 2:
-        return begin, step_2, end
-    return (begin_apart, step_apart, end_apart) if tokens == lanes else (begin, step_4, end)
+    if tokens == lanes:
+        return Kind(begin=begin_apart, step=step_apart, end=end_apart, doubled=False)
+    return Kind(begin=begin, step=step_2 if lanes == 2 else step_4, end=end, doubled=False)
 
 
 @functools.cache

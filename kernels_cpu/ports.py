@@ -8,7 +8,7 @@ instructions; three loads, two of them of 512 bits, broadcasts to so many includ
 one that moves elements (p5).  Counted is the code that LLVM emits, and a test counts it again.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from sparsefab.kernels_cpu.weights import BlockWeights
 __all__ = [
     "GROUP_LOOPS",
     "LOOPS",
-    "OWN_ZEROS",
     "Loop",
     "busiest",
     "group_loops",
@@ -98,13 +97,15 @@ _TILE = Loop(unit="a tile's product", units=1, instructions=1, loads=0, wide_loa
 _EXPANDED_ROW = Loop(unit="64 inputs of a row", units=1, instructions=4, loads=2, wide_loads=1, vectors=3, shuffles=3)
 _UNPACKING = {3: 29, 4: 12, 8: 0}  # vector instructions for the codes of 32 inputs
 _JOINING = 2  # for a group's sum, where it fits 16 bits
-# Of 4-bit codes in groups of 16 with one zero point, by tokens side by side; a zero point a group takes so much more.
+# Of 4-bit codes in groups of 16, by tokens side by side and whether each group has a zero point.
 GROUP_LOOPS = {
-    1: Loop(unit="four groups", units=1, instructions=34, loads=14, wide_loads=2, vectors=11, shuffles=3),
-    4: Loop(unit="four groups", units=1, instructions=47, loads=14, wide_loads=6, vectors=25, shuffles=10),
-    16: Loop(unit="four groups", units=1, instructions=107, loads=26, wide_loads=18, vectors=73, shuffles=10),
+    (1, False): Loop(unit="four groups", units=2, instructions=55, loads=25, wide_loads=5, vectors=22, shuffles=6),
+    (4, False): Loop(unit="four groups", units=1, instructions=47, loads=14, wide_loads=6, vectors=25, shuffles=10),
+    (16, False): Loop(unit="four groups", units=1, instructions=107, loads=26, wide_loads=18, vectors=73, shuffles=10),
+    (1, True): Loop(unit="four groups", units=2, instructions=59, loads=27, wide_loads=7, vectors=24, shuffles=8),
+    (4, True): Loop(unit="four groups", units=1, instructions=50, loads=15, wide_loads=7, vectors=26, shuffles=11),
+    (16, True): Loop(unit="four groups", units=1, instructions=110, loads=27, wide_loads=19, vectors=74, shuffles=11),
 }
-OWN_ZEROS = {"instructions": 3, "loads": 1, "wide_loads": 1, "vectors": 1, "shuffles": 1}
 _PASSES = (16, 8, 4, 2, 1)  # tokens at a time
 
 Rounds = list[tuple[Loop, int]]
@@ -151,11 +152,8 @@ def group_loops(weights: GroupWeights, *, tokens: int) -> Rounds:
     if weights.bits != 4 or weights.units != 1:
         return []
     side = side_of(tokens)
-    loop = GROUP_LOOPS[side]
-    if weights.asymmetric:
-        loop = replace(loop, **{name: getattr(loop, name) + more for name, more in OWN_ZEROS.items()})
     rounds = int((-(-np.diff(weights.pointers.astype(np.int64)) // 4)).sum())
-    return [(loop, rounds * -(-tokens // side))]
+    return [(GROUP_LOOPS[side, weights.asymmetric], rounds * -(-tokens // side))]
 
 
 def busiest(loops: Rounds) -> str:
