@@ -20,6 +20,7 @@ _I16, _I32 = ir.IntType(16), ir.IntType(32)
 _NEEDS: dict[str, dict[int, tuple[str, ...]]] = {
     "dpbusd": {512: ("avx512vnni",), 256: ("avx512vnni", "avxvnni"), 128: ("avx512vnni", "avxvnni")},
     "permvar": {512: ("avx512bw",)},
+    "permvar of bytes": {512: ("avx512vbmi",)},
     "permi2var": {512: ("avx512vbmi",)},
 }
 _USUAL: dict[int, tuple[str, ...]] = {512: ("avx512bw",), 256: ("avx2",), 128: ("avx2",)}
@@ -130,5 +131,6 @@ _EMITTERS: dict[str, Callable[..., Any]] = {
     "packuswb": _pack(0, 255),
     "pshufb": _pshufb,
     "permvar": _permute,
+    "permvar of bytes": _permute,
     "permi2var": _permute,
 }

@@ -18,13 +18,13 @@ from numba.extending import intrinsic
 from sparsefab.kernels_cpu.features import Level, effective_features
 from sparsefab.kernels_cpu.intrinsics import element, splat, store_unaligned, view
 from sparsefab.kernels_cpu.kernel import piece
-from sparsefab.kernels_cpu.lowering import invoke, referenced_type
+from sparsefab.kernels_cpu.lowering import invoke, referenced_type, require_vectors
 from sparsefab.kernels_cpu.panels import aligned_empty
 from sparsefab.kernels_cpu.scalars import read_i8, read_i64, read_u8, write_i8, write_i64
 from sparsefab.kernels_cpu.shuffles import look_up_bytes
 from sparsefab.kernels_cpu.vector import i8x16, i8x64, i64x2
 
-__all__ = ["controls", "expand_bytes", "expand_of", "native_expansion"]
+__all__ = ["controls", "expand_bytes", "expand_of", "keep_bytes", "native_expansion"]
 
 _COUNTS = 2048  # where, behind the controls, the bits of each mask are counted
 
@@ -57,6 +57,19 @@ def expand_bytes(typing_context: Any, kind: Any, address: Any, mask: Any) -> Any
         return invoke(builder, f"llvm.masked.expandload.{result.suffix}", result.llvm, [at, bits, zero])
 
     return result(kind, types.intp, types.int64), emit
+
+
+@intrinsic
+def keep_bytes(typing_context: Any, value: Any, mask: Any) -> Any:
+    """`keep_bytes(vector, mask)`: bytes in the places of a mask's bits, else 0 (a mask on what made the vector)."""
+    require_vectors(value)
+
+    def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        bits = builder.bitcast(arguments[1], ir.VectorType(ir.IntType(1), value.lanes))
+        zero = ir.Constant(value.llvm, [value.llvm.element(0)] * value.lanes)
+        return builder.select(bits, arguments[0], zero)
+
+    return value(value, types.int64), emit
 
 
 def expand_of(level: Level) -> Any:

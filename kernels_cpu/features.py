@@ -47,7 +47,7 @@ class Level(enum.Enum):
 
 _AVX512 = frozenset({"avx", "avx2", "avx512f", "avx512bw", "avx512vl"})
 _NEEDS = {
-    Level.AVX512_AMX: _AVX512 | {"avx512vnni", "avx512vbmi2", "amx-tile", "amx-int8"},
+    Level.AVX512_AMX: _AVX512 | {"avx512vnni", "avx512vbmi", "avx512vbmi2", "amx-tile", "amx-int8"},
     Level.AVX512_VNNI: _AVX512 | {"avx512vnni"},
     Level.AVX512: _AVX512,
     Level.AVX_VNNI: frozenset({"avx", "avx2", "avxvnni"}),

@@ -33,6 +33,7 @@ __all__ = [
     "look_up_128",
     "look_up_bytes",
     "low_halves",
+    "permute_bytes",
     "permute_dwords",
     "permute_words",
     "store_quarters",
@@ -229,6 +230,8 @@ def every_lane(typing_context: Any, value: Any, which: Any) -> Any:
 
 
 def _permute(element: str, name: str) -> Callable[..., Any]:
+    instruction = "permvar of bytes" if element == "i8" else "permvar"
+
     def typed(typing_context: Any, data: Any, index: Any) -> Any:
         require_vectors(data, index)
         if data.bits != 512:
@@ -237,7 +240,7 @@ def _permute(element: str, name: str) -> Callable[..., Any]:
 
         def emit(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
             parts = [builder.bitcast(argument, inner.llvm) for argument in arguments]
-            return builder.bitcast(_invoke(builder, "permvar", 512, name, parts, inner), data.llvm)
+            return builder.bitcast(_invoke(builder, instruction, 512, name, parts, inner), data.llvm)
 
         return data(data, index), emit
 
@@ -251,6 +254,7 @@ def _invoke(builder: Any, instruction: str, bits: int, name: str, arguments: lis
 
 
 # An index that is loaded from memory pins these; a constant one lets LLVM choose another shuffle.
+permute_bytes = intrinsic_named("permute_bytes", _permute("i8", "llvm.x86.avx512.permvar.qi.512"))
 permute_words = intrinsic_named("permute_words", _permute("i16", "llvm.x86.avx512.permvar.hi.512"))
 permute_dwords = intrinsic_named("permute_dwords", _permute("i32", "llvm.x86.avx512.permvar.si.512"))
 

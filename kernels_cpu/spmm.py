@@ -32,7 +32,7 @@ from sparsefab.kernels_cpu.layer import filled
 from sparsefab.kernels_cpu.masked import MaskedWeights
 from sparsefab.kernels_cpu.panels import WIDTHS, aligned_empty
 from sparsefab.kernels_cpu.results import Codes, Reals, Sums, aligned_dwords, mean_squares, moments, prepared
-from sparsefab.kernels_cpu.spmm_tiles import room_bytes, run_of
+from sparsefab.kernels_cpu.spmm_tiles import room_bytes, run_of, spreads
 from sparsefab.kernels_cpu.threads import check_threads, tasks
 from sparsefab.kernels_cpu.tile_weights import TileWeights
 from sparsefab.kernels_cpu.weights import BlockWeights
@@ -133,7 +133,12 @@ class Product:
         layer = self._layers[width].copy()
         layer["inner_steps"], layer["run"] = tiles.steps, run_of(panels, tiles.steps, width)
         layer["room_bytes"] = self.room_bytes(width, panels=panels)
-        arrays: dict[str, NDArray[Any]] = {"packed": tiles.values, "masks": tiles.masks, "starts": tiles.starts}
+        arrays: dict[str, NDArray[Any]] = {
+            "controls": spreads(),
+            "packed": tiles.values,
+            "masks": tiles.masks,
+            "starts": tiles.starts,
+        }
         for name, array in arrays.items():
             layer[name] = array.ctypes.data
         compiled = tiled_kernel_of(

@@ -282,16 +282,16 @@ def test_products_of_bytes_need_two_multiplications(assembly):
 
 @pytest.mark.parametrize(("output", "width"), [("u8", 64), ("f32", 64), ("u8", 32)])
 def test_tiles_multiply_four_pairs_beside_everything_else(assembly, output, width):
-    """One loop multiplies, expands the next weights and finishes the last sums: nothing stands in it twice."""
+    """One loop multiplies, expands the next weights and finishes the last sums."""
     lines = [line.strip() for line in assembly(Level.AVX512_AMX, output, width).splitlines()]
     assert count(lines, r"tdpbsud\s") == 4
     assert count(lines, r"tileloadd\s.*tmm[4-7]") == 4
     assert count(lines, r"tileloadd\s.*tmm[0-3]") == count(lines, r"tilestored\s.*tmm[0-3]") == 4
     assert count(lines, r"tilezero\s") == 4
     assert count(lines, r"ldtilecfg\s") == count(lines, r"tilerelease") == 1
-    products = [at for at, line in enumerate(lines) if line.startswith("tdpbsud")]
-    assert not [line for line in lines[products[0] : products[-1]] if re.match(r"(call|v|j)", line)]
-    for body in innermost_loops("\n".join(lines), "vpexpandb"):
-        assert count(body, r"vpexpandb\s.*\(.*zmm") == count(body, r"vmovdqa64\s+%zmm\d+, .*\(") == 4
-        assert count(body, r"kmovq") == count(body, r"popcnt") == 1
+    # Rows of one mask, wherever they are expanded: one population count for four permutations, each masked.
+    places = count(lines, r"popcnt")
+    assert places >= 4
+    assert count(lines, r"vpermb\s.*zmm.*\{z\}") == 4 * places
+    assert count(lines, r"vpexpandb\s.*zmm.*\{z\}") >= 2 * places  # the order of bytes, and rows that store many
     assert not [line for line in lines if re.search(r"\(%rsp\), %zmm", line)]

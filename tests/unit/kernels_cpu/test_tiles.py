@@ -70,6 +70,8 @@ def test_every_form_holds_the_matrix(rows, columns, density, block, shared):
     ("rows", "columns", "tokens", "density", "width"),
     [
         (70, 1700, 200, 0.2, 64),  # three chunks of inputs of unlike length
+        (70, 1700, 50, 0.4, 64),  # chunks of few steps, in one panel
+        (70, 1700, 30, 0.6, 32),  # in one half: sums stay in their tiles; more stored than two rows to a register
         (36, 4096, 300, 0.5, 64),  # more panels than are arranged at a time
         (36, 4096, 70, 1.0, 64),
         (130, 770, 100, 0.3, 32),
