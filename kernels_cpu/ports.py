@@ -85,7 +85,7 @@ LOOPS = {
     ("gathered", 1): Loop(
         unit="a quad", units=4, instructions=88, loads=40, wide_loads=0, vectors=8, shuffles=4, vector_ports=3
     ),
-    ("gathered", 16): Loop(unit="a quad", units=2, instructions=46, loads=28, wide_loads=8, vectors=18, shuffles=6),
+    ("gathered", 16): Loop(unit="a quad", units=2, instructions=44, loads=28, wide_loads=8, vectors=16, shuffles=4),
     ("aligned", 1): Loop(
         unit="a quad", units=4, instructions=24, loads=15, wide_loads=0, vectors=4, shuffles=0, vector_ports=3
     ),

@@ -4,7 +4,8 @@
       for group in M / 4:                          4 output rows; two sets of 4 accumulators, one for each of two quads
         for pair of quads in the group:
           twice: v, a token's four inputs a dword
-                   4x1       4 lines of 16 bytes in one register, a dword permutation, a byte transpose inside lanes
+                   4x1       4 lines of 16 bytes in one register, a byte permutation; without VBMI a dword permutation
+                             and a byte transpose inside lanes
                    aligned   one load
                  4 x vpdpbusd, the weights broadcast from memory
 
@@ -28,7 +29,7 @@ from sparsefab.kernels_cpu.products import dot_of
 from sparsefab.kernels_cpu.reals import added_up_of, real_of
 from sparsefab.kernels_cpu.requantizing import finished_of, rows_of
 from sparsefab.kernels_cpu.scalars import read_i32, read_i64, read_u32
-from sparsefab.kernels_cpu.shuffles import join, permute_dwords, transpose_bytes
+from sparsefab.kernels_cpu.shuffles import join, permute_bytes, permute_dwords, transpose_bytes
 from sparsefab.kernels_cpu.vector import f32x16, i8x16, i8x64, i32x16
 
 __all__ = ["epilogue_of", "interleaved_lines", "spmm", "tables"]
@@ -38,9 +39,13 @@ _requantized = rows_of(i32x16)
 
 @functools.cache
 def tables() -> Any:
-    """Return the dword indices int32[16] that transpose a 4 x 4 matrix of dwords: lanes to elements and back."""
-    result = aligned_empty((16,), np.int32)
-    result[:] = np.arange(16).reshape(4, 4).T.reshape(-1)
+    """Return int32[32]: indices that transpose a 4 x 4 matrix of dwords, lanes to elements and back; byte indices.
+
+    The latter, uint8[64], bring the four inputs of each of 16 tokens together out of four lines.
+    """
+    result = aligned_empty((32,), np.int32)
+    result[:16] = np.arange(16).reshape(4, 4).T.reshape(-1)
+    result[16:] = np.arange(64, dtype=np.uint8).reshape(4, 16).T.reshape(-1).view(np.int32)
     return result
 
 
@@ -58,7 +63,7 @@ def spmm(*, product: str, permute: bool, aligned: bool, output: Output) -> Any:
     """
     return _assemble(
         dot_of(i32x16, product),
-        _aligned if aligned else _interleaved,
+        _aligned if aligned else _permuted if permute else _interleaved,
         ahead_of_blocks if aligned else ahead_of_quads,
         epilogue_of(output, permute),
     )
@@ -70,7 +75,7 @@ def _assemble(dot: Any, tokens_of: Any, ahead_of: Any, epilogue: Any) -> Any:
         layer = layers[0]
         panel_bytes, row_bytes = activations.shape[1] * activations.shape[2], out.itemsize * 16
         out_bytes = out.shape[1] * out.shape[2] * out.itemsize
-        index = load(i32x16, layer.tables)
+        index, order = load(i32x16, layer.tables), load(i8x64, layer.tables + 64)
         for panel in range(first_panel, last_panel):
             lines = activations.ctypes.data + panel * panel_bytes
             tokens = token_scales.ctypes.data + panel * 64
@@ -85,15 +90,15 @@ def _assemble(dot: Any, tokens_of: Any, ahead_of: Any, epilogue: Any) -> Any:
                 for quad in range(first, even, 32):
                     at = layer.values + quad
                     ahead_of(layer.offsets, layer.values, quad)
-                    v = tokens_of(lines, layer.offsets, quad, index)
+                    v = tokens_of(lines, layer.offsets, quad, index, order)
                     a, b = dot(a, v, broadcast(i8x64, at)), dot(b, v, broadcast(i8x64, at + 4))
                     c, d = dot(c, v, broadcast(i8x64, at + 8)), dot(d, v, broadcast(i8x64, at + 12))
-                    v = tokens_of(lines, layer.offsets, quad + 16, index)
+                    v = tokens_of(lines, layer.offsets, quad + 16, index, order)
                     e, f = dot(e, v, broadcast(i8x64, at + 16)), dot(f, v, broadcast(i8x64, at + 20))
                     g, h = dot(g, v, broadcast(i8x64, at + 24)), dot(h, v, broadcast(i8x64, at + 28))
                 if even < last:
                     at = layer.values + even
-                    v = tokens_of(lines, layer.offsets, even, index)
+                    v = tokens_of(lines, layer.offsets, even, index, order)
                     a, b = dot(a, v, broadcast(i8x64, at)), dot(b, v, broadcast(i8x64, at + 4))
                     c, d = dot(c, v, broadcast(i8x64, at + 8)), dot(d, v, broadcast(i8x64, at + 12))
                 to = out.ctypes.data + panel * out_bytes + row * row_bytes
@@ -103,21 +108,36 @@ def _assemble(dot: Any, tokens_of: Any, ahead_of: Any, epilogue: Any) -> Any:
 
 
 @piece
-def _interleaved(lines, offsets, quad, index):
-    at = offsets + quad
+def _permuted(lines, offsets, quad, index, order):
+    k0, k1, k2, k3 = _places(lines, offsets + quad)
+    return permute_bytes(_joined(k0, k1, k2, k3), order)
+
+
+@piece
+def _interleaved(lines, offsets, quad, index, order):
+    k0, k1, k2, k3 = _places(lines, offsets + quad)
+    return interleaved_lines(k0, k1, k2, k3, index)
+
+
+@piece
+def _places(lines, at):
     k0, k1 = lines + (read_u32(at) >> 2), lines + (read_u32(at + 4) >> 2)
-    return interleaved_lines(k0, k1, lines + (read_u32(at + 8) >> 2), lines + (read_u32(at + 12) >> 2), index)
+    return k0, k1, lines + (read_u32(at + 8) >> 2), lines + (read_u32(at + 12) >> 2)
 
 
 @piece
 def interleaved_lines(at0, at1, at2, at3, index):
     """Read four lines of 16 tokens, and bring the four inputs of each token together."""
-    k0, k1, k2, k3 = load(i8x16, at0), load(i8x16, at1), load(i8x16, at2), load(i8x16, at3)
-    return transpose_bytes(permute_dwords(join(join(k0, k1), join(k2, k3)), index))
+    return transpose_bytes(permute_dwords(_joined(at0, at1, at2, at3), index))
 
 
 @piece
-def _aligned(lines, offsets, quad, index):
+def _joined(at0, at1, at2, at3):
+    return join(join(load(i8x16, at0), load(i8x16, at1)), join(load(i8x16, at2), load(i8x16, at3)))
+
+
+@piece
+def _aligned(lines, offsets, quad, index, order):
     return load(i8x64, lines + (read_u32(offsets + (quad >> 2)) >> 2))
 
 

@@ -145,7 +145,7 @@ def test_loops_of_few_tokens_are_counted():
     blocks = BlockWeights.from_columns(np.ones((8, 12), np.int8))  # two groups of three quads
     ((loop, units),) = product_loops(blocks, width=16, panels=2)
     assert (loop.unit, units) == ("a quad", 12)
-    assert loop.cycles == max(46 / 6, 28 / 3, 8 / 2, 18 / 2, 6) / 2
+    assert loop.cycles == max(44 / 6, 28 / 3, 8 / 2, 16 / 2, 4) / 2
     assert loop.limit == "4.7 cycles for a quad: loads"
     assert busiest([(loop, 1), (LOOPS["masked", 1], 2)]) == "3.0 cycles for a tile: shuffles"
     masked = drawn_weights("2:4", np.ones((8, 32), np.int8), np.tile([True, True, False, False], (8, 8)))
