@@ -21,7 +21,7 @@ from sparsefab.kernels_cpu.drawn import check_pattern, drawn_mask, drawn_weights
 from sparsefab.kernels_cpu.features import Level
 from sparsefab.kernels_cpu.panels import interleaved, panels_of
 from sparsefab.kernels_cpu.peers import Peer, Problem, peers_of
-from sparsefab.kernels_cpu.probe import MachinePeaks, dot_chain, dot_peak, measure
+from sparsefab.kernels_cpu.probe import MachinePeaks, dot_chain, dot_chains, dot_peak, measure
 from sparsefab.kernels_cpu.spmm import Codes, MaskedWeights, Product
 from sparsefab.kernels_cpu.threads import check_threads
 
@@ -64,6 +64,7 @@ class BenchRow:
     bytes_per_call : int         Weights, activations and results, each once.
     repack_s : float             Time to bring [tokens, columns] into panels, not part of `median_s`.
     speedup : float | None       One thread's time over that of several; None for one.
+    dots_speedup : float | None  The same of bare dot products in the same turns, see `probe.dot_chains`.
     """
 
     pattern: str
@@ -81,6 +82,7 @@ class BenchRow:
     repack_s: float
     bytes_per_call: int
     speedup: float | None
+    dots_speedup: float | None
     peers: tuple[PeerTime, ...]
 
     def best_dense(self) -> PeerTime | None:
@@ -209,7 +211,7 @@ class _Row:
             *(peer.call for peer in found),
         ]
         if self.threads > 1:
-            engines.append(self.product.bind(self.panels))
+            engines += [self.product.bind(self.panels), *(dot_chains(self.threads) or ())]
         chain = dot_chain()
         if chain is not None:
             engines.append(chain[0])
@@ -225,7 +227,7 @@ class _Row:
                     engine()
                 turn.append(max(clock() - begin, 1) * 1e-9 / count)
             turns.append(turn)
-        table = np.array(turns)
+        table, one = np.array(turns), 1 + len(found)
         ours = statistics.median(table[:, 0])
         fraction = None
         if chain is not None:
@@ -254,7 +256,10 @@ class _Row:
             fraction_of_bound=None if fraction is None or allowed is None else fraction / allowed,
             repack_s=repack,
             bytes_per_call=weights.nbytes + self.panels.nbytes + self.call.out.nbytes,
-            speedup=float(np.median(table[:, 1 + len(found)] / table[:, 0])) if self.threads > 1 else None,
+            speedup=float(np.median(table[:, one] / table[:, 0])) if self.threads > 1 else None,
+            dots_speedup=None
+            if self.threads == 1 or chain is None
+            else float(np.median(table[:, one + 1] / table[:, one + 2])),
             peers=tuple(
                 PeerTime(
                     name=peer.name,

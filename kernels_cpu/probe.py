@@ -30,10 +30,21 @@ from sparsefab.kernels_cpu.half import native_halves
 from sparsefab.kernels_cpu.intrinsics import dot, fma, load, multiply_add_bytes, multiply_add_words, splat, store, view
 from sparsefab.kernels_cpu.kernel import kernel, piece
 from sparsefab.kernels_cpu.panels import aligned_zeros
+from sparsefab.kernels_cpu.threads import run_blocks
 from sparsefab.kernels_cpu.tiles import configure, release, tile_dot
 from sparsefab.kernels_cpu.vector import f16x32, f32x8, f32x16, i8x32, i8x64, i16x16, i32x8, i32x16
 
-__all__ = ["FusedChain", "MachinePeaks", "dot_chain", "dot_peak", "fused_chain", "measure", "reader", "usable_threads"]
+__all__ = [
+    "FusedChain",
+    "MachinePeaks",
+    "dot_chain",
+    "dot_chains",
+    "dot_peak",
+    "fused_chain",
+    "measure",
+    "reader",
+    "usable_threads",
+]
 
 _STEPS = 20_000  # of 12 independent instructions: some 30 microseconds
 _DOTS = (Level.AVX512_AMX, Level.AVX512_VNNI, Level.AVX_VNNI)  # levels that have vpdpbusd
@@ -141,6 +152,24 @@ def dot_chain() -> tuple[Callable[[], None], int] | None:
     wide, scratch = level in _DOTS and level is not Level.AVX_VNNI, aligned_zeros((12 * 64,), np.uint8)
     chain = _dots(wide) if level in _DOTS else _chain_of(_pair_step, i32x8, i8x32)
     return (lambda: chain(_STEPS, scratch)), _STEPS * 12 * (64 if wide else 32)
+
+
+def dot_chains(threads: int) -> tuple[Callable[[], None], Callable[[], None]] | None:
+    """Return two calls: as many dot products as `threads` of `dot_chain` by ten, in this thread, and on all of them.
+
+    Threads are those of the products and share the work as those do; a call takes long, some 0.3 ms, beside starting
+    them. None where there is no `dot_chain`.
+    """
+    level = best_level()
+    if level is Level.PORTABLE:
+        return None
+    spread = _spread(level in _DOTS and level is not Level.AVX_VNNI, level in _DOTS)
+    blocks, steps = 8 * threads, 10 * _STEPS // 8
+    scratch = aligned_zeros((blocks, 12 * 64), np.uint8)
+    return (
+        lambda: spread(scratch, steps, 0, blocks),
+        lambda: run_blocks(spread, threads, blocks, (scratch, steps)),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,6 +361,18 @@ def _float_step(a, u):
 @functools.cache
 def _dots(wide: bool) -> Any:
     return _chain_of(_dot_step, i32x16, i8x64) if wide else _chain_of(_dot_step, i32x8, i8x32)
+
+
+@functools.cache
+def _spread(wide: bool, whole: bool) -> Any:
+    """A kernel that runs the chain of `dot_chain` for each of some blocks; whole: it is one instruction a step."""
+    chain = _dots(wide) if whole else _chain_of(_pair_step, i32x8, i8x32)
+
+    def spread(scratch, steps, first, last):
+        for block in range(first, last):
+            chain(steps, scratch[block])
+
+    return kernel(spread)
 
 
 @functools.cache

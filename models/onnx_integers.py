@@ -2,7 +2,7 @@
 
     scale = max|x| / 127, or 1                codes = round(x / scale) + 128          u8, one scale a token
     sums  = MatMulInteger(codes, weights)     [groups, tokens, out], int32, zero points of both taken off
-    acc   = ReduceSum(sums * multipliers)     over the groups, int32
+    acc   = ReduceSum(sums * multipliers)     over the groups, int32, + codes * outliers, exact in float64
             + 256 * MatMulInteger(codes, high) + MatMulInteger(codes, low)      outliers, by their two bytes
     y     = float32(acc) * row scale, then * token scale, + bias
 

@@ -229,14 +229,19 @@ def _table(options: argparse.Namespace) -> int:
         ratios = {peer.name: f"{peer.ratio:.2f}x" for peer in row.peers}
         part = "-" if row.fraction_of_peak is None else f"{row.fraction_of_peak:.3f}"
         bound = "-" if row.fraction_of_bound is None else f"{row.fraction_of_bound:.3f}"
+        speedup = "-" if row.speedup is None else f"{row.speedup:.2f}"
+        if row.dots_speedup is not None:
+            speedup += f", dots {row.dots_speedup:.2f}"
         rows.append([row.pattern, f"{row.rows}x{row.columns}", row.tokens, f"{row.density:.2f}", row.engine,
-                     si(row.median_s, "s"), f"{si(row.macs_per_s)}MAC/s", part, bound,
+                     si(row.median_s, "s"), f"{si(row.macs_per_s)}MAC/s", part, bound, speedup,
                      *(ratios.get(name, "-") for name in columns)])  # fmt: skip
     if rows:
         print_table(f"int8 products, {options.threads} thread(s); a peer's column is its time over ours",
-                    ["pattern", "shape", "tokens", "density", "by", "median", "rate", "of peak", "of bound", *columns],
+                    ["pattern", "shape", "tokens", "density", "by", "median", "rate", "of peak", "of bound",
+                     "x one thread", *columns],
                     rows,
-                    right=["tokens", "density", "median", "rate", "of peak", "of bound", *columns])  # fmt: skip
+                    right=["tokens", "density", "median", "rate", "of peak", "of bound", "x one thread",
+                           *columns])  # fmt: skip
     if streams:
         print_table(f"few tokens, {options.threads} thread(s); the bound is what takes longer at best",
                     ["pattern", "shape", "tokens", "weights", "median", "read", "rate", "bound", "limit", "of bound"],

@@ -37,6 +37,7 @@ def test_char_llama(recipe, tmp_path):
         ({"heads": 4, "kv_heads": 1, "head_dim": 32, "bias": True}, {}),
         ({}, {"weights": "int4", "group_size": 16}),
         ({}, {"weights": "int8", "group_size": 40}),  # the last group is short
+        ({}, {"weights": "int3", "group_size": 16, "outliers": 0.02}),
         ({}, {"pattern": "4x1@0.4"}),
         ({}, {"weights": "uint3", "group_size": 40, "outliers": 0.03}),
     ],
