@@ -21,6 +21,7 @@ from sparsefab.kernels_cpu.drawn import check_pattern, drawn_mask, drawn_weights
 from sparsefab.kernels_cpu.features import Level
 from sparsefab.kernels_cpu.panels import interleaved, panels_of
 from sparsefab.kernels_cpu.peers import Peer, Problem, peers_of
+from sparsefab.kernels_cpu.ports import LOOPS
 from sparsefab.kernels_cpu.probe import MachinePeaks, dot_chain, dot_chains, dot_peak, measure
 from sparsefab.kernels_cpu.spmm import Codes, MaskedWeights, Product
 from sparsefab.kernels_cpu.threads import check_threads
@@ -31,10 +32,10 @@ __all__ = ["BENCH_DENSITIES", "BENCH_SHAPES", "BenchRow", "BenchTable", "PeerTim
 BENCH_SHAPES = ((768, 768), (3072, 768), (768, 3072), (1024, 1024), (4096, 1024), (1024, 4096))
 BENCH_DENSITIES = (0.3, 0.2, 0.1)
 # The share of the dot products' peak that a kernel's instructions allow, by gathered inputs or not and width: 16 dot
-# products and 8 shuffles; 8 and 6; 4 and 5; of aligned ones, 4 dot products with 5 loads where there are 16 tokens.
+# products and 8 shuffles; 8 and 6; of 16 tokens, 4 dot products, two cycles, in those that the loop takes.
 _ALLOWED = {
-    (False, 64): 16 / 24, (False, 32): 8 / 14, (False, 16): 4 / 9,
-    (True, 64): 1.0, (True, 16): 4 / 5,
+    (False, 64): 16 / 24, (False, 32): 8 / 14, (False, 16): 2 / LOOPS["gathered", 16].cycles,
+    (True, 64): 1.0, (True, 16): 2 / LOOPS["aligned", 16].cycles,
 }  # fmt: skip
 _TILES = 8.0  # products of a tdpbsud, 16 cycles, to those of as many cycles of two vpdpbusd
 
