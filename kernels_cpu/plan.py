@@ -76,6 +76,7 @@ class EncoderPlan:
         for index, block in enumerate(graph.blocks):
             self._fill_block(index, block)
         self._buffers: dict[int, EncoderBuffers] = {}
+        self._chosen: dict[int, tuple[NDArray[np.void], NDArray[np.uint8], list[tuple[Any, ...]]]] = {}
 
     def run(self, feeds: Feeds) -> dict[str, NDArray[np.float32]]:
         """Run a batch.
@@ -182,7 +183,12 @@ class EncoderPlan:
             numba.set_num_threads(before)
 
     def _linears(self, width: int) -> tuple[NDArray[np.void], NDArray[np.uint8], list[tuple[Any, ...]]]:
-        """Records of all products for panels of a width, which kernel of its kind each takes, and the kernels."""
+        """Records of all products for panels of a width, which kernel of its kind each takes, and the kernels.
+
+        Chosen once for each width: to choose takes longer than a short sequence.
+        """
+        if width in self._chosen:
+            return self._chosen[width]
         records, choices = np.zeros(len(self._products), LAYER), np.zeros(len(self._products), np.uint8)
         kinds: list[list[Any]] = [[], [], []]  # what `encoder` calls project, expand, multiply
         for index, product in enumerate(self._products):
@@ -191,7 +197,8 @@ class EncoderPlan:
             if compiled not in known:
                 known.append(compiled)
             records[index], choices[index] = record[0], known.index(compiled)
-        return records, choices, [tuple(known) for known in kinds]
+        self._chosen[width] = records, choices, [tuple(known) for known in kinds]
+        return self._chosen[width]
 
     def _buffers_for(self, placed: Placement) -> EncoderBuffers:
         """Buffers that hold at least so many panels of that width, and attention's longest sequence."""
