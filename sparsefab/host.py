@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from sparsefab.kernels_cpu.caches import cache_sizes
+from sparsefab.kernels_cpu.features import Level, best_level
 from sparsefab.kernels_cpu.gemv import LaneWeights, MatrixVector
 from sparsefab.kernels_cpu.panels import aligned_empty, interleaved, panels_of
 from sparsefab.kernels_cpu.probe import MachinePeaks, measure
@@ -38,12 +39,16 @@ def machine_key() -> str:
     import llvmlite
     import numba
 
-    facts = (_cpu_model(), str(os.cpu_count()), platform.machine(), numba.__version__, llvmlite.__version__)
+    versions = (numba.__version__, llvmlite.__version__)
+    facts = (_cpu_model(), str(os.cpu_count()), platform.machine(), best_level().value, *versions)
     return hashlib.sha256("|".join(facts).encode()).hexdigest()[:12]
 
 
-def measure_host(date: str, seconds: float = 2.0) -> MeasuredCpu:
-    """Measure the peaks of one thread and of all; takes some seconds and as much again to compile the first time."""
+def measure_host(date: str, seconds: float = 2.0, *, level: Level | None = None) -> MeasuredCpu:
+    """Measure the peaks of one thread and of all; takes some seconds and as much again to compile the first time.
+
+    level : Level | None        Of the kernels that will be timed; None is the best that runs here.
+    """
     peaks = measure(seconds=seconds)
     dot, dot_all = peaks.dot_macs_per_s, peaks.dot_macs_per_s_all_threads
     flops = peaks.float_macs_per_s or peaks.clock_hz
@@ -67,7 +72,7 @@ def measure_host(date: str, seconds: float = 2.0) -> MeasuredCpu:
     return MeasuredCpu(
         name=_title(peaks),
         date=date,
-        isa=peaks.level,
+        isa=peaks.level if level is None else level.value,
         cores=peaks.threads,
         memory_bytes=_memory_bytes(),
         peaks=rows,
@@ -79,6 +84,7 @@ def time_kernels(
     seconds: float = 20.0,
     *,
     seed: int = 0,
+    level: Level | None = None,
     clock: Callable[[], float] = time.thread_time,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[KernelSample, ...]:
@@ -88,6 +94,7 @@ def time_kernels(
     ----------
     seconds : float             Wall time to spend, about; compiling comes on top. The plan is the same for every
                                 budget, a small one measures fewer matrices of it.
+    level : Level | None        Of the int8 products; None is the best that runs here.
     clock : callable() -> float             CPU time of the calling thread in seconds.
     progress : callable(done, total) | None     Called after each matrix with tenths of a second.
     """
@@ -95,7 +102,7 @@ def time_kernels(
         raise ValueError(f"seconds must be positive, not {seconds}")
     random = np.random.default_rng(seed)
     for kernel in _TIMED:  # compile every width before the budget runs
-        _time_matrix(kernel, 256, 256, 0.5, random, clock, turns=1)
+        _time_matrix(kernel, 256, 256, 0.5, random, level, clock, turns=1)
     samples: list[KernelSample] = []
     begin, spent = time.perf_counter(), 0.0
     while spent < seconds:
@@ -104,7 +111,7 @@ def time_kernels(
             if rows * columns > _LARGEST:
                 rows = _LARGEST // columns
             density = float(random.choice([0.1, 0.15, 0.2, 0.3, 0.4, 0.5])) if kernel == "block_4x1" else 1.0
-            samples += _time_matrix(kernel, rows, columns, density, random, clock)
+            samples += _time_matrix(kernel, rows, columns, density, random, level, clock)
         spent = time.perf_counter() - begin
         if progress is not None:
             progress(min(int(10 * spent), int(10 * seconds)), int(10 * seconds))
@@ -117,11 +124,12 @@ def _time_matrix(
     columns: int,
     density: float,
     random: np.random.Generator,
+    level: Level | None,
     clock: Callable[[], float],
     turns: int = _TURNS,
 ) -> list[KernelSample]:
     """Time one matrix on some token counts, which take turns; a figure is the lower quartile of its turns."""
-    calls, stored = _calls(kernel, rows, columns, density, random, every=turns == 1)
+    calls, stored = _calls(kernel, rows, columns, density, random, level, every=turns == 1)
     table = []
     for _ in range(turns):
         turn = []
@@ -148,7 +156,13 @@ def _drawn(counts: tuple[int, ...], random: np.random.Generator, every: bool) ->
 
 
 def _calls(
-    kernel: TimedKernel, rows: int, columns: int, density: float, random: np.random.Generator, every: bool
+    kernel: TimedKernel,
+    rows: int,
+    columns: int,
+    density: float,
+    random: np.random.Generator,
+    level: Level | None,
+    every: bool,
 ) -> tuple[dict[int, Callable[[], object]], float]:
     """Return what to time for each token count, and the density as drawn; activations are in panels already."""
     scales = np.full(rows, 1e-3, np.float32)
@@ -172,7 +186,7 @@ def _calls(
         mask = np.repeat(kept, 4, axis=0)[:rows]
         matrix, stored = np.where(mask, matrix, np.int8(0)), max(float(mask.mean()), 1 / mask.size)
     block = BlockWeights.from_columns(matrix) if kernel == "block_4x1" else BlockWeights.from_matrix(matrix)
-    product = Product(block, Reals(row_scales=scales), zero_point=128)
+    product = Product(block, Reals(row_scales=scales), zero_point=128, level=level)
     codes = random.integers(-127, 128, (max(_TOKENS), columns)).astype(np.int8)
     calls: dict[int, Callable[[], object]] = {}
     for tokens in _drawn(_TOKENS, random, every):

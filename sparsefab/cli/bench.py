@@ -145,7 +145,9 @@ def _calibrate(options: argparse.Namespace) -> int:
     from sparsefab.targets import load_cpu_measurements
 
     with bar("timing, compiling on first use") as report:
-        path = Session(options.cache_dir, seed=options.seed).host_measurements(options.seconds, report)
+        path = Session(options.cache_dir, seed=options.seed).host_measurements(
+            options.seconds, report, level=options.level
+        )
     measured = load_cpu_measurements(path)
     rows = validate_cpu(measured)
     if options.json:

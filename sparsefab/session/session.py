@@ -198,22 +198,30 @@ class Session:
         return load_cpu_measurements(path) if path.is_file() else None
 
     def host_measurements(
-        self, kernels_s: float | None = None, progress: Callable[[int, int], None] | None = None
+        self,
+        kernels_s: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        level: str | None = None,
     ) -> Path:
         """Return the file with this machine's measured peaks, measuring once (about 15 s) if it is not there.
 
         kernels_s : float | None        Measure anew, and time the kernels for so many seconds.
+        level : str | None              Instructions of the kernels that are timed; None is the best that runs here.
         """
         from sparsefab import config
         from sparsefab.host import machine_key, measure_host, time_kernels
+        from sparsefab.kernels_cpu.features import level_named
         from sparsefab.storage import make_folder
 
         path = self.cache_dir / "measured" / f"cpu-{machine_key()}.toml"
         if kernels_s is not None or not path.is_file():
             log.info("measuring this machine's peaks into %s", path)
-            measured = measure_host(datetime.now(UTC).date().isoformat())
+            kept = None if level is None else level_named(level)
+            measured = measure_host(datetime.now(UTC).date().isoformat(), level=kept)
             if kernels_s is not None:
-                measured = replace(measured, kernels=time_kernels(kernels_s, seed=self.seed, progress=progress))
+                kernels = time_kernels(kernels_s, seed=self.seed, level=kept, progress=progress)
+                measured = replace(measured, kernels=kernels)
             make_folder(path.parent)
             write_atomic(path, config.dumps(measured).encode())
         return path
