@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsefab.kernels_cpu.ahead import ahead
 from sparsefab.kernels_cpu.expand import expand_bytes, keep_bytes
 from sparsefab.kernels_cpu.intrinsics import broadcast, load_unaligned, store
 from sparsefab.kernels_cpu.kernel import kernel, piece
@@ -90,11 +91,14 @@ def _assemble(tiles: Any, arrange: Any, expand: Any, finish: Any, width: int, sh
     panel_sums, panel_codes = half_sums * halves, half_step * halves
 
     masks = 8 * BLOCK_ROWS // max(shared, 1)  # bytes of a step's
+    streams = width < 64  # weights may come out of memory faster than few tokens are multiplied
 
     @piece
     def expand_some(table, source, mask, to, fours):
         if shared:
             for _ in range(fours):
+                if streams:
+                    ahead(source)
                 source = expand(table, source, mask, to)
                 mask, to = mask + masks // _GROUPS, to + 4 * STEP_INPUTS
         return source, mask, to
@@ -154,6 +158,8 @@ def _assemble(tiles: Any, arrange: Any, expand: Any, finish: Any, width: int, sh
                                 a, b = weights + step * STEP_BYTES, codes + step * half_step
                                 fours = min(expanding, following)
                                 following -= fours
+                                if streams and fours:
+                                    ahead(mask)
                                 multiply_0(at, a, b)
                                 source, mask, to = expand_some(table, source, mask, to, fours >> 2)
                                 multiply_1(at, a, b)
