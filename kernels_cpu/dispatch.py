@@ -15,7 +15,7 @@ from sparsefab.kernels_cpu import (
     spmm_vnni32,
 )
 from sparsefab.kernels_cpu.expand import native_expansion
-from sparsefab.kernels_cpu.features import Level, runs
+from sparsefab.kernels_cpu.features import Level
 from sparsefab.kernels_cpu.layer import Output
 
 __all__ = [
@@ -101,11 +101,9 @@ def kernel_of(level: Level, *, product: str, output: Output, width: int, aligned
     return spmm_portable.spmm(aligned=aligned, output=output)
 
 
-def tiled_kernel_of(*, width: int, shared: int, aligned: bool, output: Output, permute: bool) -> Any:
-    """Return the kernel on AMX, or on the plain loops that stand for it where the processor has none."""
-    return spmm_tiles.spmm(
-        width=width, shared=shared, aligned=aligned, output=output, permute=permute, native=runs(Level.AVX512_AMX)
-    )
+def tiled_kernel_of(*, width: int, shared: int, aligned: bool, output: Output, permute: bool, native: bool) -> Any:
+    """Return the kernel on AMX, or on the plain loops that stand for it where the processor has none: not `native`."""
+    return spmm_tiles.spmm(width=width, shared=shared, aligned=aligned, output=output, permute=permute, native=native)
 
 
 def tiles_are_faster(quads: int, *, groups: int, columns: int, width: int, panels: int, aligned: bool) -> bool:

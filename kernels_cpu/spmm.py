@@ -27,7 +27,7 @@ from sparsefab.kernels_cpu.dispatch import (
     tiles_are_faster,
 )
 from sparsefab.kernels_cpu.expand import native_expansion
-from sparsefab.kernels_cpu.features import Level, chosen_level, effective_features
+from sparsefab.kernels_cpu.features import Level, chosen_level, effective_features, runs
 from sparsefab.kernels_cpu.layer import filled
 from sparsefab.kernels_cpu.masked import MaskedWeights
 from sparsefab.kernels_cpu.panels import WIDTHS, aligned_empty
@@ -101,6 +101,7 @@ class Product:
         self._layers = {width: filled(**self._arrays, **constants, tables=TABLES[width]) for width in WIDTHS}
         self._output = output
         # Asking LLVM takes 0.3 ms, as long as a small model's token.
+        self._has_tiles = self.level is Level.AVX512_AMX and runs(self.level)
         self._expands = isinstance(weights, MaskedWeights) and native_expansion(self.level)
         self._interleaved = output.kind == "interleaved"
         self._statistics = bool(output.statistics)
@@ -142,7 +143,12 @@ class Product:
         for name, array in arrays.items():
             layer[name] = array.ctypes.data
         compiled = tiled_kernel_of(
-            width=width, shared=tiles.shared, aligned=self.weights.aligned, output=self._output, permute=self._permute
+            width=width,
+            shared=tiles.shared,
+            aligned=self.weights.aligned,
+            output=self._output,
+            permute=self._permute,
+            native=self._has_tiles,
         )
         return compiled, layer, {**self._arrays, **arrays}
 
