@@ -128,4 +128,4 @@ def tiles_are_faster(quads: int, *, groups: int, columns: int, width: int, panel
 # 64 inputs and 32 rows, its expansion (once for all panels), a block of 32 rows, and a token's 64 inputs arranged.
 _QUAD_CYCLES, _BLOCK_QUAD_CYCLES = {64: 12.5, 32: 8.0, 16: 5.8}, {64: 9.1, 16: 3.4}
 _GROUP_CYCLES = {64: 35.0, 32: 40.0, 16: 22.0}
-_STEP_CYCLES, _EXPAND_CYCLES, _BLOCK_CYCLES, _ARRANGE_CYCLES = {64: 215.0, 32: 100.0, 16: 85.0}, 60.0, 60.0, 6.0
+_STEP_CYCLES, _EXPAND_CYCLES, _BLOCK_CYCLES, _ARRANGE_CYCLES = {64: 250.0, 32: 115.0, 16: 100.0}, 45.0, 60.0, 6.0
