@@ -19,8 +19,9 @@ class Call:
     Attributes
     ----------
     kernel : compiled function   With the signature that `layer` describes.
-    layer : LAYER[1 or tasks]    Its record.
+    layer : LAYER[1 or threads]    Its record.
     by_panel : bool              A panel's rows must all be done by one thread, in order.
+    unit : int                   Groups that the kernel does together.
     held : tuple                 What else must stay alive.
     """
 
@@ -31,6 +32,7 @@ class Call:
     scales: NDArray[np.float32]
     groups: int
     by_panel: bool
+    unit: int
     threads: int
     unordered: NDArray[Any] | None
     held: tuple[Any, ...]
@@ -51,6 +53,7 @@ class Call:
                 self.scales,
                 self.groups,
                 by_panel=self.by_panel,
+                unit=self.unit,
             )
         if self.unordered is not None:
             interleaved(self.unordered, out=self.out)

@@ -42,7 +42,7 @@ LAYER = np.dtype(
         ("residual", np.int64),  # bytes from out to the residual, an array of the same shape
         ("statistics", np.int64),  # bytes from token_scales to the statistics, float32[3 or 1][P * width]
         ("plane", np.int64),  # bytes of one of these three
-        ("scratch", np.int64),  # of int32[tasks, 4, 64], where a kernel keeps sums in memory
+        ("scratch", np.int64),  # of int32[threads, 4, 64], where a kernel keeps sums in memory
         # N:M weights, which a task expands into its own room, `values`; a record for each task
         ("packed", np.int64),  # of int8[tiles, tile_bytes]: what is stored
         ("masks", np.int64),  # of uint64[tiles]
@@ -55,7 +55,7 @@ LAYER = np.dtype(
         # uint8[run][K / 64][64 * width] of activations, int8[2][K / 64][32][64] of weights, int32[2][32][width] of sums
         ("starts", np.int64),  # of int64[M / 32]: first stored byte of each block
         ("inner_steps", np.int64),  # K / 64
-        ("room", np.int64),  # of uint8[tasks, room_bytes]
+        ("room", np.int64),  # of uint8[threads, room_bytes]
         ("room_bytes", np.int64),
         ("run", np.int64),  # panels that are arranged at a time
     ]

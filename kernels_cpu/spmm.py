@@ -33,8 +33,8 @@ from sparsefab.kernels_cpu.masked import MaskedWeights
 from sparsefab.kernels_cpu.panels import WIDTHS, aligned_empty
 from sparsefab.kernels_cpu.results import Codes, Reals, Sums, aligned_dwords, mean_squares, moments, prepared
 from sparsefab.kernels_cpu.spmm_tiles import room_bytes, run_of, spreads
-from sparsefab.kernels_cpu.threads import check_threads, tasks
-from sparsefab.kernels_cpu.tile_weights import TileWeights
+from sparsefab.kernels_cpu.threads import check_threads
+from sparsefab.kernels_cpu.tile_weights import BLOCK_ROWS, TileWeights
 from sparsefab.kernels_cpu.weights import BlockWeights
 
 __all__ = ["BlockWeights", "Call", "Codes", "MaskedWeights", "Product", "Reals", "Sums", "mean_squares", "moments"]
@@ -267,18 +267,17 @@ class Product:
                 layer[name] = array.ctypes.data - base.ctypes.data
         layer["plane"] = 4 * panels * width
         held: tuple[Any, ...] = (self, arrays, residual, statistics)
-        count = tasks(threads, panels, 1 if self._statistics else self.weights.groups)
         size = self.room_bytes(width, panels=together)
         if size:
-            room = aligned_empty((count, size), np.uint8)
+            room = aligned_empty((threads, size), np.uint8)
             layer["room"] = room.ctypes.data
             held = (*held, room)
         elif self.level not in WIDE or width == 32:
-            scratch = aligned_empty((count, 4, 64), np.int32)
+            scratch = aligned_empty((threads, 4, 64), np.int32)
             layer["scratch"] = scratch.ctypes.data
             held = (*held, scratch)
         if not size and isinstance(self.weights, MaskedWeights):
-            layer = np.repeat(layer, count)
+            layer = np.repeat(layer, threads)
             held = (*held, self.weights.room(layer, panels, width))
         by_loops = self.level is Level.PORTABLE or (width == 16 and self.level not in WIDE)
         unordered = aligned_empty(plain, self._dtype) if self._interleaved and by_loops else None
@@ -290,6 +289,7 @@ class Product:
             scales=scales,
             groups=self.weights.groups,
             by_panel=self._statistics,
+            unit=BLOCK_ROWS // 4 if size else 1,
             threads=threads,
             unordered=unordered,
             held=held,

@@ -33,18 +33,29 @@ def check_threads(threads: int) -> None:
         raise ValueError(f"threads must be 1 to {available_threads()}, not {threads}")
 
 
-def tasks(threads: int, panels: int, groups: int) -> int:
-    """Return into how many tasks a product is cut."""
-    return panels * _chunks(threads, panels, groups)
-
-
 def run_threaded(
-    serial: Any, threads: int, layer: Any, activations: Any, out: Any, token_scales: Any, groups: int, *, by_panel: bool
+    serial: Any,
+    threads: int,
+    layer: Any,
+    activations: Any,
+    out: Any,
+    token_scales: Any,
+    groups: int,
+    *,
+    by_panel: bool,
+    unit: int = 1,
 ) -> None:
-    """Call a serial kernel for all tasks, whole panels if `by_panel`, on threads that `check_threads` passed."""
-    chunks = 1 if by_panel else _chunks(threads, len(activations), groups)
+    """Call a serial kernel for all tasks, whole panels if `by_panel`, on threads that `check_threads` passed.
+
+    A kernel's `task` is the number of the thread, below `threads`.
+
+    unit : int                   Groups that a kernel does together and that are not parted. More than one also asks for
+                                 as few tasks as there are threads: such a kernel prepares something for each.
+    """
+    chunks = 1 if by_panel else _chunks(threads, len(activations), -(-groups // unit), 1 if unit > 1 else 4)
+    claimed = np.zeros(1, np.int64)
     with _Team(threads):
-        _threaded(serial)(threads, np.zeros(1, np.int64), layer, activations, out, token_scales, groups, chunks)
+        _threaded(serial)(threads, claimed, layer, activations, out, token_scales, groups, chunks, unit)
 
 
 def run_blocks(serial: Any, threads: int, blocks: int, arguments: tuple[Any, ...]) -> None:
@@ -68,9 +79,9 @@ class _Team:
             numba.set_num_threads(self._before)
 
 
-def _chunks(threads: int, panels: int, groups: int) -> int:
-    """Return the runs of groups in a panel: one where there are panels enough for threads to even out."""
-    return 1 if threads == 1 or panels >= 8 * threads else min(groups, 4 * threads)
+def _chunks(threads: int, panels: int, units: int, each: int) -> int:
+    """Return the runs of units in a panel: one where there are panels enough for threads to even out."""
+    return 1 if threads == 1 or panels >= 8 * threads else min(units, each * threads)
 
 
 @intrinsic
@@ -86,13 +97,15 @@ def _claim(typing_context: Any, address: Any) -> Any:
 
 @functools.cache
 def _threaded(serial: Any) -> Any:
-    def threaded(threads, claimed, layers, activations, out, token_scales, groups, chunks):
-        for _ in prange(threads):
+    def threaded(threads, claimed, layers, activations, out, token_scales, groups, chunks, unit):
+        units = (groups + unit - 1) // unit
+        for unsigned in prange(threads):
+            thread = np.int64(unsigned)
             task = _claim(claimed.ctypes.data)
             while task < len(activations) * chunks:
                 panel, chunk = task // chunks, task % chunks
-                first, last = groups * chunk // chunks, groups * (chunk + 1) // chunks
-                serial(layers, activations, out, token_scales, task, panel, panel + 1, first, last)
+                first, last = unit * (units * chunk // chunks), min(groups, unit * (units * (chunk + 1) // chunks))
+                serial(layers, activations, out, token_scales, thread, panel, panel + 1, first, last)
                 task = _claim(claimed.ctypes.data)
 
     return kernel(threaded, parallel=True)

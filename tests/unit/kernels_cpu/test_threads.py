@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sparsefab.kernels_cpu.kernel import kernel
-from sparsefab.kernels_cpu.threads import available_threads, run_blocks, run_threaded, tasks
+from sparsefab.kernels_cpu.threads import available_threads, run_blocks, run_threaded
 
 pytestmark = pytest.mark.skipif(available_threads() < 2, reason="needs two threads")
 
@@ -19,6 +19,7 @@ def count_blocks(counts, first, last):
 @kernel
 def count_groups(layers, activations, out, token_scales, task, first_panel, last_panel, first, last):
     token_scales[task] += 1
+    layers[task] |= first
     for panel in range(first_panel, last_panel):
         for group in range(first, last):
             out[panel, group] += 1
@@ -34,13 +35,16 @@ def test_every_block_is_done_once(blocks):
 
 
 @pytest.mark.parametrize("by_panel", [False, True])
-@pytest.mark.parametrize(("panels", "groups"), [(1, 1), (1, 30), (2, 5), (3, 8), (16, 3), (40, 2)])
-def test_every_group_of_every_panel_is_done_once(panels, groups, by_panel):
+@pytest.mark.parametrize("unit", [1, 8])
+@pytest.mark.parametrize(("panels", "groups"), [(1, 1), (1, 30), (2, 5), (3, 8), (16, 3), (40, 2), (2, 100)])
+def test_every_group_of_every_panel_is_done_once(panels, groups, unit, by_panel):
     out, before = np.zeros((panels, groups), np.int64), numba.get_num_threads()
-    count = tasks(2, panels, 1 if by_panel else groups)
-    done = np.zeros(count, np.int64)
+    units = -(-groups // unit)
+    runs = 1 if by_panel or panels >= 16 else min(units, 2 if unit > 1 else 8)
     for turn in range(20):
-        run_threaded(count_groups, 2, done, np.zeros(panels), out, done, groups, by_panel=by_panel)
+        firsts, done = np.zeros(2, np.int64), np.zeros(2, np.int64)  # by thread: nobody else writes to its room
+        run_threaded(count_groups, 2, firsts, np.zeros(panels), out, done, groups, by_panel=by_panel, unit=unit)
         assert (out == turn + 1).all()
-        assert (done == turn + 1).all()  # each task has a number of its own, for its scratch
+        assert done.sum() == panels * runs
+        assert (firsts % unit == 0).all()
     assert numba.get_num_threads() == before
