@@ -53,6 +53,8 @@ class CpuAssumptions:
     call_s: Quantity
     specification_spread: Quantity
     kernel_int8_op_per_cycle: Quantity
+    tile_int8_op_per_cycle: Quantity
+    tiles_of_peak: Quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,7 +91,7 @@ def _rates(device: Device, options: Options) -> _Rates:
 
     bandwidth = device.memory.bandwidth_bytes_per_s.value
     int8, most = spec.int8_op_per_cycle_per_core.value, assumptions().cpu.kernel_int8_op_per_cycle.value
-    note = "; its AMX tiles have no kernel here: int8 products are priced on AVX512-VNNI" if int8 > most else ""
+    note = "; int8 products on AMX tiles or AVX512-VNNI, whichever takes less time" if int8 > most else ""
     return _Rates(
         int8_op_per_s=ends(min(int8, most)),
         fp32_op_per_s=ends(spec.fp32_op_per_cycle_per_core.value),
@@ -100,6 +100,21 @@ def _rates(device: Device, options: Options) -> _Rates:
         tier=Provenance.MODELLED,
         note=f"from specifications, not measured{note}",
     )
+
+
+def _least_work(kernel: str, device: Device, options: Options) -> float:
+    """Share of a matrix's products that take a kernel as long as all of them take on AMX tiles; 1 without AMX.
+
+    Tiles multiply dense, at eight times the rate, so that weights of fewer zeros than this share are multiplied so. A
+    measured machine's kernels were timed as they choose themselves.
+    """
+    own = assumptions().cpu
+    rate = 0.0 if device.cpu is None else device.cpu.int8_op_per_cycle_per_core.value
+    most = own.kernel_int8_op_per_cycle.value
+    shares = {"dense_int8": own.dense_int8_of_peak, "block_4x1": own.block_4x1_of_peak}
+    if options.measured is not None or rate <= most or kernel not in shares:
+        return 1.0
+    return shares[kernel].value * most / (own.tiles_of_peak.value * min(rate, own.tile_int8_op_per_cycle.value))
 
 
 def _shares(measured: MeasuredCpu | None) -> dict[str, Quantity]:
@@ -227,11 +242,13 @@ def price_cpu(
     timed = _timed(shapes, routes, options.measured)
     layers: dict[str, LayerEstimate] = {}
     level = _level(device, options)
+    least = {kernel: _least_work(kernel, device, options) for kernel in shares}
     for index, (layer, how) in enumerate(zip(shapes.layers, routes, strict=True)):
         tokens = (
             float(padded_tokens(how.kernel, shapes.m[index : index + 1], level)[0]) if how.integer else shapes.m[index]
         )
-        operations = 2.0 * tokens * shapes.n[index] * shapes.k[index] * shapes.copies[index] * how.work
+        operations = 2.0 * tokens * shapes.n[index] * shapes.k[index] * shapes.copies[index]
+        operations *= min(how.work, least[how.kernel])
         moved = how.weight_bytes + (1.0 if how.integer else _FLOAT_BYTES) * float(shapes.inputs[index])
         work = _Work(
             kernel=how.kernel, operations=float(operations), moved=moved, share=shares[how.kernel], integer=how.integer,
@@ -281,7 +298,8 @@ def _level(device: Device, options: Options) -> str:
     """Level of instructions that the kernels take on a machine, in their own words."""
     if options.measured is not None:
         return options.measured.isa
-    return "avx2" if device.cpu is None or device.cpu.isa == "avx2" else "avx512-vnni"
+    known = {"avx2": "avx2", "amx": "avx512-amx"}
+    return "avx2" if device.cpu is None else known.get(device.cpu.isa, "avx512-vnni")
 
 
 def _timed(

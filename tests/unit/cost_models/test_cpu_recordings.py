@@ -11,6 +11,7 @@ from sparsefab.cost_models.cpu_recordings import Recording, recording_of, record
 from sparsefab.cost_models.estimate import LayerPlan, Options, Provenance, estimate
 from sparsefab.cost_models.validate import validate
 from sparsefab.formats.catalog import get_format
+from sparsefab.formats.sparsity import Block, Dense
 from sparsefab.formats.tensors import TensorSpec
 from sparsefab.targets import load_device, measured_device
 from sparsefab.workload import Phase
@@ -53,17 +54,31 @@ def test_a_recorded_machine_is_a_calibrated_target() -> None:
 
 
 @pytest.mark.parametrize("name", ["xeon_8488c", "xeon_8592plus"])
-def test_int8_products_are_priced_on_the_instructions_that_the_kernels_have(name: str) -> None:
-    """AMX tiles do eight times the products of VNNI a cycle, and no kernel here uses them."""
+@pytest.mark.parametrize(("density", "factor"), [(1.0, 0.286), (0.5, 0.368), (0.1, 1.0)])
+def test_int8_products_are_priced_on_the_instructions_that_the_kernels_take(
+    name: str, density: float, factor: float
+) -> None:
+    """AMX tiles do eight times the products of VNNI a cycle, zeros too, and the kernels reach 0.38 of that."""
     device, model, phase = load_device(name), load_workload("bert-base"), Phase(kind="prefill", context=512)
     assert device.cpu is not None
+    sparse = Dense() if density == 1 else Block(4, 1, density=density)
     plans = {
-        layer.name: LayerPlan(spec=TensorSpec.of(*layer.weight_shape, get_format("int8")), activation="int8")
+        layer.name: LayerPlan(
+            spec=TensorSpec.of(
+                *layer.weight_shape, get_format("int8"), pattern=Dense() if layer.weight_shape[0] % 4 else sparse
+            ),
+            activation="int8",
+        )
         for layer in model.weight_layers()
     }
-    vnni = replace(device.cpu, int8_op_per_cycle_per_core=replace(device.cpu.int8_op_per_cycle_per_core, value=256.0))
+    rate = replace(device.cpu.int8_op_per_cycle_per_core, value=256.0)
+    vnni = replace(device.cpu, isa="avx512_vnni", int8_op_per_cycle_per_core=rate)
     priced = price_cpu(model, plans, device, phase, Options())
     plain = price_cpu(model, plans, replace(device, cpu=vnni), phase, Options())
-    assert [layer.latency_s for layer in priced.layers] == [layer.latency_s for layer in plain.layers]
+    tiles = {layer.name: layer for layer in priced.layers}
+    for layer in plain.layers:
+        assert tiles[layer.name].latency_s.value <= layer.latency_s.value
+    up = next(layer for layer in plain.layers if layer.kind == "linear")
+    assert tiles[up.name].terms_s["compute"] == pytest.approx(factor * up.terms_s["compute"], rel=0.01)
     assert any("AMX" in note for note in priced.notes)
     assert not any("AMX" in note for note in plain.notes)
