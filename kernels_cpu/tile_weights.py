@@ -66,7 +66,7 @@ class TileWeights:
         values = aligned_zeros((len(packed) + _SPARE,), np.int8)
         values[: len(packed)] = packed
         counts = kept.reshape(blocks, -1).sum(axis=1, dtype=np.int64)
-        bits = np.packbits(kept[:, :, :: max(shared, 1)], axis=3, bitorder="little")
+        bits = np.packbits(kept[:, :, ::shared], axis=3, bitorder="little")
         return cls(
             steps=steps,
             shared=shared,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sparsefab.errors import LayoutError
 from sparsefab.formats.ints import IntFormat
-from sparsefab.formats.layout_lanes import Lanes16
+from sparsefab.formats.layout_lanes import Lanes16, stored_bits
 from sparsefab.formats.layout_scales import outlier_sections
 from sparsefab.formats.scales import MULTIPLIER_BITS
 from sparsefab.formats.sparsity import Block
@@ -48,9 +48,7 @@ class GroupRows:
         ------
         LayoutError                 If the format is no integer of up to 8 bits.
         """
-        if not isinstance(spec.format, IntFormat) or spec.format.bits > _STORED_BITS[-1]:
-            raise LayoutError(f"layout group-rows holds integers of up to 8 bits, not {spec.format.name}")
-        return cls(next(bits for bits in _STORED_BITS if bits >= spec.format.bits))
+        return cls(stored_bits(spec, _STORED_BITS, layout="group-rows"))
 
     @property
     def name(self) -> str:

@@ -7,11 +7,18 @@ from sparsefab.formats.ints import IntFormat
 from sparsefab.formats.layout_scales import outlier_sections, scale_sections
 from sparsefab.formats.tensors import ROW_SCALE_BYTES, TensorSpec
 
-__all__ = ["Lanes16", "SparseRows"]
+__all__ = ["Lanes16", "SparseRows", "stored_bits"]
 
 LANE_ROWS = 16  # one row in each dword of a 512-bit register
 LANE_PART_INPUTS = 32  # inputs of a part: 64 bytes for each bit of a code
 _STORED_BITS = (3, 4, 8)
+
+
+def stored_bits(spec: TensorSpec, choices: tuple[int, ...], *, layout: str) -> int:
+    """Return the fewest bits of a layout's ascending choices that hold a tensor's integers; raises LayoutError."""
+    if not isinstance(spec.format, IntFormat) or spec.format.bits > choices[-1]:
+        raise LayoutError(f"layout {layout} holds integers of up to {choices[-1]} bits, not {spec.format.name}")
+    return next(bits for bits in choices if bits >= spec.format.bits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +51,7 @@ class Lanes16:
         ------
         LayoutError                 If the format is no integer of up to 8 bits.
         """
-        if not isinstance(spec.format, IntFormat) or spec.format.bits > _STORED_BITS[-1]:
-            raise LayoutError(f"layout lanes-16 holds integers of up to 8 bits, not {spec.format.name}")
-        return cls(next(bits for bits in _STORED_BITS if bits >= spec.format.bits))
+        return cls(stored_bits(spec, _STORED_BITS, layout="lanes-16"))
 
     @property
     def name(self) -> str:
