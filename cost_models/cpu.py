@@ -105,14 +105,17 @@ def _rates(device: Device, options: Options) -> _Rates:
 def _least_work(kernel: str, device: Device, options: Options) -> float:
     """Share of a matrix's products that take a kernel as long as all of them take on AMX tiles; 1 without AMX.
 
-    Tiles multiply dense, at eight times the rate, so that weights of fewer zeros than this share are multiplied so. A
-    measured machine's kernels were timed as they choose themselves.
+    Tiles multiply dense, at eight times the rate, so that weights of fewer zeros than this share are multiplied so.
+    Kernels that were timed on a machine are fitted as they choose themselves.
     """
-    own = assumptions().cpu
-    rate = 0.0 if device.cpu is None else device.cpu.int8_op_per_cycle_per_core.value
-    most = own.kernel_int8_op_per_cycle.value
+    own, measured = assumptions().cpu, options.measured
+    most, rate = own.kernel_int8_op_per_cycle.value, 0.0
+    if measured is not None:
+        rate = own.tile_int8_op_per_cycle.value if measured.isa == "avx512-amx" and not cpu_fits(measured) else 0.0
+    elif device.cpu is not None:
+        rate = device.cpu.int8_op_per_cycle_per_core.value
     shares = {"dense_int8": own.dense_int8_of_peak, "block_4x1": own.block_4x1_of_peak}
-    if options.measured is not None or rate <= most or kernel not in shares:
+    if rate <= most or kernel not in shares:
         return 1.0
     return shares[kernel].value * most / (own.tiles_of_peak.value * min(rate, own.tile_int8_op_per_cycle.value))
 

@@ -82,3 +82,17 @@ def test_int8_products_are_priced_on_the_instructions_that_the_kernels_take(
     assert tiles[up.name].terms_s["compute"] == pytest.approx(factor * up.terms_s["compute"], rel=0.01)
     assert any("AMX" in note for note in priced.notes)
     assert not any("AMX" in note for note in plain.notes)
+
+
+def test_a_machine_whose_kernels_were_not_timed_has_tiles_by_its_level() -> None:
+    measured, model, phase = recordings()[0].measured, load_workload("bert-base"), Phase(kind="prefill", context=512)
+    plans = {
+        layer.name: LayerPlan(spec=TensorSpec.of(*layer.weight_shape, get_format("int8")), activation="int8")
+        for layer in model.weight_layers()
+    }
+    terms = {}
+    for isa in ("avx512-vnni", "avx512-amx"):
+        bare = replace(measured, isa=isa, kernels=())
+        priced = price_cpu(model, plans, measured_device(bare), phase, Options(measured=bare))
+        terms[isa] = next(layer for layer in priced.layers if layer.kind == "linear").terms_s["compute"]
+    assert terms["avx512-amx"] == pytest.approx(0.286 * terms["avx512-vnni"], rel=0.01)
